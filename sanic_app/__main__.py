@@ -1,0 +1,101 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sanic_app import __version__, log
+from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
+from sanic_app.settings import Settings, load
+from sanic_app.store.sqlite_file import FileLease
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service and return the exit status: see README.md for what each means."""
+    log.configure("INFO")
+    try:
+        settings = load(vars(_parser().parse_args(arguments)), os.environ, Path())
+    except SettingsError as error:
+        return _refuse(error.detail, EXIT_USAGE)
+    log.configure(settings.logger_level)
+    try:
+        _run(settings, FileLease(settings.database))
+    except StartError as error:
+        _end(_refuse(error.detail, EXIT_START))
+    except Exception:
+        logging.getLogger(__name__).critical("the service failed", exc_info=True)
+        _end(EXIT_FAILED)
+    return 0
+
+
+def _run(settings: Settings, lease: FileLease) -> None:
+    # Not before the lock is held: loading the framework takes most of a start, and whoever is
+    # not the owner says so without it.
+    import asyncio  # noqa: PLC0415
+
+    from sanic_app.process import serve  # noqa: PLC0415
+
+    loop_factory = None
+    if sys.platform != "win32" and sys.implementation.name == "cpython":
+        import uvloop  # noqa: PLC0415 - not there on Windows
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(settings, lease))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sanic-app",
+        description="A durable queue that works through its tasks one at a time, in order.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-H", "--host", dest="HOST", metavar="HOST", help="address to bind")
+    parser.add_argument("-P", "--port", dest="PORT", metavar="PORT", help="port to bind")
+    parser.add_argument(
+        *("-L", "--logger-level"), dest="LOGGER_LEVEL", metavar="LEVEL", help="DEBUG to CRITICAL"
+    )
+    parser.add_argument(
+        *("-D", "--database"), dest="DATABASE", metavar="PATH", help="path or sqlite:/// URL"
+    )
+    parser.add_argument(
+        *("-C", "--config"), dest="CONFIG", metavar="FILE", help="YAML file with settings"
+    )
+    parser.add_argument(
+        "--allow-anonymous",
+        dest="ALLOW_ANONYMOUS",
+        action="store_const",
+        const=True,
+        help="serve other machines without a token",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One clear line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        msg = f"flags: {message}"
+        raise SettingsError(msg)
+
+
+def _refuse(detail: str, status: int) -> int:
+    sys.stderr.write(f"sanic-app: {detail}\n")
+    return status
+
+
+def _end(status: int) -> NoReturn:
+    """End at once: an orderly end would close the store, and closing writes."""
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

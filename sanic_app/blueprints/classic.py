@@ -1,0 +1,75 @@
+"""The three routes of the sample that this service grew from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.response import BaseHTTPResponse
+
+from sanic_app.blueprints import parts_of, query_of
+from sanic_app.blueprints.adding import add_one
+from sanic_app.schemas import refuse_query
+from sanic_app.store import Slice
+
+ADD_TASK = "/add_task"
+JSON = "application/json"
+
+blueprint = Blueprint("classic")
+log = logging.getLogger(__name__)
+
+
+@blueprint.post(ADD_TASK)
+async def add_task(request: Request) -> HTTPResponse:
+    """Add a task to the end of the queue."""
+    _, response = await add_one(request, 200)
+    return response
+
+
+@blueprint.get("/get_queue_work")
+async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
+    """Show the whole queue, in order."""
+    return await _whole(request, "tasks", parts_of(request).store.queue_slice)
+
+
+@blueprint.get("/get_result")
+async def get_result(request: Request) -> BaseHTTPResponse | None:
+    """Show the whole result list, in order."""
+    return await _whole(request, "result", parts_of(request).store.results_slice)
+
+
+async def _whole(
+    request: Request, name: str, read: Callable[[int, int], Awaitable[Slice]]
+) -> BaseHTTPResponse | None:
+    """Answer with a whole list, read and sent slice by slice, up to the last number as of now."""
+    refuse_query(query_of(request))
+    until = parts_of(request).queue.figures.last_history_num
+    part = await read(0, until)
+    text = f'{{"{name}":[{part.text}'
+    if part.last is None:
+        return HTTPResponse(f"{text}]}}", content_type=JSON)
+    response: BaseHTTPResponse = await request.respond(content_type=JSON)
+    try:
+        while part.last is not None:
+            await response.send(text)
+            if parts_of(request).stopping.is_set():
+                await _cut(request)
+            part = await read(part.last, until)
+            text = f",{part.text}" if part.text else ""
+    except Exception:
+        log.exception("a whole list ended early")
+        await _cut(request)
+    await response.send(f"{text}]}}", end_stream=True)
+    # The framework calls a returned answer that has been sent an error.
+    return None
+
+
+async def _cut(request: Request) -> None:
+    """Close the connection in the middle of the list, so that no client takes it for whole."""
+    if request.transport is not None:
+        cast("asyncio.WriteTransport", request.transport).abort()
+    # The lost connection cancels this handler.
+    await asyncio.Event().wait()

@@ -1,0 +1,54 @@
+"""For operators: metrics and health."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.response import json
+
+from sanic_app.blueprints import Parts, parts_of, query_of
+from sanic_app.schemas import refuse_query
+
+blueprint = Blueprint("operations")
+
+
+@blueprint.get("/metrics")
+async def metrics(request: Request) -> HTTPResponse:
+    """Show every series, as Prometheus text or OpenMetrics."""
+    refuse_query(query_of(request))
+    body, content_type = parts_of(request).metrics.exposition(request.headers.get("accept", ""))
+    return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
+
+
+@blueprint.get("/health/live")
+async def live(request: Request) -> HTTPResponse:  # noqa: ARG001 - the framework passes it
+    """Answer while the event loop does; touches no store."""
+    return json({"status": "live"}, headers={"Cache-Control": "no-store"})
+
+
+@blueprint.get("/health/ready")
+async def ready(request: Request) -> HTTPResponse:
+    """Say whether the service can do its work, and why not."""
+    is_ready, reason = readiness(parts_of(request))
+    return json(
+        {"status": "ready" if is_ready else "unready", "reason": reason},
+        status=200 if is_ready else 503,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def readiness(parts: Parts) -> tuple[bool, str]:
+    """Return whether the service can do its work, and the reason in a few words."""
+    queue = parts.queue
+    if queue.failed:
+        return False, "the store failed"
+    if parts.unready.is_set():
+        return False, "stopping"
+    if not parts.worker.running:
+        return False, "the worker is not running"
+    if queue.disk_full:
+        return True, "the disk is full"
+    if queue.full:
+        return True, "the queue is full"
+    if queue.figures.paused:
+        return True, "paused"
+    return True, "ok"

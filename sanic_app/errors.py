@@ -1,0 +1,160 @@
+"""The one family of exceptions. A docstring is the sentence that a user may read."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, NamedTuple
+
+EXIT_START: Final = 1
+"""The exit status of a service that could not start."""
+EXIT_USAGE: Final = 2
+"""The exit status when settings or flags are bad."""
+EXIT_FAILED: Final = 70
+"""The exit status when the store or the worker failed: a supervisor starts the service again."""
+EXIT_STUCK: Final = 75
+"""The exit status when a commit did not come back during the stop."""
+
+
+class ServiceError(Exception):
+    """Something went wrong."""
+
+    applied: ClassVar[bool | None] = False
+    """Whether a write that ended so was applied: False certainly not, None unknown."""
+
+    retry_after: ClassVar[int | None] = None
+    """After how many seconds another try makes sense."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or type(self).__doc__)
+
+    @property
+    def detail(self) -> str:
+        """One sentence for the client; never the text of another exception."""
+        return str(self.args[0])
+
+
+# What a client did.
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with the input: where (a JSON pointer), and what."""
+
+    pointer: str
+    message: str
+
+
+class Invalid(ServiceError):
+    """The request is not valid."""
+
+    def __init__(self, *faults: Fault, detail: str | None = None) -> None:
+        super().__init__(detail or (faults[0].message if len(faults) == 1 else None))
+        self.faults = faults
+
+
+class Unauthorized(ServiceError):
+    """A valid bearer token is needed."""
+
+
+class Forbidden(ServiceError):
+    """This request is not allowed."""
+
+
+class NotFound(ServiceError):
+    """There is nothing here."""
+
+
+class MethodNotAllowed(ServiceError):
+    """This method is not allowed here."""
+
+    def __init__(self, allow: tuple[str, ...]) -> None:
+        super().__init__()
+        self.allow = allow
+
+
+class RequestTimeout(ServiceError):
+    """The request did not arrive in time."""
+
+
+class Finished(ServiceError):
+    """The task is finished already."""
+
+
+class Gone(ServiceError):
+    """The task is finished, and retention has removed it."""
+
+
+class TooLarge(ServiceError):
+    """The request is too large."""
+
+
+class MediaType(ServiceError):
+    """Send the body as JSON, with the header Content-Type: application/json."""
+
+
+class KeyReused(ServiceError):
+    """This idempotency key was used for a different request."""
+
+
+# What the service cannot do now.
+
+
+class QueueFull(ServiceError):
+    """The queue is full."""
+
+    retry_after = 10
+
+
+class Stopping(ServiceError):
+    """The service is stopping."""
+
+    retry_after = 5
+
+
+class DiskFull(ServiceError):
+    """The disk is full: nothing can be added, and nothing was."""
+
+    retry_after = 5
+
+
+class OutcomeUnknown(ServiceError):
+    """The disk failed during the commit: whether the request was applied is not known."""
+
+    applied = None
+
+
+class Internal(ServiceError):
+    """The service failed on this request; its log says why."""
+
+    applied = None
+
+
+# What ends the process or its start.
+
+
+class SettingsError(ServiceError):
+    """The settings are not valid."""
+
+
+class StartError(ServiceError):
+    """The service cannot start."""
+
+
+class NotOwner(StartError):
+    """Another process owns this queue."""
+
+
+class StoreFailed(ServiceError):
+    """The store failed, and what it holds is not known until the next start."""
+
+    applied = None
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class StoreBusy(ServiceError):
+    """Another program holds the database's write lock."""
+
+
+class NotHead(ServiceError):
+    """Only the started head can be finished."""

@@ -1,0 +1,136 @@
+"""Who may ask: the token, the Host, and the rule against other sites' pages.
+
+Checked before routing and before the body is read. Health is exempt from all of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from sanic.compat import Header
+
+from sanic_app.errors import Fault, Forbidden, Invalid, MediaType, Unauthorized
+from sanic_app.settings import Settings
+
+HEALTH = ("/health/live", "/health/ready")
+DOCS = "/api/docs"
+CLASSIC_ADD = "/add_task"
+
+
+class Guard:
+    """The rules of DESIGN.md, section 5, *Who may ask*."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the tokens and host names from the settings."""
+        self._api = settings.api_token
+        self._metrics = settings.metrics_token
+        self._host_allowed = lru_cache(maxsize=256)(_host_rule(settings.allowed_hosts))
+
+    def check(self, method: str, path: str, headers: Header) -> None:
+        """Let the request pass or refuse it.
+
+        Raises:
+            Invalid: there is not exactly one Host.
+            Unauthorized: no valid token.
+            Forbidden: a Host that is not ours, or another site's page.
+        """
+        if path.rstrip("/") in HEALTH:
+            return
+        hosts = headers.getall("host", [])
+        if len(hosts) != 1:
+            raise Invalid(Fault("", "There must be exactly one Host header."))
+        if not self._host_allowed(hosts[0]) and self._api is None:
+            msg = "This Host is not served: see the setting ALLOWED_HOSTS."
+            raise Forbidden(msg)
+        if self._api is not None or self._metrics is not None:
+            self._check_token(path, headers)
+        if "sec-fetch-site" in headers or "origin" in headers:
+            _check_site(method, hosts[0], headers)
+
+    def _check_token(self, path: str, headers: Header) -> None:
+        path = path.rstrip("/")
+        if path == DOCS or path.startswith(f"{DOCS}/"):
+            return
+        accepted = [self._api] if self._api else []
+        if path == "/metrics" and self._metrics:
+            accepted.append(self._metrics)
+        if not accepted:
+            return
+        given = headers.getall("authorization", [])
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        presented = token.strip().encode("utf-8", "surrogateescape")
+        # Every token is compared, whatever the first comparison says.
+        matches = [hmac.compare_digest(presented, expected) for expected in accepted]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise Unauthorized
+
+
+def check_media_type(path: str, headers: Header) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    A browser's form could send the laxer ones from another site's page, so these pass only
+    without the headers that browsers add.
+
+    Raises:
+        MediaType: its detail says what to send.
+    """
+    declared = headers.getone("content-type", "")
+    if declared == "application/json":
+        return
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return
+    lax = "content-type" not in headers or (
+        path.rstrip("/") == CLASSIC_ADD and media_type == "application/x-www-form-urlencoded"
+    )
+    if not lax or any(name.lower().startswith(_BROWSER) for name in headers):
+        raise MediaType
+
+
+_BROWSER = ("origin", "sec-fetch-")
+
+
+def _check_site(method: str, host: str, headers: Header) -> None:
+    site = headers.getone("sec-fetch-site", "").strip().lower()
+    if site:
+        navigation = (
+            method == "GET"
+            and headers.getone("sec-fetch-mode", "") == "navigate"
+            and headers.getone("sec-fetch-dest", "") == "document"
+        )
+        if site not in ("same-origin", "none") and not navigation:
+            msg = "Pages of other sites may not ask."
+            raise Forbidden(msg)
+        return
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return
+    if any(_authority(origin) != host.strip().lower() for origin in headers.getall("origin", [])):
+        msg = "Pages of other sites may not ask."
+        raise Forbidden(msg)
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _host_rule(allowed: frozenset[str]) -> Callable[[str], bool]:
+    def rule(host: str) -> bool:
+        """Return whether no other name can lead a browser here (DNS rebinding needs a name)."""
+        name = re.sub(r":[0-9]*$", "", host.strip().lower())
+        if name == "localhost" or name in allowed:
+            return True
+        try:
+            ipaddress.ip_address(name[1:-1] if name[:1] + name[-1:] == "[]" else name)
+        except ValueError:
+            return False
+        return name[:1] == "[" or ":" not in name
+
+    return rule

@@ -1,0 +1,189 @@
+"""Every series, declared once. One registry for each application."""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Final
+
+import prometheus_client
+import sanic
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from sanic_app import __version__
+
+# The moments at which series were made are process-local noise; the library's switch is global.
+prometheus_client.disable_created_metrics()
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+
+TASK_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    *(MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 12 * HOUR),
+    *(DAY, 3 * DAY, 10 * DAY, 30 * DAY),
+)
+LATENESS_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, MINUTE, 5 * MINUTE, HOUR),
+)
+COMMIT_BUCKETS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+WRITES_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+HTTP_BUCKETS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+
+OUTCOMES: Final = ("done", "cancelled")
+REFUSALS: Final = (
+    *("invalid", "unauthorized", "forbidden", "timeout", "too_large", "media_type"),
+    *("key_reused", "queue_full", "stopping", "disk_full", "outcome_unknown", "internal"),
+)
+STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
+METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+
+
+class Distribution:
+    """One series of a histogram. It takes a value ten times as fast as the library's own.
+
+    It has no lock: the event loop's thread alone observes and scrapes.
+    """
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Take the upper bounds of the buckets, ascending, without infinity."""
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value; a bound belongs to the bucket below it."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class Histogram(Collector):
+    """A histogram that the library exposes, with distributions of its own."""
+
+    def __init__(
+        self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str]
+    ) -> None:
+        """Take what the exposition says of it."""
+        self._name, self._text, self._bounds, self._labels = name, text, bounds, labels
+        self._series: dict[tuple[str, ...], Distribution] = {}
+
+    def labels(self, *values: str) -> Distribution:
+        """Return the series with these values of the labels, made when there is none."""
+        return self._series.setdefault(values, Distribution(self._bounds))
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """Return everything as the library wants it."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        for values, series in self._series.items():
+            counts = accumulate(map(float, series.counts))
+            family.add_metric(values, list(zip(bounds, counts, strict=True)), series.total)
+        return [family]
+
+
+class Metrics:
+    """The series of one application; gauges are kept current or computed in O(1) at a scrape."""
+
+    def __init__(self, store: str) -> None:
+        """Declare everything; ``store`` is the engine with its version."""
+        self.registry = registry = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=registry)
+        prometheus_client.PlatformCollector(registry=registry)
+        prometheus_client.GCCollector(registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"sanic_app_{name}", text, labels, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"sanic_app_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            family = Histogram(f"sanic_app_{name}", text, buckets, labels)
+            registry.register(family)
+            return family
+
+        self.queue_depth = gauge("queue_depth", "Tasks in the queue, the head included.")
+        self.queue_limit = gauge("queue_limit", "Tasks that the queue may hold.")
+        self.oldest_task_age = gauge(
+            "queue_oldest_task_age_seconds", "Age of the first task of the queue, 0 when empty."
+        )
+        self.backlog = gauge(
+            "queue_backlog_seconds",
+            "Sum of the waits still ahead, the rest of the head's included.",
+        )
+        self.head_overdue = gauge(
+            "head_overdue_seconds", "How far the head is past its deadline, else 0."
+        )
+        self.tasks_added = counter("tasks_added", "Tasks added.")
+        self._tasks_finished = counter("tasks_finished", "Tasks finished.", "outcome")
+        self.tasks_finished = {name: self._tasks_finished.labels(name) for name in OUTCOMES}
+        self._adds_refused = counter("adds_refused", "Adds refused.", "reason")
+        self.adds_refused = {name: self._adds_refused.labels(name) for name in REFUSALS}
+        self.task_latency = histogram(
+            "task_latency_seconds", "From created to finished, for done tasks.", TASK_BUCKETS
+        ).labels()
+        self.task_queue = histogram(
+            "task_queue_seconds", "From created to started, for done tasks.", TASK_BUCKETS
+        ).labels()
+        self.task_lateness = histogram(
+            "task_lateness_seconds",
+            "From the deadline to the commit, for done tasks.",
+            LATENESS_BUCKETS,
+        ).labels()
+        self.commit_seconds = histogram(
+            "commit_seconds", "One durable commit.", COMMIT_BUCKETS
+        ).labels()
+        self.commit_writes = histogram(
+            "commit_writes", "Writes that shared a commit.", WRITES_BUCKETS
+        ).labels()
+        self.writes_waiting = gauge("writes_waiting", "Writes not in a commit yet.")
+        self._store_errors = counter("store_errors", "Errors of the store.", "kind")
+        self.store_errors = {name: self._store_errors.labels(name) for name in STORE_ERRORS}
+        self._store_size = gauge("store_size_bytes", "Size of the store's files.", "file")
+        self.store_size = {name: self._store_size.labels(name) for name in ("database", "wal")}
+        self.worker_up = gauge(
+            "worker_up", "1 while the background task runs in this process, else 0."
+        )
+        self._http_seconds = histogram(
+            "http_request_duration_seconds",
+            "From the request's headers to the end of its answer.",
+            HTTP_BUCKETS,
+            *("method", "route", "status"),
+        )
+        self._http_series = cache(self._http_child)
+        self.in_flight = 0
+        in_flight = gauge("http_requests_in_flight", "Requests that are being answered.")
+        in_flight.set_function(lambda: self.in_flight)
+        build = gauge("build_info", "What runs here.", "version", "python", "sanic", "store")
+        build.labels(__version__, platform.python_version(), sanic.__version__, store).set(1)
+
+    def http_seconds(self, method: str, route: str, status: int) -> Distribution:
+        """Return the series; it is kept, and no invented method is."""
+        return self._http_series(method if method in METHODS else "other", route, status)
+
+    def _http_child(self, method: str, route: str, status: int) -> Distribution:
+        return self._http_seconds.labels(method, route, str(status))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return the scrape's body and content type in the format that the client prefers."""
+        encoder: Callable[[CollectorRegistry], bytes]
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # The library trips over a version that is not made of numbers.
+            encoder, content_type = choose_encoder("")
+        return encoder(self.registry), content_type

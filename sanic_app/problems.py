@@ -1,0 +1,102 @@
+"""Exceptions become ``application/problem+json`` (RFC 9457), in this one place.
+
+No exception text, traceback or path of the service ever reaches a client.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Final
+
+from sanic import HTTPResponse, Request
+from sanic import exceptions as framework
+
+from sanic_app import errors
+from sanic_app.errors import Invalid, MethodNotAllowed, ServiceError
+
+CONTENT_TYPE: Final = "application/problem+json"
+URN: Final = "urn:sanic-app:problem:"
+
+PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
+    errors.Invalid: ("invalid", 400, "Invalid request"),
+    errors.Unauthorized: ("unauthorized", 401, "Unauthorized"),
+    errors.Forbidden: ("forbidden", 403, "Forbidden"),
+    errors.NotFound: ("not-found", 404, "Not found"),
+    errors.MethodNotAllowed: ("method-not-allowed", 405, "Method not allowed"),
+    errors.RequestTimeout: ("timeout", 408, "Request timeout"),
+    errors.Finished: ("finished", 409, "Task finished"),
+    errors.Gone: ("gone", 410, "Gone"),
+    errors.TooLarge: ("too-large", 413, "Request too large"),
+    errors.MediaType: ("media-type", 415, "Unsupported media type"),
+    errors.KeyReused: ("key-reused", 422, "Idempotency key reused"),
+    errors.Internal: ("internal", 500, "Internal error"),
+    errors.OutcomeUnknown: ("outcome-unknown", 500, "Outcome unknown"),
+    errors.QueueFull: ("queue-full", 503, "Queue full"),
+    errors.Stopping: ("stopping", 503, "Service stopping"),
+    errors.DiskFull: ("disk-full", 507, "Disk full"),
+}
+"""The type's last part, the status and the title of each problem that a client can meet."""
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+log = logging.getLogger(__name__)
+
+
+def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:
+    """Return what the exception means to the client, and the answer that says so."""
+    error = _meaning(exception)
+    slug, status, title = PROBLEMS[type(error)]
+    document: dict[str, Any] = {
+        "type": URN + slug,
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+    }
+    if request.method not in SAFE_METHODS:
+        document["applied"] = error.applied
+    if isinstance(error, Invalid):
+        document["errors"] = [
+            {"pointer": fault.pointer, "message": fault.message} for fault in error.faults
+        ]
+    response = HTTPResponse(
+        json.dumps(document), status, headers=_headers(error), content_type=CONTENT_TYPE
+    )
+    return error, response
+
+
+def reason(error: ServiceError) -> str:
+    """Return the problem's name as a metric's label has it."""
+    return PROBLEMS[type(error)][0].replace("-", "_")
+
+
+def _headers(error: ServiceError) -> dict[str, str]:
+    headers = {}
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allow)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return headers
+
+
+def _meaning(exception: BaseException) -> ServiceError:
+    match exception:
+        case ServiceError() if type(exception) in PROBLEMS:
+            return exception
+        case framework.MethodNotAllowed():
+            return MethodNotAllowed(tuple(sorted(exception.allowed_methods or ())))
+        case framework.NotFound():
+            return errors.NotFound()
+        case framework.RequestTimeout():
+            return errors.RequestTimeout()
+        case framework.PayloadTooLarge():
+            return errors.TooLarge()
+        case framework.RequestCancelled():
+            # The client is gone: nobody reads this.
+            return errors.RequestTimeout()
+        case framework.BadRequest() | framework.ExpectationFailed():
+            return Invalid(detail="The request is not valid HTTP.")
+    log.error("a request failed", exc_info=exception)
+    return errors.Internal()

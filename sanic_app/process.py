@@ -1,0 +1,121 @@
+"""The service as a whole process: signals, limits, the listening socket, exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from typing import Final
+
+from sanic_app import __version__
+from sanic_app.app import create_app, serving
+from sanic_app.errors import StartError
+from sanic_app.settings import Settings
+from sanic_app.store.sqlite_file import FileLease
+
+SIGNALED: Final = 128
+"""Shells report a process that a signal ended with this plus the signal's number."""
+
+NOT_SENT_BYTES: Final = 65_536
+"""So much of an answer lies in the kernel before it is on its way to the client."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a busy event loop may keep the interpreter's lock from the thread that commits.
+
+Python's default, 5 ms, is as long as many commits: each of their statements has to get the lock
+back from the loop.
+"""
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, lease: FileLease) -> None:
+    """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
+
+    Raises:
+        StartError: one line that says why it cannot start.
+    """
+    stopped = _stop_signal()
+    _raise_descriptor_limit()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    sock = bind(settings.host, settings.port)
+    app = create_app(settings, lease)
+    async with serving(app, sock, settings.stop_delay):
+        host, port = sock.getsockname()[:2]
+        log.info(
+            "serving on http://%s:%d",
+            f"[{host}]" if ":" in host else host,
+            port,
+            extra={
+                "port": port,
+                "version": __version__,
+                "sqlite": sqlite3.sqlite_version,
+                "database": str(settings.database),
+                "depth": app.ctx.parts.queue.figures.depth,
+            },
+        )
+        await stopped.wait()
+        log.info("stopping")
+    log.info("stopped")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address, not listening yet.
+
+    Raises:
+        StartError: the address is not to be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name with addresses of both kinds, such as localhost, means the older kind to most.
+        family, kind, protocol, _, address = min(found, key=lambda info: info[0])
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                # Accepted sockets inherit it. Else the kernel takes megabytes ahead of a client,
+                # and one that reads slowly looks like one that does not read at all.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "not a host name"
+        msg = f"cannot listen on {host} port {port}: {cause}"
+        raise StartError(msg) from None
+    sock.setblocking(False)
+    return sock
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():
+            log.critical("a second signal: the process ends at once")
+            os._exit(SIGNALED + number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop, number)
+        except NotImplementedError:  # pragma: no cover - Windows
+            signal.signal(number, lambda given, _: loop.call_soon_threadsafe(stop, given))
+    return stopped
+
+
+def _raise_descriptor_limit() -> None:
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - not there on Windows
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

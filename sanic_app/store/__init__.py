@@ -1,0 +1,182 @@
+"""What keeps the tables: a small protocol in domain verbs.
+
+Nothing above knows which engine is below, and nothing in here is one engine's alone. The store
+stamps times itself; no caller compares absolute times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from sanic_app.errors import ServiceError
+from sanic_app.task import NewTask, Task
+
+RUN_MAX = 1_000
+"""How many tasks of timeout zero may finish in one commit (DESIGN.md, rule 7)."""
+
+
+class Add(NamedTuple):
+    """Put these tasks at the end of the queue, contiguously, all or none."""
+
+    tasks: Sequence[NewTask]
+    key: str | None = None
+    request: str = ""
+    """With a key: the request after parsing, equal exactly when the requests are."""
+
+
+class Added(NamedTuple):
+    """What an add did, or what the first add with the same key did."""
+
+    first: int
+    last: int
+    created_at: int
+    started: bool
+    """Whether this add's own commit started its first task (at ``created_at``)."""
+    replayed: bool = False
+
+
+class Finish(NamedTuple):
+    """Finish the started head, and with it the run of zero timeouts that it begins."""
+
+    history_num: int
+
+
+class Finished(NamedTuple):
+    """The tasks that this finish took out of the queue, in order."""
+
+    tasks: Sequence[Task]
+
+
+Write = Add | Finish
+Result = Added | Finished
+
+
+class Figures(NamedTuple):
+    """The state row: what must never be counted. Times are stamps, durations microseconds."""
+
+    last_history_num: int
+    last_finish_num: int
+    last_stamp: int
+    wait_sum: int
+    depth: int
+    backlog: int
+    oldest_created_at: int | None
+    paused: int
+    head: int | None
+    head_started_at: int | None
+    pruned: int
+
+
+class Commit(NamedTuple):
+    """One durable transaction: a result or a refusal for each write, and the figures after it."""
+
+    results: Sequence[Result | ServiceError]
+    figures: Figures
+    started: Task | None
+    """The task that this commit made the head, if it still is."""
+
+
+class Started(NamedTuple):
+    """The head as a new process finds it, and the rest of its wait in seconds."""
+
+    task: Task
+    seconds_left: float
+
+
+class Slice(NamedTuple):
+    """A part of a whole list as JSON text: comma-separated, without brackets."""
+
+    text: str
+    last: int | None
+    """The history number to go on after; None when this was the last slice."""
+
+
+class Sizes(NamedTuple):
+    """Bytes on disk."""
+
+    database: int
+    wal: int
+
+
+class Lease(Protocol):
+    """The right to write, which one process has."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class Store(Protocol):
+    """One queue, its history and its state row, on some engine."""
+
+    @property
+    def engine(self) -> str:
+        """The engine with its version, such as ``sqlite 3.46.1``."""
+
+    async def own(self) -> Lease:
+        """Become the only writer.
+
+        Raises:
+            NotOwner: another process is.
+            StartError: the place of the store cannot be used.
+        """
+
+    async def open(self, lease: Lease) -> None:
+        """Check, migrate and open the store, and recover what an earlier process left.
+
+        Raises:
+            StartError: the store is damaged, of a newer version, or cannot be opened; nothing
+                was changed.
+        """
+
+    async def commit(self, lease: Lease, writes: Sequence[Write]) -> Commit:
+        """Apply the writes in order, in one durable transaction; return when it is on disk.
+
+        A write that cannot be applied on its own account has its refusal as its result, and
+        the others stand.
+
+        Raises:
+            DiskFull, StoreBusy: none of them is applied; it can be tried again.
+            StoreFailed: what was applied is unknown, and nothing may be written any more.
+        """
+
+    async def maintain(self, lease: Lease) -> None:
+        """Do what the engine needs done between commits; return at once when it is nothing.
+
+        Raises:
+            as ``commit``.
+        """
+
+    async def figures(self) -> Figures:
+        """Return the state row."""
+
+    async def started(self) -> Started | None:
+        """Return the head and what is left of its wait by the store's clock."""
+
+    async def overview(self) -> tuple[Figures, Task | None]:
+        """Return the state row and the head as of one moment."""
+
+    async def task(self, history_num: int) -> Task | None:
+        """Return the task in any state, or None when the tables do not hold it."""
+
+    async def queue_page(self, after: int, limit: int) -> list[Task]:
+        """Return tasks of the queue with a greater history number, in order."""
+
+    async def results_page(self, after: int, limit: int) -> list[Task]:
+        """Return done tasks with a greater history number, in order."""
+
+    async def queue_slice(self, after: int, until: int) -> Slice:
+        """Return a part of the queue: history_num, date_created, num and timeout of each."""
+
+    async def results_slice(self, after: int, until: int) -> Slice:
+        """Return a part of the result list: the numbers."""
+
+    def sizes(self) -> Sizes:
+        """Return what the store takes on the disk."""
+
+    async def close(self) -> None:
+        """Close what is open; may be called twice.
+
+        Raises:
+            StoreFailed: what can only be known at the end; the store stays open.
+        """

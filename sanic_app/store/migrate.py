@@ -1,0 +1,59 @@
+"""Migrations: plain SQL files, numbered from 0001, each applied in one transaction.
+
+The number of the last one is SQLite's ``user_version``, which lies in the database header and
+so is written in the same transaction as the migration itself: killed at any moment, a database
+has a migration whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Migration(NamedTuple):
+    """One step of the schema."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def migrations(engine: str) -> list[Migration]:
+    """Return the engine's migrations in order.
+
+    They are packed into the package; in a checkout they stand beside it.
+    """
+    packed: Traversable = files("sanic_app") / "migrations"
+    root = packed if packed.is_dir() else Path(__file__).parents[2] / "migrations"
+    found = sorted(
+        Migration(int(match[1]), file.name, file.read_text(encoding="utf-8"))
+        for file in (root / engine).iterdir()
+        if (match := re.fullmatch(r"(\d{4})_\w+\.sql", file.name))
+    )
+    if [m.number for m in found] != list(range(1, len(found) + 1)):
+        msg = f"the migrations of {engine} are not numbered from 0001 without gaps"
+        raise RuntimeError(msg)
+    return found
+
+
+def migrate(connection: sqlite3.Connection) -> list[str]:
+    """Apply the migrations that the database lacks; return their names."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    applied = []
+    for migration in migrations("sqlite")[version:]:
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{migration.sql}\n"
+                f"PRAGMA user_version = {migration.number};\nCOMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        applied.append(migration.name)
+    return applied

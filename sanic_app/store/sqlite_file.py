@@ -1,0 +1,339 @@
+"""The database file: its owner's lock, its creation, and the checks before any writing open."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import stat
+import struct
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from sanic_app.errors import NotOwner, StartError
+from sanic_app.store import Figures
+from sanic_app.store.migrate import migrate, migrations
+
+APPLICATION_ID = 0x53517565
+"""Marks a database as this service's (``SQue``)."""
+
+_COLUMNS = ", ".join(Figures._fields)
+FIGURES = f"SELECT {_COLUMNS} FROM state WHERE id = 1"  # noqa: S608 - no input in it
+
+_HEADER = {
+    0: b"SQLite format 3\0",
+    20: b"\0\x40\x20\x20",  # no bytes reserved in a page; the fixed fractions
+    44: b"\0\0\0\4",  # the schema format
+    52: bytes(4),  # no automatic vacuum
+    56: b"\0\0\0\1",  # UTF-8
+    64: bytes(4),  # no incremental vacuum
+    72: bytes(20),  # reserved
+}
+"""What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
+
+log = logging.getLogger(__name__)
+
+
+class FileLease:
+    """The owner's lock: an empty file beside the database, locked as long as this lives.
+
+    The file is never deleted: whoever deletes a lock file can delete a younger owner's.
+    """
+
+    def __init__(self, database: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            NotOwner: another process has it.
+            StartError: the file cannot be made.
+        """
+        database = Path(os.path.realpath(database))
+        path = Path(f"{database}.lock")
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            msg = f"cannot open the lock file {path}: {error.strerror}"
+            raise StartError(msg) from None
+        try:
+            _lock(self._descriptor)
+        except OSError:
+            os.close(self._descriptor)
+            msg = f"another process owns the queue {database}"
+            raise NotOwner(msg) from None
+
+    @property
+    def released(self) -> bool:
+        """Whether the lock was given back."""
+        return self._descriptor < 0
+
+    def release(self) -> None:
+        """Give the lock back; may be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def prepare(path: Path) -> None:
+    """Check the database, make it when there is none, and bring its schema up to date.
+
+    Nothing is written before everything that can be checked has been.
+
+    Raises:
+        StartError: one line that says why this file cannot be used.
+    """
+    try:
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            msg = f"cannot use the database {path}: not a regular file"
+            raise StartError(msg)
+        if not os.access(path, os.W_OK):
+            # SQLite would open it all the same, and leave a WAL that nobody can write.
+            msg = f"cannot use the database {path}: not writable"
+            raise StartError(msg)
+    except FileNotFoundError:
+        size = 0
+    except OSError as error:
+        msg = f"cannot open the database {path}: {error.strerror}"
+        raise StartError(msg) from None
+    if size == 0:
+        _create(path)
+        return
+    try:
+        version = _check(path)
+        _check_header(path)
+    except sqlite3.Error as error:
+        msg = f"cannot use the database {path}: {reason(error)}"
+        raise StartError(msg) from None
+    if version < len(migrations("sqlite")):
+        _migrate(path)
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of SQLite means to an operator.
+
+    Before anything can be read, SQLite needs 32 KiB for its memory that connections share; it
+    calls the lack of them an I/O error.
+    """
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return "the disk is full, and reading needs 32 KiB of it"
+    return str(error)
+
+
+def _create(path: Path) -> None:
+    """Make the database under another name and rename it: it is there whole or not at all."""
+    wal = Path(f"{path}-wal")
+    if wal.exists() and wal.stat().st_size:
+        msg = f"the database {path} is missing or empty, but {wal} is not: restore the database"
+        raise StartError(msg)
+    new = Path(f"{path}.new")
+    try:
+        for leftover in (new, Path(f"{new}-wal"), Path(f"{new}-shm"), Path(f"{new}-journal")):
+            leftover.unlink(missing_ok=True)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            migrate(connection)
+            # The close would do this too, but swallow an I/O error or a full disk, and half a
+            # database would get the name.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _sync(new)
+        new.replace(path)
+        if sys.platform != "win32":
+            _sync(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        msg = f"cannot create the database {path}: {reason}"
+        raise StartError(msg) from None
+    log.info("created the database", extra={"database": str(path)})
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _migrate(path: Path) -> None:
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            applied = migrate(connection)
+    except sqlite3.Error as error:
+        msg = f"cannot migrate the database {path}: {error}"
+        raise StartError(msg) from None
+    log.info("migrated the database", extra={"database": str(path), "migrations": applied})
+
+
+def _check(path: Path) -> int:
+    """Read what a damaged or foreign database would show, and return its schema version.
+
+    The connection is read-only: the database and its WAL stay as they are, byte for byte.
+    """
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    if not size_of(Path(f"{path}-wal")):
+        # Nothing but the file is to be read, and so not even an empty WAL is left beside it.
+        uri += "&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        if application != APPLICATION_ID:
+            msg = f"{path} is not a database of this service"
+            raise StartError(msg)
+        if version > len(migrations("sqlite")):
+            msg = (
+                f"the database {path} has schema version {version}, newer than this service's"
+                f" {len(migrations('sqlite'))}: use a newer service"
+            )
+            raise StartError(msg)
+        if version < 1:
+            msg = f"the database {path} is damaged: its schema version is {version}"
+            raise StartError(msg)
+        _check_length(path, pages, page_size)
+        _check_state(path, connection)
+        return int(version)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that this service never writes, where SQLite itself looks away.
+
+    While no connection is open: closing a second handle on the file would drop its locks.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if any(header[start : start + len(value)] != value for start, value in _HEADER.items()):
+        msg = f"the database {path} is damaged: its header is wrong"
+        raise StartError(msg)
+
+
+def _check_length(path: Path, pages: int, page_size: int) -> None:
+    """Refuse a database whose end is missing: each page lies in the file or in the WAL."""
+    missing = range(path.stat().st_size // page_size + 1, pages + 1)
+    if missing and not _pages_of_wal(Path(f"{path}-wal"), page_size).issuperset(missing):
+        msg = f"the database {path} is damaged: its end is missing"
+        raise StartError(msg)
+
+
+def _pages_of_wal(wal: Path, page_size: int) -> set[int]:
+    """Return the numbers of the pages that the WAL holds (sqlite.org/fileformat2.html, 4)."""
+    pages: set[int] = set()
+    try:
+        with wal.open("rb") as file:
+            salt = file.read(32)[16:24]
+            while len(frame := file.read(24)) == 24 and frame[8:16] == salt:  # noqa: PLR2004 - the size of a frame's header
+                pages.add(struct.unpack(">I", frame[:4])[0])
+                file.seek(page_size, os.SEEK_CUR)
+    except FileNotFoundError:
+        pass
+    return pages
+
+
+def _check_state(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a state row that contradicts itself or the two tables."""
+    connection.execute("BEGIN")
+    row = connection.execute(FIGURES).fetchone()
+    ends = connection.execute(
+        """
+        SELECT first.history_num, first.created_at, first.timeout, first.wait_sum,
+               last.history_num, last.created_at, last.wait_sum,
+               (SELECT max(history_num) FROM history),
+               (SELECT min(finish_num) FROM history),
+               finish.finish_num, finish.finished_at
+        FROM (SELECT 1)
+        LEFT JOIN queue AS first ON first.history_num = (SELECT min(history_num) FROM queue)
+        LEFT JOIN queue AS last ON last.history_num = (SELECT max(history_num) FROM queue)
+        LEFT JOIN history AS finish ON finish.finish_num = (SELECT max(finish_num) FROM history)
+        """
+    ).fetchone()
+    connection.execute("COMMIT")
+    if row is None or not _agrees(Figures(*row), _Ends(*ends)):
+        msg = f"the database {path} is damaged: its state row is wrong"
+        raise StartError(msg)
+
+
+class _Ends(NamedTuple):
+    """What the tables hold at their ends; None where they are empty."""
+
+    first: int | None
+    first_created_at: int | None
+    first_timeout: int | None
+    first_wait_sum: int | None
+    last: int | None
+    last_created_at: int | None
+    last_wait_sum: int | None
+    last_in_history: int | None
+    first_finish_num: int | None
+    last_finish_num: int | None
+    last_finished_at: int | None
+
+
+def _agrees(state: Figures, ends: _Ends) -> bool:
+    numbers = (*state[:6], state.paused, state.pruned)
+    if any(type(value) is not int or value < 0 for value in numbers):
+        return False
+    return (
+        state.paused in (0, 1)
+        and state.pruned <= state.last_finish_num
+        and state.depth == state.last_history_num - state.last_finish_num
+        and (state.depth > 0 or state.backlog == 0)
+        and (state.depth == 0) == (ends.first is None)
+        and max(ends.last or 0, ends.last_in_history or 0) <= state.last_history_num
+        and (ends.first_finish_num or state.last_finish_num + 1) == state.pruned + 1
+        and (ends.last_finish_num or state.pruned) == state.last_finish_num
+        and state.oldest_created_at == ends.first_created_at
+        and max(ends.last_created_at or 0, ends.last_finished_at or 0) <= state.last_stamp
+        and _agrees_on_sums(state, ends)
+        and _agrees_on_head(state, ends)
+    )
+
+
+def _agrees_on_sums(state: Figures, ends: _Ends) -> bool:
+    span = (ends.last or 0) - (ends.first or 1) + 1
+    waits = ((ends.last_wait_sum or 0) - (ends.first_wait_sum or 0)) % 2**63
+    return (
+        span >= state.depth
+        # Where no number is missing between the ends, the sums say what the waits add up to.
+        and (span > state.depth or state.backlog == waits + (ends.first_timeout or 0))
+        and (ends.last != state.last_history_num or state.wait_sum == (ends.last_wait_sum or 0))
+    )
+
+
+def _agrees_on_head(state: Figures, ends: _Ends) -> bool:
+    if state.head is None or state.head_started_at is None:
+        idle = state.depth == 0 or state.paused == 1
+        return idle and state.head is None and state.head_started_at is None
+    started_at = state.head_started_at
+    return state.head == ends.first and (ends.first_created_at or 0) <= started_at <= (
+        state.last_stamp
+    )

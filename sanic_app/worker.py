@@ -1,0 +1,87 @@
+"""The one background task: waits for the head's deadline, then finishes it.
+
+It decides by a pure function and writes through the queue. It never polls: it sleeps until the
+deadline or until something changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sanic_app.clock import Clock
+from sanic_app.errors import DiskFull, NotHead, OutcomeUnknown
+from sanic_app.queue import TaskQueue
+from sanic_app.task import Head
+
+FULL_PAUSE = 0.5
+"""Seconds until a finish is tried again that met a full disk."""
+
+log = logging.getLogger(__name__)
+
+
+def rest(head: Head | None, now: float) -> float | None:
+    """Decide: None, nothing to wait for; 0, the head is due; else the seconds to sleep."""
+    if head is None:
+        return None
+    return max(head.deadline - now, 0.0)
+
+
+class Worker:
+    """Runs from ``start`` to ``stop``; ends early only by an error, which it never hides."""
+
+    def __init__(
+        self, queue: TaskQueue, clock: Clock, on_death: Callable[[BaseException], None]
+    ) -> None:
+        """Take the queue, started; ``on_death`` is called when the loop raised."""
+        self._queue = queue
+        self._clock = clock
+        self._on_death = on_death
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def running(self) -> bool:
+        """Whether the background task is alive."""
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> None:
+        """Start the loop; may be called twice."""
+        if self._task is None:
+            self._stopping = False
+            self._task = asyncio.create_task(self._loop(), name="worker")
+            self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """Return when the loop is over: a finish under way is not cut. May be called twice.
+
+        The head's wait is simply left; it goes on at the next start.
+        """
+        self._stopping = True
+        self._queue.wake()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _loop(self) -> None:
+        while not self._stopping:
+            head = self._queue.head
+            seconds = rest(head, self._clock.monotonic())
+            if head is None or seconds != 0.0:
+                await self._queue.changed(seconds)
+                continue
+            try:
+                await self._queue.finish(head.task.history_num)
+            except NotHead:
+                log.debug("the head changed before it was finished")
+            except DiskFull:
+                log.warning("the disk is full: the head is finished when there is room")
+                await self._clock.wait(asyncio.Event(), FULL_PAUSE)
+            except OutcomeUnknown:
+                # The queue has the process ended; until then there is nothing to do.
+                return
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_death(error)

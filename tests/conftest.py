@@ -1,0 +1,43 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.fake_clock import FakeClock
+from tests.parts import ENGINES, Engine
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run the coroutines marked with anyio on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    """Return an empty place for a store; a test that asks for it runs once for each engine."""
+    made: Engine = request.param(tmp_path)
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a skipped test as failed where nothing may be skipped."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI skips nothing: {report.longrepr}"
+    return report

@@ -1,0 +1,188 @@
+"""The parts below HTTP on a real store, opened and closed for a test."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sanic_app.errors import ServiceError, StoreFailed
+from sanic_app.metrics import Metrics
+from sanic_app.queue import TaskQueue
+from sanic_app.store import Add, Added, Commit, Finish, Finished, Lease, Result, Store, Write
+from sanic_app.store.sqlite import SqliteStore
+from sanic_app.task import SECOND, NewTask, Task
+from sanic_app.worker import Worker
+from tests.fake_clock import PATIENCE, FakeClock
+
+KEEP = 1_000 * SECOND
+"""How long idempotency keys live in tests, in microseconds."""
+NO_LIMIT = 2**62
+
+
+class Engine(Protocol):
+    """One place where a store keeps its tables, empty at first; the stores made of it share it."""
+
+    def store(self, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT) -> Store:
+        """Return a store on this place, not open."""
+
+
+class SqliteEngine:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "queue.db"
+
+    def store(self, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT) -> SqliteStore:
+        return SqliteStore(self.path, clock, keep, queue_max)
+
+
+ENGINES: dict[str, type[SqliteEngine]] = {"sqlite": SqliteEngine}
+"""Every engine that has to keep the promises of the protocol."""
+
+
+def new(*timeouts: float, num: int = 0) -> list[NewTask]:
+    """Return one new task for each timeout in seconds, their numbers counting up from num."""
+    return [NewTask(num + i, round(t * SECOND)) for i, t in enumerate(timeouts)]
+
+
+@dataclass
+class Opened:
+    """A store that is open, and its owner's lease."""
+
+    store: Store
+    lease: Lease
+
+    async def commit(self, *writes: Write) -> Commit:
+        return await self.store.commit(self.lease, writes)
+
+    async def one(self, write: Write) -> Result:
+        """Commit one write and return its result; a refusal is raised."""
+        (result,) = (await self.commit(write)).results
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    async def add(
+        self, *timeouts: float, num: int = 0, key: str | None = None, request: str = ""
+    ) -> Added:
+        result = await self.one(Add(new(*timeouts, num=num), key, request))
+        assert isinstance(result, Added)
+        return result
+
+    async def finish(self, history_num: int) -> Sequence[Task]:
+        result = await self.one(Finish(history_num))
+        assert isinstance(result, Finished)
+        return result.tasks
+
+    async def finish_head(self) -> Sequence[Task]:
+        head = (await self.store.figures()).head
+        assert head is not None
+        return await self.finish(head)
+
+    async def queue(self) -> list[Task]:
+        return await self.store.queue_page(0, 2**31)
+
+    async def done(self) -> list[Task]:
+        return await self.store.results_page(0, 2**31)
+
+
+@asynccontextmanager
+async def opened(
+    engine: Engine, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT
+) -> AsyncIterator[Opened]:
+    """Own and open a store, and close it in the end, whatever happens."""
+    store = engine.store(clock, keep, queue_max)
+    lease = await store.own()
+    try:
+        await store.open(lease)
+        yield Opened(store, lease)
+    finally:
+        await shut(store)
+        lease.release()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when the condition holds; fail when it takes too long."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - for conditions that nothing announces
+            await asyncio.sleep(0)
+
+
+async def shut(store: Store) -> None:
+    """Close a store even if it failed: its threads would keep the interpreter from ending."""
+    try:
+        await store.close()
+    except StoreFailed:
+        assert isinstance(store, SqliteStore)
+        writer, store._writer = store._writer, None
+        assert writer is not None
+        await writer.close()
+
+
+@dataclass
+class Service:
+    """Queue and worker on one store."""
+
+    queue: TaskQueue
+    worker: Worker
+    metrics: Metrics
+    store: Store
+    clock: FakeClock
+    failures: list[bool] = field(default_factory=list)
+    deaths: list[BaseException] = field(default_factory=list)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"sanic_app_{name}", labels)
+
+    async def done(self) -> list[int]:
+        return [task.num for task in await self.store.results_page(0, 2**31)]
+
+
+@asynccontextmanager
+async def service(
+    engine: Engine, clock: FakeClock, queue_max: int = NO_LIMIT, *, working: bool = False
+) -> AsyncIterator[Service]:
+    """Start a queue, and with ``working`` its worker; stop and close all in the end."""
+    store = engine.store(clock, queue_max=queue_max)
+    metrics = Metrics(store.engine)
+    failures: list[bool] = []
+    deaths: list[BaseException] = []
+    queue = TaskQueue(store, clock, metrics, queue_max, lambda: failures.append(True))
+    worker = Worker(queue, clock, deaths.append)
+    await queue.start()
+    try:
+        if working:
+            worker.start()
+        yield Service(queue, worker, metrics, store, clock, failures, deaths)
+    finally:
+        await worker.stop()
+        await queue.stop()
+        await queue.close()
+        # After a failure the queue leaves the store open on purpose.
+        await shut(store)
+
+
+# Faults.
+
+
+async def limit_pages(store: SqliteStore, pages: int) -> None:
+    """Let the database be full at so many pages; 0 means where it is now."""
+    assert store._writer is not None
+    if pages == 0:
+        ((pages,),) = await store._writer.execute_fetchall("PRAGMA page_count")
+    await store._writer.execute_fetchall(f"PRAGMA max_page_count = {pages}")
+
+
+def damage_page_of(path: Path, name: str) -> None:
+    """Overwrite the first page of a table or index with noise."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * page_size)
+        file.write(b"\xa5" * page_size)

@@ -1,0 +1,165 @@
+"""The shipped files of Prometheus, read by Prometheus' own tool."""
+
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.system
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+RULES = FOLDER / "alerts.yml"
+SCRAPED = 'instance="sanic-app:8000", job="sanic-app"'
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(
+        ["promtool", *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return output
+
+
+def test_prometheus_accepts_the_configuration_and_finds_the_rules() -> None:
+    output = promtool(
+        "check", "config", "--lint=all", "--lint-fatal", str(FOLDER / "prometheus.yml")
+    )
+    assert "1 rule files found" in output
+    assert "WARNING" not in output
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    output = promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+    assert "FAILED" not in output
+    assert f"{len(alerts())} rules found" in output
+
+
+class Trouble(NamedTuple):
+    """What is scraped once a second, and the one alert that must fire five minutes later."""
+
+    series: str
+    values: str
+    alert: str
+    severity: str
+    more: str = ""
+
+
+TROUBLES = [
+    Trouble(f"up{{{SCRAPED}}}", "1x60 0x240", "SanicAppDown", "page"),
+    Trouble(
+        f"process_start_time_seconds{{{SCRAPED}}}",
+        "100x60 200x60 300x60 400x120",
+        "SanicAppRestarting",
+        "page",
+    ),
+    Trouble(f"sanic_app_worker_up{{{SCRAPED}}}", "1x200 0x100", "SanicAppWorkerDown", "page"),
+    Trouble(
+        f"sanic_app_head_overdue_seconds{{{SCRAPED}}}",
+        "0x200 1+1x100",
+        "SanicAppHeadOverdue",
+        "page",
+    ),
+    Trouble(
+        f'sanic_app_store_errors_total{{kind="full", {SCRAPED}}}',
+        "0x250 3x50",
+        "SanicAppDiskFull",
+        "page",
+        ', kind="full"',
+    ),
+    Trouble(
+        f'sanic_app_store_errors_total{{kind="io", {SCRAPED}}}',
+        "0x250 1x50",
+        "SanicAppStoreErrors",
+        "page",
+        ', kind="io"',
+    ),
+    Trouble(
+        f'sanic_app_adds_refused_total{{reason="queue_full", {SCRAPED}}}',
+        "0x250 1x50",
+        "SanicAppAddsRefused",
+        "ticket",
+        ', reason="queue_full"',
+    ),
+    Trouble(
+        f"sanic_app_queue_depth{{{SCRAPED}}}",
+        "100x100 900x200",
+        "SanicAppQueueNearlyFull",
+        "ticket",
+    ),
+    Trouble(
+        f'sanic_app_commit_seconds_bucket{{le="2.5", {SCRAPED}}}',
+        "0+1x300",
+        "SanicAppSlowCommits",
+        "ticket",
+    ),
+]
+
+WELL = {
+    f"up{{{SCRAPED}}}": "1x300",
+    f"process_start_time_seconds{{{SCRAPED}}}": "100x300",
+    f"sanic_app_worker_up{{{SCRAPED}}}": "1x300",
+    f"sanic_app_head_overdue_seconds{{{SCRAPED}}}": "0x300",
+    f'sanic_app_store_errors_total{{kind="full", {SCRAPED}}}': "0x300",
+    f'sanic_app_store_errors_total{{kind="io", {SCRAPED}}}': "0x300",
+    f'sanic_app_adds_refused_total{{reason="queue_full", {SCRAPED}}}': "0x300",
+    f'sanic_app_adds_refused_total{{reason="invalid", {SCRAPED}}}': "0+1x300",
+    f'sanic_app_adds_refused_total{{reason="stopping", {SCRAPED}}}': "0+1x300",
+    f'sanic_app_adds_refused_total{{reason="unauthorized", {SCRAPED}}}': "0+1x300",
+    f"sanic_app_queue_depth{{{SCRAPED}}}": "100x300",
+    f"sanic_app_queue_limit{{{SCRAPED}}}": "1000x300",
+}
+"""A service in good health, which refuses bad input and was stopped once in a while."""
+
+
+def alerts() -> set[str]:
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return {rule["alert"] for group in groups for rule in group["rules"]}
+
+
+def commits(values: str) -> dict[str, str]:
+    """Return the buckets of commits that take 1 ms, or none of them when they are slow."""
+    return {
+        f'sanic_app_commit_seconds_bucket{{le="0.001", {SCRAPED}}}': values,
+        f'sanic_app_commit_seconds_bucket{{le="1", {SCRAPED}}}': values,
+        f'sanic_app_commit_seconds_bucket{{le="2.5", {SCRAPED}}}': "0+1x300",
+        f'sanic_app_commit_seconds_bucket{{le="+Inf", {SCRAPED}}}': "0+1x300",
+    }
+
+
+def firing(folder: Path, series: dict[str, str], minutes: int, expected: list[str]) -> None:
+    """Let the rules see the series, one sample a second, and compare what fires at the end."""
+    case: dict[str, Any] = {
+        "interval": "1s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'ALERTS{alertstate="firing"}',
+                "eval_time": f"{minutes}m",
+                "exp_samples": [{"labels": labels, "value": 1} for labels in expected],
+            }
+        ],
+    }
+    content = {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [case]}
+    path = folder / "rules_test.yml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    promtool("test", "rules", str(path))
+
+
+def test_nothing_fires_while_all_is_well(tmp_path: Path) -> None:
+    firing(tmp_path, WELL | commits("0+1x300"), 5, [])
+
+
+def test_every_alert_is_tried_below() -> None:
+    assert {trouble.alert for trouble in TROUBLES} == alerts()
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.alert)
+def test_the_alert_fires_in_its_trouble_and_no_other(trouble: Trouble, tmp_path: Path) -> None:
+    slow = trouble.alert == "SanicAppSlowCommits"
+    series = WELL | commits("0x300" if slow else "0+1x300") | {trouble.series: trouble.values}
+    labels = f'alertname="{trouble.alert}", alertstate="firing", severity="{trouble.severity}"'
+    expected = f"ALERTS{{{labels}, {SCRAPED}{trouble.more}}}"
+    firing(tmp_path, series, 5, [expected])

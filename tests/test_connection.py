@@ -1,0 +1,393 @@
+"""Clients that are slow, rude or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sanic_app import connection
+from sanic_app.store import Slice
+from tests.serving import ON_UVLOOP, Service, Wire, held, request, service
+
+pytestmark = ON_UVLOOP
+
+BODY = b'{"num": 7, "timeout": 600}'
+ADD = request("/add_task", BODY)
+READ = request("/get_result", method="GET")
+COUNT = "http_request_duration_seconds_count"
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the deadlines so short that a test can wait for them."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "UNREAD_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
+
+
+async def drip(wire: Wire, data: Iterable[int]) -> int:
+    """Send a byte at a time until the service answers or ends it; return how many it took."""
+    sent = 0
+    for byte in data:
+        try:
+            await wire.send(bytes([byte]))
+            sent += 1
+            async with asyncio.timeout(0.01):
+                # Whatever comes stays in the buffer for the test to look at.
+                await wire.reader._wait_for_data("drip")  # type: ignore[attr-defined]
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            pass
+        return sent
+    return sent
+
+
+# Slow senders.
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_header_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        started = asyncio.get_running_loop().time()
+        assert await drip(wire, b"GET /" + b"x" * 5_000) < 200
+        answer = await wire.answer()
+        assert answer.problem["type"].endswith(":timeout")
+        assert answer.status == 408
+        assert answer.headers["connection"] == "close"
+        assert answer.headers["x-request-id"]
+        assert await wire.ended() == b""
+        assert 0.3 <= asyncio.get_running_loop().time() - started < 5
+        # It never became a request, but somebody asked.
+        assert served.metric(COUNT, method="other", route="unmatched", status="408") == 1
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_body_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path) -> None:
+    for line, first in (("Content-Length: 9999", b""), ("Transfer-Encoding: chunked", b"1fff\r\n")):
+        async with service(tmp_path) as served, served.wire() as wire:
+            await wire.send(request("/add_task", b"", line) + first)
+            assert await drip(wire, BODY + b" " * 5_000) < 200
+            answer = await wire.answer()
+            assert answer.problem["type"].endswith(":timeout")
+            assert answer.problem["applied"] is False
+            assert await wire.ended() == b""
+            assert served.metric(COUNT, method="POST", route="/add_task", status="408") == 1
+            assert served.metric("adds_refused_total", reason="timeout") == 1
+            assert served.metric("http_requests_in_flight") == 0
+            assert served.parts.queue.figures.last_history_num == 0
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_request_in_pieces_is_served_within_its_time(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for start in range(0, len(ADD), 16):
+            await wire.send(ADD[start : start + 16])
+            await asyncio.sleep(0.001)
+        assert (await wire.answer()).status == 200
+
+
+async def test_each_request_of_a_connection_has_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 1)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
+    async with service(tmp_path) as served, served.wire() as wire:
+        for _ in range(3):
+            await wire.send(ADD[:20])
+            await asyncio.sleep(0.4)
+            await wire.send(ADD[20:])
+            assert (await wire.answer()).status == 200
+        await wire.send(ADD[:20])
+        assert (await wire.answer()).status == 408
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_the_rest_of_a_refused_body_cannot_hold_a_connection(tmp_path: Path) -> None:
+    async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
+        await wire.send(request("/add_task", b"", "Content-Length: 9999"))
+        assert (await wire.answer()).status == 401
+        assert await drip(wire, b" " * 5_000) < 200
+        assert await wire.ended() == b""
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as new, served.wire() as used:
+        await used.send(READ)
+        assert (await used.answer()).headers["connection"] == "keep-alive"
+        started = asyncio.get_running_loop().time()
+        assert await new.ended() == b""
+        assert await used.ended() == b""
+        assert asyncio.get_running_loop().time() - started > 0.3
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_an_answer_may_take_longer_than_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        async with held(served, monkeypatch) as gate:
+            await wire.send(ADD)
+            await gate.entered.wait()
+            await asyncio.sleep(0.6)
+        assert (await wire.answer()).status == 200
+
+
+# Clients that do not read.
+
+
+def endless(monkeypatch: pytest.MonkeyPatch, served: Service) -> None:
+    """Give the whole lists no end."""
+
+    async def slice_of(after: int, _: int) -> Slice:
+        await asyncio.sleep(0)
+        return Slice(",".join(["1234567890"] * 5_000), after + 1)
+
+    monkeypatch.setattr(served.parts.store, "results_slice", slice_of)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_client_that_reads_nothing_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, served.wire(narrow=True) as wire:
+        endless(monkeypatch, served)
+        await wire.send(READ)
+        assert (await wire.head())[0] == 200
+        started = asyncio.get_running_loop().time()
+        await until_quiet(served)
+        assert 0.3 < asyncio.get_running_loop().time() - started < 5
+        assert not (await wire.ended()).endswith(b"0\r\n\r\n")
+        # The others never noticed.
+        assert (await served.client.get("/api/v1/queue")).status_code == 200
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_client_that_reads_slowly_is_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, served.wire(narrow=True) as wire:
+        endless(monkeypatch, served)
+        await wire.send(READ)
+        assert (await wire.head())[0] == 200
+        for _ in range(120):
+            await wire.reader.readexactly(4_096)
+            await asyncio.sleep(0.01)
+        assert served.metric("http_requests_in_flight") == 1
+
+
+async def test_a_next_piece_of_the_same_size_is_no_standstill() -> None:
+    size, end = 55_000, 2 * connection.UNREAD_SECONDS
+    transport = SimpleNamespace(get_write_buffer_size=lambda: size)
+    for written, cut in ((lambda second: second, False), (lambda _: 0, True)):
+        seen = SimpleNamespace(transport=transport, _unread=(0, 0.0), _unread_since=0.0)
+        found = []
+        for second in range(1, end):
+            seen._time = written(second)
+            found.append(connection.Connection._is_unread(seen, second))  # type: ignore[arg-type]
+        assert any(found) == cut
+
+
+async def until_quiet(served: Service) -> None:
+    """Return when no request is under way."""
+    while served.metric("http_requests_in_flight"):  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.002)
+
+
+# Clients that are gone.
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+async def test_a_task_is_there_once_though_its_client_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rudely: bool
+) -> None:
+    add = request("/add_task", b'{"num": 7, "timeout": 0}', "Idempotency-Key: a")
+    async with service(tmp_path) as served:
+        async with held(served, monkeypatch) as gate:
+            async with served.wire() as wire:
+                await wire.send(add)
+                await gate.entered.wait()
+                if rudely:
+                    wire.writer.transport.abort()
+            await until_quiet(served)
+        await served.add(8, 0)
+        await served.until_empty()
+        assert await served.result() == [7, 8]
+        again = await served.say(add)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert json.loads(again.body)["history_num"] == 1
+        # Nobody was refused.
+        samples = (await served.client.get("/metrics")).text.splitlines()
+        refused = [line for line in samples if line.startswith("sanic_app_adds_refused_total{")]
+        assert refused
+        assert all(line.endswith(" 0.0") for line in refused), refused
+
+
+async def test_half_a_request_harms_nobody(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for end in (1, 30, len(ADD) - len(BODY), len(ADD) - 1):
+            async with served.wire() as wire:
+                await wire.send(ADD[:end])
+        assert (await served.say(ADD)).status == 200
+        await until_quiet(served)
+        assert served.parts.queue.figures.last_history_num == 1
+        assert served.metric("worker_up") == 1
+
+
+# Requests after one another.
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    bodies = [b'{"num": %d, "timeout": 600}' % number for number in range(20)]
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(b"".join(request("/add_task", body) for body in bodies))
+        for number in range(20):
+            answer = await wire.answer()
+            task = json.loads(answer.body)
+            assert (task["num"], task["history_num"]) == (number, number + 1)
+
+
+async def test_a_refused_request_leaves_those_behind_it_alone(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        requests = [
+            ADD,
+            request("/add_task", b"{}"),
+            request("/nothing", BODY),
+            request("/add_task", BODY, method="PUT"),
+            request("/add_task", BODY, "Sec-Fetch-Site: cross-site"),
+            READ,
+            ADD,
+        ]
+        await wire.send(b"".join(requests))
+        answers = [await wire.answer() for _ in requests]
+        assert [answer.status for answer in answers] == [200, 400, 404, 405, 403, 200, 200]
+        assert json.loads(answers[-1].body)["history_num"] == 2
+
+
+SMUGGLING = [
+    ["Content-Length: 26", "Content-Length: 26"],
+    ["Content-Length: 26", "Content-Length: 0"],
+    ["Content-Length: 26", "Transfer-Encoding: chunked"],
+    ["Transfer-Encoding: chunked", "Content-Length: 26"],
+    ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+    ["Transfer-Encoding: identity"],
+    ["Transfer-Encoding: gzip, chunked"],
+    ["Transfer-Encoding: xchunked"],
+    ["Content-Length: -1"],
+    ["Content-Length: +26"],
+    ["Content-Length: 2_6"],
+    ["Content-Length: 0x1a"],
+    ["Content-Length: 26, 26"],
+    ["Content-Length:"],
+    ["Content-Length: 26.0"],
+    ["Content-Length : 26"],
+    ["Transfer-Encoding : chunked"],
+    ["no colon"],
+    ["X: y", " folded: Content-Length: 26"],
+    ["\u0663: x"],
+    ["Content-Length: \u0662\u0666"],
+]
+
+
+async def test_a_body_of_doubtful_length_ends_the_connection(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for lines in SMUGGLING:
+            async with served.wire() as wire:
+                await wire.send(request("/add_task", b"", *lines) + BODY + ADD)
+                answer = await wire.answer()
+                assert answer.problem["type"].endswith(":invalid"), lines
+                assert answer.headers["connection"] == "close", lines
+                assert await wire.ended() == b"", lines
+        # Neither these nor what might hide in their bodies.
+        assert served.parts.queue.figures.last_history_num == 0
+
+
+BAD_CHUNKS = [
+    *(b"x\r\n", b"-1\r\n", b"+5\r\n", b"0x1a\r\n", b"1_a\r\n", b";\r\n"),
+    b"1a" + b" " * 100 + b"\r\n",
+    b"1a\r\n" + BODY + b"\r\n0\r\nTrailer: x\r\n\r\n",
+    b"5\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "\u0661a\r\n".encode() + BODY + b"\r\n0\r\n\r\n",
+]
+
+
+async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
+    head = request("/add_task", b"", "Transfer-Encoding: chunked")
+    async with service(tmp_path) as served:
+        for chunks in BAD_CHUNKS:
+            async with served.wire() as wire:
+                await wire.send(head + chunks + ADD)
+                answer = await wire.answer()
+                assert answer.problem["type"].endswith(":invalid"), chunks
+                assert answer.problem["applied"] is False
+                assert await wire.ended() == b"", chunks
+        assert served.parts.queue.figures.last_history_num == 0
+
+
+NO_HTTP = [
+    b"\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET /get_result\r\n\r\n",
+    b"GET  /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /get_result HTTP/2.0\r\nHost: localhost\r\n\r\n",
+    b"GET /get_result HTTP/1.1\nHost: localhost\n\n\r\n\r\n",
+    b"GET /get_\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+]
+
+
+async def test_what_is_no_http_is_answered_400_and_counted(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for raw in NO_HTTP:
+            async with served.wire() as wire:
+                await wire.send(raw)
+                answer = await wire.answer()
+                assert answer.problem["type"].endswith(":invalid"), raw
+                assert await wire.ended() == b"", raw
+        labels = {"method": "other", "route": "unmatched", "status": "400"}
+        assert served.metric(COUNT, **labels) == len(NO_HTTP)
+
+
+async def test_bodies_and_headers_that_are_too_large_are_counted(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        large = request("/add_task", b" " * 20_000)
+        assert (await served.say(large)).status == 413
+        assert served.metric(COUNT, method="POST", route="/add_task", status="413") == 1
+        assert served.metric("adds_refused_total", reason="too_large") == 1
+        async with served.wire() as wire:
+            await wire.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
+            assert (await wire.answer()).status == 413
+            assert await wire.ended() == b""
+        assert served.metric(COUNT, method="other", route="unmatched", status="413") == 1
+
+
+async def test_a_client_may_ask_before_it_sends_the_body(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        head = ADD.removesuffix(b"\r\n\r\n" + BODY)
+        await wire.send(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await wire.send(BODY)
+        assert (await wire.answer()).status == 200
+
+
+async def test_whoever_expects_something_else_is_refused(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        answer = await served.say(request("/add_task", BODY, "Expect: miracles"))
+        assert answer.problem["type"].endswith(":invalid")
+        assert served.parts.queue.figures.last_history_num == 0
+
+
+async def test_an_old_client_is_answered_and_let_go(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(ADD.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await wire.ended() == b""

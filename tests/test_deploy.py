@@ -1,0 +1,504 @@
+"""What is shipped beside the code: pins, wheel, image, Compose, sample configuration, targets."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from configparser import ConfigParser
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import sanic_app
+from sanic_app.errors import SettingsError
+from sanic_app.settings import KEYS, Settings, load
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+YAML_FILES = sorted(path for path in DEPLOY.rglob("*") if path.suffix in {".yaml", ".yml"})
+PIN_FILES = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt"]
+PINNED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}")
+PREFIX = "SANIC_APP_"
+
+# --- Compose and Prometheus ----------------------------------------------------------------------
+
+
+def parsed(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def compose() -> dict[str, Any]:
+    services: dict[str, Any] = parsed(DEPLOY / "docker-compose.yaml")["services"]
+    return services
+
+
+SERVICES = ["sanic-app", "prometheus"]
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
+def test_every_yaml_file_parses(path: Path) -> None:
+    assert isinstance(parsed(path), dict)
+
+
+def test_compose_runs_the_service_and_prometheus() -> None:
+    assert sorted(compose()) == sorted(SERVICES)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_publishes_on_the_loopback_only(name: str) -> None:
+    ports = compose()[name]["ports"]
+    assert ports
+    assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_publishes_the_service_on_3000_and_prometheus_on_9090() -> None:
+    assert compose()["sanic-app"]["ports"] == ["127.0.0.1:3000:8000"]
+    assert compose()["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_may_write_to_its_volume_and_nowhere_else(name: str) -> None:
+    service = compose()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid", "tmpfs"} & set(service)
+    writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
+    assert len(writable) == 1
+    assert writable[0].split(":")[0] in parsed(DEPLOY / "docker-compose.yaml")["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_is_watched_and_started_again(name: str) -> None:
+    service = compose()[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {"interval", "timeout", "retries"} <= set(service["healthcheck"])
+
+
+def test_prometheus_starts_when_the_service_is_healthy() -> None:
+    waits_for = compose()["prometheus"]["depends_on"]
+    assert waits_for == {"sanic-app": {"condition": "service_healthy"}}
+
+
+def test_prometheus_scrapes_the_service_that_compose_runs() -> None:
+    config = parsed(DEPLOY / "prometheus" / "prometheus.yml")
+    (job,) = config["scrape_configs"]
+    assert job["job_name"] == "sanic-app"
+    assert job["static_configs"] == [{"targets": ["sanic-app:8000"]}]
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+
+
+def test_prometheus_finds_its_rules_beside_its_configuration() -> None:
+    folder = DEPLOY / "prometheus"
+    config = parsed(folder / "prometheus.yml")
+    assert config["rule_files"] == ["alerts.yml"]
+    assert (folder / "alerts.yml").is_file()
+    assert "./prometheus:/etc/prometheus:ro" in compose()["prometheus"]["volumes"]
+
+
+def test_alerts_speak_of_metrics_that_the_readme_lists() -> None:
+    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    used = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bsanic_app_\w+", alerts)}
+    listed = set(re.findall(r"\bsanic_app_\w+", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert used
+    assert used <= listed
+
+
+# --- The image -----------------------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions, each on one line, in order."""
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    whole = [line.strip() for line in re.sub(r"\\\n\s*", "", lines).splitlines() if line.strip()]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in whole)]
+
+
+def final_stage() -> list[tuple[str, str]]:
+    backwards = list(takewhile(lambda step: step[0] != "FROM", reversed(instructions())))
+    return backwards[::-1]
+
+
+def only(word: str) -> str:
+    (rest,) = [rest for found, rest in final_stage() if found == word]
+    return rest
+
+
+def image_environment() -> dict[str, str]:
+    pairs = re.findall(r"(\w+)=(\S+)", only("ENV"))
+    return {name: value for name, value in pairs if name.startswith(PREFIX)}
+
+
+def test_images_are_pinned_by_version_and_digest() -> None:
+    (base,) = [rest.removeprefix("PYTHON=") for word, rest in instructions() if word == "ARG"]
+    assert PINNED_IMAGE.fullmatch(base)
+    stages = [rest for word, rest in instructions() if word == "FROM"]
+    assert stages == ["${PYTHON} AS builder", "${PYTHON}"]
+    assert PINNED_IMAGE.fullmatch(compose()["prometheus"]["image"])
+
+
+def test_the_image_installs_pins_with_hashes_and_no_build_tools() -> None:
+    installs = re.findall(
+        r"pip install ([^&]*)", " ".join(rest for word, rest in instructions() if word == "RUN")
+    )
+    assert len(installs) == 3
+    for options in installs:
+        assert "--require-hashes" in options or "--no-deps --no-index" in options
+    assert [rest for word, rest in final_stage() if word == "COPY"] == [
+        "--from=builder /opt/venv /opt/venv"
+    ]
+
+
+def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
+    user = only("USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert compose()["sanic-app"]["user"] == user
+
+
+def test_the_image_keeps_the_database_in_its_one_volume() -> None:
+    volume = only("VOLUME")
+    database = Path(image_environment()["SANIC_APP_DATABASE"])
+    assert database.parent == Path(volume)
+    assert f"queue:{volume}" in compose()["sanic-app"]["volumes"]
+
+
+def test_the_image_serves_on_the_port_that_it_exposes() -> None:
+    assert int(only("EXPOSE")) == Settings().port
+
+
+def test_the_image_starts_and_stops_the_service_itself() -> None:
+    assert json.loads(only("ENTRYPOINT")) == ["sanic-app"]
+    assert only("STOPSIGNAL") == "SIGTERM"
+
+
+def test_the_image_alone_refuses_to_serve_without_a_token(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="ALLOW_ANONYMOUS"):
+        load({}, image_environment(), tmp_path)
+
+
+def test_compose_serves_without_a_token_for_loopback_and_prometheus(tmp_path: Path) -> None:
+    settings = load({}, image_environment() | compose()["sanic-app"]["environment"], tmp_path)
+    assert settings.api_token is None
+    assert settings.allow_anonymous
+    assert settings.allowed_hosts == {"sanic-app"}
+
+
+def health_command() -> list[str]:
+    command: list[str] = json.loads(only("HEALTHCHECK").partition(" CMD ")[2])
+    return command
+
+
+def test_compose_asks_for_health_as_the_image_does() -> None:
+    assert compose()["sanic-app"]["healthcheck"]["test"] == ["CMD", *health_command()]
+
+
+@contextmanager
+def answering(status: int) -> Iterator[int]:
+    """Serve every GET of the readiness route with the status; yield the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (404, False)])
+def test_the_health_check_tells_ready_from_unready(status: int, healthy: bool) -> None:
+    program, *arguments = health_command()
+    assert program == "python"
+    with answering(status) as port:
+        done = subprocess.run(
+            [sys.executable, *(part.replace("8000", str(port)) for part in arguments)],
+            check=False,
+            timeout=20,
+        )
+    assert (done.returncode == 0) is healthy
+
+
+def test_the_health_check_fails_when_nothing_listens() -> None:
+    with answering(200) as port:
+        pass
+    arguments = [part.replace("8000", str(port)) for part in health_command()[1:]]
+    done = subprocess.run(
+        [sys.executable, *arguments], check=False, timeout=20, stderr=subprocess.DEVNULL
+    )
+    assert done.returncode != 0
+
+
+def test_the_builder_is_sent_what_the_image_copies_and_no_more() -> None:
+    copies = [rest for word, rest in instructions() if word == "COPY" and "--from" not in rest]
+    sources = {source for rest in copies for source in rest.split()[:-1]}
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == sources
+    assert not [source for source in sources if not (ROOT / source).exists()]
+
+
+# --- Settings ------------------------------------------------------------------------------------
+
+
+def test_the_sample_configuration_names_every_setting_once() -> None:
+    text = (DEPLOY / "config_app.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"^(?:# )?([A-Z][A-Z_]+): ", text, re.MULTILINE)
+    assert sorted(named) == sorted(KEYS)
+
+
+def test_the_sample_configuration_shows_the_defaults(tmp_path: Path) -> None:
+    assert load({"CONFIG": DEPLOY / "config_app.yaml"}, {}, tmp_path) == Settings()
+
+
+def test_the_examples_in_the_sample_configuration_are_good(tmp_path: Path) -> None:
+    text = (DEPLOY / "config_app.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "config_app.yaml"
+    config.write_text(re.sub(r"^# ([A-Z_]+(?<!_FILE): )", r"\1", text, flags=re.MULTILINE))
+    settings = load({}, {}, tmp_path)
+    assert settings.api_token
+    assert settings.metrics_token
+    assert settings.allowed_hosts == {"queue.example.org", "sanic-app"}
+
+
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", "docker-compose.yaml", "sanic-app.service", "config_app.yaml"]
+)
+def test_no_shipped_file_names_an_unknown_setting(name: str) -> None:
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    assert set(re.findall(rf"\b{PREFIX}([A-Z_]*[A-Z])\b", text)) <= set(KEYS)
+
+
+def unit() -> ConfigParser:
+    parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(DEPLOY / "sanic-app.service", encoding="utf-8")
+    return parser
+
+
+def test_the_unit_starts_the_service_again_unless_a_setting_is_bad() -> None:
+    service = unit()["Service"]
+    assert service["Restart"] == "always"
+    assert service["RestartPreventExitStatus"] == "2"
+    assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_the_unit_gives_the_service_the_time_that_it_needs_to_stop() -> None:
+    service = unit()["Service"]
+    assert service["KillSignal"] == "SIGTERM"
+    assert int(service["TimeoutStopSec"]) > 5
+
+
+# --- Pins ----------------------------------------------------------------------------------------
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirements(name: str) -> list[str]:
+    """Return the lines of a file of pins, comments left out and continued lines joined."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    found = [Requirement(line.partition("--hash")[0]) for line in requirements(name)]
+    return {canonicalize_name(pin.name): pin for pin in found}
+
+
+@pytest.mark.parametrize("name", PIN_FILES)
+def test_every_pin_is_one_version_with_hashes(name: str) -> None:
+    assert requirements(name)
+    for line in requirements(name):
+        pin, *hashes = line.split(" --hash=")
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[\w.]+ *(;.*)?", pin.strip()), line
+        assert hashes, line
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", part.strip()) for part in hashes), line
+
+
+@pytest.mark.parametrize("name", PIN_FILES)
+def test_pins_say_nothing_of_where_they_come_from(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "@ " not in text
+    for line in text.splitlines():
+        assert not re.match(r"\s*(-i|-f|-e|--(?!hash=))", line), line
+        assert not re.search(r"(^|\s)/\w", line), line
+
+
+PLATFORMS = [
+    {"sys_platform": system, "platform_machine": machine, "python_version": python}
+    | {"python_full_version": f"{python}.0", "platform_python_implementation": "CPython"}
+    | {"implementation_name": "cpython"}
+    for system, machine in [("linux", "x86_64"), ("linux", "aarch64"), ("win32", "AMD64")]
+    for python in ["3.11", "3.12", "3.13"]
+]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: "-".join(platform.values()))
+def test_pins_satisfy_the_project_on_every_platform(platform: dict[str, str]) -> None:
+    runtime = project()["project"]["dependencies"]
+    dev = project()["project"]["optional-dependencies"]["dev"]
+    build = project()["dependency-groups"]["build"]
+    asked = {
+        "requirements.txt": runtime,
+        "requirements-dev.txt": [*runtime, *dev],
+        "requirements-build.txt": [*build, *project()["build-system"]["requires"]],
+    }
+    for name, wanted in asked.items():
+        pinned = pins(name)
+        for requirement in map(Requirement, wanted):
+            if requirement.marker and not requirement.marker.evaluate(platform):
+                continue
+            pin = pinned[canonicalize_name(requirement.name)]
+            assert pin.marker is None or pin.marker.evaluate(platform), f"{name}: {pin}"
+            (specifier,) = pin.specifier
+            assert requirement.specifier.contains(specifier.version), f"{name}: {pin}"
+
+
+def test_runtime_dependencies_are_bounded_on_both_sides() -> None:
+    for requirement in map(Requirement, project()["project"]["dependencies"]):
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert operators == {">=", "<"}, requirement
+
+
+def test_all_files_of_pins_agree() -> None:
+    everything = pins("requirements-dev.txt")
+    for name in ("requirements.txt", "requirements-build.txt"):
+        for pin in pins(name).values():
+            assert everything[canonicalize_name(pin.name)].specifier == pin.specifier
+
+
+# --- The wheel and the source archive ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build both archives as `make wheel` does, without network."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Iterator[zipfile.ZipFile]:
+    (path,) = dist.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def files_below(folder: str) -> set[str]:
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in found
+        if not fnmatch(str(path), "*/__pycache__/*")
+    }
+
+
+def test_the_wheel_carries_the_package_and_the_migrations(wheel: zipfile.ZipFile) -> None:
+    carried = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    migrations = {f"sanic_app/{name}" for name in files_below("migrations")}
+    assert migrations
+    assert carried == files_below("sanic_app") | migrations
+
+
+def test_the_migrations_in_the_wheel_are_those_of_the_checkout(wheel: zipfile.ZipFile) -> None:
+    for name in files_below("migrations"):
+        assert wheel.read(f"sanic_app/{name}") == (ROOT / name).read_bytes()
+
+
+def test_the_wheel_brings_the_command_the_licence_and_the_version(wheel: zipfile.ZipFile) -> None:
+    info = f"sanic_app-{sanic_app.__version__}.dist-info"
+    assert "sanic-app = sanic_app.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    metadata = wheel.read(f"{info}/METADATA").decode()
+    assert f"\nVersion: {sanic_app.__version__}\n" in metadata
+    assert "\nRequires-Python: >=3.11\n" in metadata
+
+
+def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path) -> None:
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        carried = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = files_below("sanic_app") | files_below("migrations") | files_below("deploy")
+    assert wanted | {"pyproject.toml", "Makefile", "LICENSE", "README.md", *PIN_FILES} <= carried
+
+
+# --- Targets -------------------------------------------------------------------------------------
+
+TARGETS = {
+    *("run", "local_app", "compose", "devenv", "test", "test-system", "check", "format"),
+    *("wheel", "pins", "clean", "help"),
+}
+
+
+def make(*arguments: str) -> str:
+    """Run make as from a shell, also when the tests themselves were started by make."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env={**environment, "MFLAGS": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+def test_make_alone_lists_every_target_with_one_line() -> None:
+    lines = make().splitlines()
+    listed = dict(re.fullmatch(r"make (\S+) +(\S.*)", line).groups() for line in lines)  # type: ignore[union-attr, misc]
+    assert set(listed) >= TARGETS
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: ([a-z_-]+)$", makefile, re.MULTILINE))
+    named = set(re.findall(r"^([a-z][a-z_-]*):(?!=)", makefile, re.MULTILINE))
+    assert set(listed) == phony == named
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_target_is_empty(target: str) -> None:
+    assert make("--always-make", "--dry-run", target).strip()
+
+
+def test_ci_is_a_program_that_lets_no_test_skip() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert "\nexport CI=true\n" in text
+    for target in ("check", "test", "test-system"):
+        assert f"\nstep make {target}\n" in text

@@ -1,0 +1,342 @@
+"""The real store against plain lists, under any order of events that hypothesis can think of.
+
+Crashes are copies: what a killed process leaves is what its two files hold at that moment. A
+crash in the middle of a commit has any part of what the commit changed. ``MODEL_EXAMPLES`` and
+``MODEL_STEPS`` in the environment make it run longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from sanic_app.errors import Internal, KeyReused, NotHead, QueueFull
+from sanic_app.store import RUN_MAX, Add, Added, Finish, Finished, Write
+from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite_file import FileLease
+from sanic_app.task import SECOND, NewTask, State, Task, seconds_left
+from tests.fake_clock import FakeClock
+
+T = TypeVar("T")
+
+KEEP = 10 * SECOND
+QUEUE_MAX = 40
+
+TIMEOUTS = st.sampled_from([0, 0, 0, 1, SECOND // 2, SECOND, 3 * SECOND])
+TASKS = st.lists(st.builds(NewTask, st.integers(-(2**63), 2**63 - 1), TIMEOUTS), min_size=1)
+KEYS = st.none() | st.sampled_from(["a", "b", "c"])
+ADDS = st.builds(Add, TASKS, KEYS, st.sampled_from(["r", "s"]))
+TOO_LARGE = st.just(Add([NewTask(2**63, 0)]))
+JUMPS = st.sampled_from([0.000001, 0.5, 1.0, 2.999999, 3.0, 11.0, 3_600.0])
+
+
+@dataclass
+class Key:
+    request: str
+    added: Added
+    finished_at: int | None = None
+
+
+@dataclass
+class Model:
+    """The queue as plain lists, in the fewest words."""
+
+    queue: list[Task] = field(default_factory=list)
+    history: list[Task] = field(default_factory=list)
+    keys: dict[str, Key] = field(default_factory=dict)
+    stamp: int = 0
+
+    @property
+    def last(self) -> int:
+        return len(self.history) + len(self.queue)
+
+    def commit(self, writes: list[Write], wall: int) -> list[object]:
+        """Apply the writes and return their results, a refusal by its type."""
+        before = deepcopy(self)
+        self.stamp = max(self.stamp, wall)
+        results = [self._apply(write) for write in writes]
+        if (self.queue, self.history, self.keys) == (before.queue, before.history, before.keys):
+            # Nothing happened, and time was not taken down.
+            self.stamp = before.stamp
+        return results
+
+    def _apply(self, write: Write) -> object:
+        return self._finish(write) if isinstance(write, Finish) else self._add(write)
+
+    def _add(self, add: Add) -> object:
+        if any(task.num >= 2**63 for task in add.tasks):
+            return Internal
+        known = self.keys.get(add.key or "")
+        if known is not None and not self._expired(known):
+            if known.request != add.request:
+                return KeyReused
+            return known.added._replace(replayed=True)
+        if len(self.queue) + len(add.tasks) > QUEUE_MAX:
+            return QueueFull
+        idle = not self.queue
+        first = self.last + 1
+        for number, (num, timeout) in enumerate(add.tasks, first):
+            self.queue.append(Task(number, num, timeout, self.stamp, State.QUEUED))
+        if idle:
+            self._start()
+        added = Added(first, self.last, self.stamp, idle)
+        if add.key is not None:
+            self.keys[add.key] = Key(add.request, added)
+        return added
+
+    def _expired(self, key: Key) -> bool:
+        return key.finished_at is not None and key.finished_at + KEEP <= self.stamp
+
+    def _start(self) -> None:
+        if self.queue:
+            self.queue[0] = self.queue[0]._replace(state=State.WAITING, started_at=self.stamp)
+
+    def _finish(self, finish: Finish) -> object:
+        if not self.queue or self.queue[0].history_num != finish.history_num:
+            return NotHead
+        done: list[Task] = []
+        self.stamp = max(self.stamp, (self.queue[0].started_at or 0) + self.queue[0].timeout)
+        while self.queue and len(done) < RUN_MAX:
+            head = self.queue[0]
+            if done and (head.timeout or done[0].timeout):
+                break
+            done.append(
+                self.queue.pop(0)._replace(
+                    state=State.DONE,
+                    started_at=self.stamp if done else head.started_at,
+                    finished_at=self.stamp,
+                )
+            )
+        self.history += done
+        self._start()
+        for key in self.keys.values():
+            if done[0].history_num <= key.added.last <= done[-1].history_num:
+                key.finished_at = self.stamp
+        return Finished(done)
+
+
+class Machine(RuleBasedStateMachine):
+    """The store beside the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="model"))
+        self.lives = 0
+        self.clock = FakeClock()
+        self.model = Model()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / str(self.lives) / "queue.db"
+
+    @initialize()
+    def begin(self) -> None:
+        self.path.parent.mkdir()
+        self.run(self._open())
+
+    async def _open(self) -> None:
+        self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX)
+        self.lease: FileLease = await self.store.own()
+        await self.store.open(self.lease)
+        assert self.store.sizes().wal == 0
+
+    async def _close(self) -> None:
+        await self.store.close()
+        self.lease.release()
+
+    def _live_on(self, images: tuple[bytes, bytes]) -> None:
+        """Go on in another folder with these two files, as after a crash."""
+        self.run(self._close())
+        self.lives += 1
+        self.path.parent.mkdir()
+        for path, content in zip(self._files(), images, strict=True):
+            path.write_bytes(content)
+        self.run(self._open())
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.path, Path(f"{self.path}-wal")
+
+    def _images(self) -> tuple[bytes, bytes]:
+        # Reading a database that this process has open drops its locks: there is no one else.
+        database, wal = (path.read_bytes() for path in self._files())
+        return database, wal
+
+    # What happens.
+
+    @rule(writes=st.lists(ADDS | TOO_LARGE, min_size=1, max_size=3), at=st.integers(0, 3))
+    def add(self, writes: list[Write], at: int) -> None:
+        """Adds in one commit, and sometimes the finish of the head between them."""
+        if at < len(writes) and self.model.queue:
+            writes.insert(at, Finish(self.model.queue[0].history_num))
+        self._commit(writes)
+
+    @rule(task=TASKS, key=KEYS)
+    def add_one(self, task: list[NewTask], key: str | None) -> None:
+        self._commit([Add(task[:1], key, "r")])
+
+    @precondition(lambda self: self.model.queue)
+    @rule()
+    def finish(self) -> None:
+        self._commit([Finish(self.model.queue[0].history_num)])
+
+    @precondition(lambda self: self.model.queue)
+    @rule(again=st.integers(1, 3))
+    def finish_several(self, again: int) -> None:
+        first = self.model.queue[0].history_num
+        self._commit([Finish(first + n) for n in range(again)])
+
+    @rule(number=st.integers(-1, 60))
+    def finish_any(self, number: int) -> None:
+        self._commit([Finish(number)])
+
+    @rule(seconds=JUMPS)
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=JUMPS)
+    def clock_goes_back(self, seconds: float) -> None:
+        self.clock.step_wall(-seconds)
+
+    @rule()
+    def maintain(self) -> None:
+        self.store._pages = 10**6
+        self.run(self.store.maintain(self.lease))
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self._close())
+        self.run(self._open())
+
+    @rule()
+    def crash(self) -> None:
+        self._live_on(self._images())
+
+    @rule(adds=ADDS, finish=st.booleans(), written=st.floats(0, 1))
+    def crash_in_a_commit(self, adds: Add, finish: bool, written: float) -> None:
+        """Any part of the commit's bytes may have reached the disk: all of it counts or none."""
+        before, model = self._images(), deepcopy(self.model)
+        writes: list[Write] = [adds]
+        if finish and self.model.queue:
+            writes.append(Finish(self.model.queue[0].history_num))
+        self._commit(writes)
+        after = self._images()
+        assert after[0] == before[0], "a commit writes to the WAL alone"
+        cut = round(written * len(after[1]))
+        self._live_on((after[0], after[1][:cut] + before[1][cut:]))
+        if written < 1 and self._queue() != self.model.queue:
+            self.model = model
+
+    def _commit(self, writes: list[Write]) -> None:
+        expected = self.model.commit(writes, self.clock.wall())
+        head = self.model.queue[0] if self.model.queue else None
+        before = self.run(self.store.figures()).head
+        commit = self.run(self.store.commit(self.lease, writes))
+        found = [type(each) if isinstance(each, Exception) else each for each in commit.results]
+        assert found == expected
+        # Told exactly when another head was started.
+        assert commit.started == (head if head and head.history_num != before else None)
+        assert commit.figures == self.run(self.store.figures())
+
+    # What can be read.
+
+    def _queue(self) -> list[Task]:
+        return self.run(self.store.queue_page(0, 10**6))
+
+    @invariant()
+    def the_tables_are_the_lists(self) -> None:
+        model = self.model
+        assert self._queue() == model.queue
+        assert self.run(self.store.results_page(0, 10**6)) == model.history
+        figures, head = self.run(self.store.overview())
+        assert head == (model.queue[0] if model.queue else None)
+        assert figures.last_stamp == model.stamp
+        assert figures.depth == len(model.queue)
+        assert figures.backlog == sum(task.timeout for task in model.queue)
+        assert figures.last_history_num == model.last
+        assert figures.last_finish_num == len(model.history)
+        assert figures.wait_sum == sum(task.timeout for task in (*model.history, *model.queue))
+
+    @invariant()
+    def the_lists_keep_the_promises(self) -> None:
+        model = self.model
+        everything = [*model.history, *model.queue]
+        assert [task.history_num for task in everything] == list(range(1, model.last + 1))
+        assert [task.created_at for task in everything] == sorted(
+            task.created_at for task in everything
+        )
+        ends = [task.finished_at or 0 for task in model.history]
+        assert ends == sorted(ends)
+        for task in model.history:
+            assert task.started_at is not None
+            assert task.finished_at is not None
+            assert task.finished_at >= task.started_at + task.timeout
+            assert task.started_at >= task.created_at
+
+    @rule(after=st.integers(-1, 60), limit=st.integers(1, 7), until=st.integers(0, 60))
+    def read(self, after: int, limit: int, until: int) -> None:
+        model, store = self.model, self.store
+        for tasks, page in (
+            (model.queue, store.queue_page),
+            (model.history, store.results_page),
+        ):
+            behind = [task for task in tasks if task.history_num > after]
+            assert self.run(page(after, limit)) == behind[:limit]
+        part = self.run(store.results_slice(max(after, 0), until))
+        within = [task for task in model.history if after < task.history_num <= until]
+        assert json.loads(f"[{part.text}]") == [task.num for task in within]
+        part = self.run(store.queue_slice(max(after, 0), until))
+        within = [task for task in model.queue if after < task.history_num <= until]
+        shown = [(each["history_num"], each["num"]) for each in json.loads(f"[{part.text}]")]
+        assert shown == [(task.history_num, task.num) for task in within]
+        known = {task.history_num: task for task in (*model.history, *model.queue)}
+        assert self.run(store.task(after)) == known.get(after)
+
+    @rule()
+    def look_at_the_rest_of_the_wait(self) -> None:
+        started = self.run(self.store.started())
+        if not self.model.queue:
+            assert started is None
+            return
+        head = self.model.queue[0]
+        assert started is not None
+        now = max(self.clock.wall(), self.model.stamp)
+        assert started.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
+        assert 0 <= started.seconds_left * SECOND <= head.timeout
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.run(self._close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+
+TestModel = Machine.TestCase
+TestModel.settings = settings(
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
+    stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -1,0 +1,355 @@
+"""Real processes: the command line, signals, kills, and what lies in the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sanic_app import __version__
+from tests.running import Running
+
+PYTHON = sys.executable
+
+
+def lines(running: Running) -> list[dict[str, object]]:
+    """Return the log, each line of which must be one JSON object."""
+    parsed: list[dict[str, object]] = [json.loads(line) for line in running.lines]
+    for line in parsed:
+        assert list(line)[:4] == ["time", "level", "logger", "message"]
+    return parsed
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def refused(running: Running, status: int, *words: str, seconds: float = 20) -> str:
+    """Wait for the end of a process that must not start, and return its one line."""
+    assert running.wait(seconds) == status, running.log
+    (line,) = running.lines
+    assert line.startswith("sanic-app: ")
+    for word in words:
+        assert word in line, line
+    return line
+
+
+# The command line.
+
+
+def test_it_says_its_version(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PYTHON, "-m", "sanic_app", "--version"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stdout == f"sanic-app {__version__}\n"
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_flag_in_its_short_form(tmp_path: Path) -> None:
+    port = free_port("127.0.0.2")
+    config = tmp_path / "other.yaml"
+    config.write_text("TIMEOUT_MAX: 7\n")
+    flags = [
+        "-H",
+        "127.0.0.2",
+        "-P",
+        str(port),
+        "-L",
+        "debug",
+        "-D",
+        "other.db",
+        "-C",
+        "other.yaml",
+    ]
+    with Running(tmp_path, *flags, ready=False) as running:
+        running.wait_for(rf"serving on http://127\.0\.0\.2:{port}")
+        with socket.create_connection(("127.0.0.2", port), 5) as client:
+            body = '{"num": 1, "timeout": 8}'
+            head = f"POST /add_task HTTP/1.1\r\nHost: 127.0.0.2\r\nContent-Length: {len(body)}"
+            client.sendall(f"{head}\r\n\r\n{body}".encode())
+            assert b"from 0 to 7" in client.recv(65_536)
+        assert (tmp_path / "other.db").exists()
+        assert running.stop() == 0
+        lines(running)
+
+
+def test_every_flag_in_its_long_form(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    flags = ["--host", "0.0.0.0", "--port", "0", "--allow-anonymous", "--config", "empty.yaml"]
+    flags += ["--logger-level", "WARNING", "--database", f"sqlite:///{tmp_path / 'a b.db'}"]
+    with Running(tmp_path, *flags, ready=False) as running:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "a b.db-wal").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert running.stop() == 0
+        # It has no warnings.
+        assert running.lines == []
+
+
+def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    config = "HOST_APP: 127.0.0.9\nPORT_APP: 1\nLOGGER_LEVEL: ERROR\nTIMEOUT_MAX: 5\nQUEUE_MAX: 3\n"
+    (tmp_path / "config_app.yaml").write_text(config)
+    environ = {
+        "SANIC_APP_HOST": "127.0.0.8",
+        "SANIC_APP_LOGGER_LEVEL": "INFO",
+        "SANIC_APP_TIMEOUT_MAX": "6",
+    }
+    with Running(tmp_path, "--host", "127.0.0.1", environ=environ) as running:
+        assert running.request("POST", "/add_task", {"num": 1, "timeout": 6})[0] == 200
+        assert running.request("POST", "/add_task", {"num": 1, "timeout": 6.1})[0] == 400
+        assert "sanic_app_queue_limit 3.0\n" in running.request("GET", "/metrics")[1]
+
+
+def test_a_bad_setting_stops_the_start_and_names_its_source(tmp_path: Path) -> None:
+    files = {
+        "unknown.yaml": "PORTT: 1\n",
+        "bad.yaml": "LOGGER_LEVEL: loud\n",
+        "broken.yaml": "PORT: [1\n",
+        "token.txt": "\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    cases: list[tuple[list[str], dict[str, str], list[str]]] = [
+        (["--port", "65536"], {}, ["--port", "65535"]),
+        (["--prt", "1"], {}, ["flags", "--prt"]),
+        (["surplus"], {}, ["flags", "surplus"]),
+        (["-L", "loud"], {}, ["--logger-level", "DEBUG"]),
+        (["-D", ""], {}, ["--database"]),
+        (["-D", ":memory:"], {}, ["--database"]),
+        (["-C", "nowhere.yaml"], {}, ["nowhere.yaml", "not found"]),
+        (["-C", "unknown.yaml"], {}, ["unknown.yaml", "PORTT"]),
+        (["-C", "bad.yaml"], {}, ["bad.yaml", "LOGGER_LEVEL"]),
+        (["-C", "broken.yaml"], {}, ["broken.yaml", "YAML"]),
+        ([], {"SANIC_APP_TIMEOUT_MAX": "-1"}, ["SANIC_APP_TIMEOUT_MAX"]),
+        ([], {"SANIC_APP_API_TOKEN": ""}, ["SANIC_APP_API_TOKEN"]),
+        ([], {"SANIC_APP_API_TOKEN_FILE": "token.txt"}, ["SANIC_APP_API_TOKEN_FILE"]),
+        ([], {"SANIC_APP_API_TOKEN": "a", "SANIC_APP_API_TOKEN_FILE": "b"}, ["API_TOKEN_FILE"]),
+        (["-H", "0.0.0.0"], {}, ["HOST", "API_TOKEN", "ALLOW_ANONYMOUS"]),
+    ]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(Running(tmp_path, *flags, environ=environ, ready=False))
+            for flags, environ, _ in cases
+        ]
+        for running, (_, _, words) in zip(started, cases, strict=True):
+            refused(running, 2, *words, seconds=30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_unknown_variables_are_warned_of_once(tmp_path: Path) -> None:
+    environ = {
+        "SANIC_APP_PORT": "tcp://10.0.0.1:8000",
+        "SANIC_APP_SERVICE_HOST": "10.0.0.1",
+        "SANIC_APP_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    }
+    with Running(tmp_path, environ=environ) as running:
+        assert running.stop() == 0
+        (warning,) = [line for line in lines(running) if line["level"] == "WARNING"]
+        assert "SANIC_APP_SERVICE_HOST" in str(warning["message"])
+        assert "SANIC_APP_PORT_8000_TCP" in str(warning["message"])
+        assert "tcp://" not in running.log
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        with Running(tmp_path, "--port", str(port), ready=False) as running:
+            refused(running, 1, f"port {port}", "in use")
+
+
+# The folder.
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if not path.name.endswith("-shm")
+    }
+
+
+def test_a_second_process_ends_at_once_and_has_touched_nothing(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    (tmp_path / "data").mkdir()
+    link.symlink_to("data")
+    with Running(tmp_path, "-D", "data/queue.db") as running:
+        running.add(1, 600)
+        before = digests(tmp_path / "data")
+        # The same database, whatever it is called.
+        for path in ("data/queue.db", "link/queue.db"):
+            started = time.monotonic()
+            with Running(tmp_path, "-D", path, ready=False) as second:
+                refused(second, 1, "another process owns the queue", "queue.db")
+            assert time.monotonic() - started < 2
+        assert digests(tmp_path / "data") == before
+        assert running.add(2, 600)["history_num"] == 2
+
+
+def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
+    prefix = ["sh", "-c", 'umask 0; exec "$@"', "sh"]
+    with Running(tmp_path, prefix=prefix) as running:
+        running.add(1, 600)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        names = ["queue.db", "queue.db-shm", "queue.db-wal", "queue.db.lock"]
+        assert modes == dict.fromkeys(names, 0o600)
+        assert (tmp_path / "queue.db.lock").stat().st_size == 0
+        assert running.stop() == 0
+    assert (tmp_path / "queue.db.lock").exists()
+
+
+def test_a_token_from_a_file_protects_and_is_not_logged(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret-token\n")
+    environ = {"SANIC_APP_API_TOKEN_FILE": "token"}
+    with Running(tmp_path, "-L", "DEBUG", environ=environ) as running:
+        assert running.request("GET", "/get_result")[0] == 401
+        headers = {"Authorization": "Bearer s3cret-token"}
+        assert running.request("GET", "/get_result", headers=headers) == (200, {"result": []})
+        assert running.stop() == 0
+        assert "s3cret" not in running.log
+        lines(running)
+
+
+# Signals.
+
+
+@contextmanager
+def company(running: Running) -> Iterator[None]:
+    """Surround the service with clients that it has to get rid of."""
+    read = b"GET /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        silent, idle, half, deaf = (stack.enter_context(socket.socket()) for _ in range(4))
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        for client in (silent, idle, half, deaf):
+            client.settimeout(5)
+            client.connect(("127.0.0.1", running.port))
+        idle.sendall(read.replace(b"/get_result", b"/health/live"))
+        assert b"200 OK" in idle.recv(65_536)
+        half.sendall(b"POST /add_task HTTP/1.1\r\nContent-Le")
+        deaf.sendall(read)
+        assert b"200 OK" in deaf.recv(100)
+        yield
+
+
+def fill(database: Path, count: int) -> None:
+    """Give the database a long history, as a service that ran for long would have."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as raw:
+        raw.execute("BEGIN")
+        raw.execute(
+            """
+            INSERT INTO history
+            WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+            SELECT n, 1000000000000000000 + n, 0, 1, 'done', 1, 1, n FROM number
+            """,
+            (count,),
+        )
+        raw.execute(
+            "UPDATE state SET last_history_num = ?, last_finish_num = ?, last_stamp = 1",
+            (count, count),
+        )
+        raw.execute("COMMIT")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_order_whoever_is_connected(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with Running(tmp_path) as running:
+        assert running.stop() == 0
+    fill(tmp_path / "queue.db", 400_000)
+    with Running(tmp_path) as running:
+        running.add(7, 600)
+        with company(running):
+            started = time.monotonic()
+            running.signal(number)
+            assert running.wait() == 0
+            assert time.monotonic() - started < 5
+        messages = [line["message"] for line in lines(running)]
+        assert messages[-2:] == ["stopping", "stopped"]
+    # In order means: nothing is left in the WAL.
+    assert not (tmp_path / "queue.db-wal").exists()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_STOP_DELAY": "60"}) as running:
+        running.signal()
+        running.wait_for('"stopping"')
+        assert running.request("GET", "/health/ready")[0] == 503
+        assert running.add(1, 0)["history_num"] == 1
+        started = time.monotonic()
+        running.signal()
+        assert running.wait() == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 1
+        assert "second signal" in running.log
+
+
+# Kills.
+
+
+def test_after_a_kill_in_the_middle_of_a_wait_only_the_rest_is_waited_for(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        added = time.monotonic()
+        head = running.add(1, 4)
+        running.add(2, 0.2)
+        time.sleep(1)
+        running.kill()
+    with Running(tmp_path) as running:
+        assert running.request("GET", "/api/v1/queue")[1]["head"] == head
+        assert running.result() == []
+        running.wait_for_result([1])
+        assert 4 <= time.monotonic() - added < 5
+        running.wait_for_result([1, 2])
+        done = running.request("GET", "/api/v1/tasks/2")[1]
+        first = running.request("GET", "/api/v1/tasks/1")[1]
+        # The wait of the second is whole: it started when the first was done.
+        assert done["date_started"] == first["date_finished"]
+
+
+def test_a_long_wait_in_whole_seconds_survives_a_kill(tmp_path: Path) -> None:
+    environ = {"SANIC_APP_TIMEOUT_MAX": "31536000", "SANIC_APP_QUEUE_MAX": "1000"}
+    with Running(tmp_path, environ=environ) as running:
+        head = running.add(2**63 - 1, 31_536_000)
+        assert (head["timeout"], type(head["timeout"])) == (31_536_000, int)
+        running.kill()
+    with Running(tmp_path, environ=environ) as running:
+        figures = running.request("GET", "/api/v1/queue")[1]
+        assert figures["head"] == head
+        assert 31_536_000 - 60 < figures["backlog_seconds"] <= 31_536_000
+        assert running.result() == []
+
+
+def test_what_a_kill_left_half_sent_is_not_there(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        running.add(1, 600)
+        with socket.create_connection(("127.0.0.1", running.port), 5) as client:
+            client.sendall(
+                b"POST /add_task HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26\r\n\r\n"
+            )
+            running.kill()
+    with Running(tmp_path) as running:
+        assert running.request("GET", "/api/v1/queue")[1]["depth"] == 1
+        assert running.add(2, 600)["history_num"] == 2

@@ -1,0 +1,516 @@
+"""The queue: group commit, limits, and what becomes of those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sanic_app.errors import (
+    DiskFull,
+    Internal,
+    KeyReused,
+    NotHead,
+    NotOwner,
+    OutcomeUnknown,
+    QueueFull,
+    ServiceError,
+    StartError,
+    Stopping,
+)
+from sanic_app.metrics import Metrics
+from sanic_app.queue import COMMIT_WEIGHT, KEY_WEIGHT, TaskQueue
+from sanic_app.store.sqlite import SqliteStore
+from sanic_app.task import NewTask
+from tests.fake_clock import FakeClock
+from tests.parts import (
+    Engine,
+    Service,
+    SqliteEngine,
+    damage_page_of,
+    limit_pages,
+    new,
+    opened,
+    service,
+    until,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def running(engine: Engine, clock: FakeClock) -> AsyncIterator[Service]:
+    """Return a queue without a worker."""
+    async with service(engine, clock) as made:
+        yield made
+
+
+def commits(running: Service) -> float:
+    return running.metric("commit_seconds_count") or 0
+
+
+async def outcome(future: asyncio.Future[Any]) -> object:
+    """Return the future's result, or its exception's type."""
+    try:
+        result: object = await future
+    except ServiceError as error:
+        return type(error)
+    return result
+
+
+# Group commit.
+
+
+async def test_adds_that_wait_together_share_one_commit(running: Service) -> None:
+    added = await asyncio.gather(*(running.queue.add(new(1, num=n)) for n in range(200)))
+    assert [each.first for each in added] == list(range(1, 201))
+    assert commits(running) == 1
+    assert running.metric("commit_writes_sum") == 200
+    assert [task.num for task in await running.store.queue_page(0, 999)] == list(range(200))
+
+
+async def test_adds_that_come_during_a_commit_share_the_next(running: Service) -> None:
+    first = running.queue.add(new(1))
+    await until(lambda: not running.metric("writes_waiting"))
+    others = [running.queue.add(new(1)) for _ in range(99)]
+    assert running.metric("writes_waiting") == 99
+    await asyncio.gather(first, *others)
+    assert commits(running) == 2
+
+
+async def test_adds_and_finishes_share_a_commit(running: Service) -> None:
+    await running.queue.add(new(0, 1))
+    finish = asyncio.create_task(running.queue.finish(1))
+    await asyncio.sleep(0)
+    added = await running.queue.add(new(2))
+    await finish
+    assert added.first == 3
+    assert commits(running) == 2
+    assert running.queue.figures.depth == 2
+
+
+@pytest.mark.parametrize(
+    ("tasks", "keys", "expected"),
+    [
+        ([1] * COMMIT_WEIGHT, False, 1),
+        ([1] * (COMMIT_WEIGHT + 1), False, 2),
+        ([COMMIT_WEIGHT, 1, 1], False, 2),
+        ([1, COMMIT_WEIGHT, 1], False, 3),
+        ([3 * COMMIT_WEIGHT], False, 1),
+        ([3 * COMMIT_WEIGHT] * 2, False, 2),
+        ([1] * (COMMIT_WEIGHT // (KEY_WEIGHT + 1)), True, 1),
+        ([1] * (COMMIT_WEIGHT // (KEY_WEIGHT + 1) + 1), True, 2),
+    ],
+)
+async def test_a_commit_takes_what_fits_into_its_time(
+    running: Service, tasks: list[int], keys: bool, expected: int
+) -> None:
+    adds = [
+        running.queue.add([NewTask(0, 0)] * count, f"key{n}" if keys else None, "r")
+        for n, count in enumerate(tasks)
+    ]
+    await asyncio.gather(*adds)
+    assert commits(running) == expected
+    assert running.queue.figures.depth == sum(tasks)
+
+
+async def test_finishes_count_for_the_run_that_they_may_be(running: Service) -> None:
+    await running.queue.add(new(*[1] * 9))
+    finishes = [asyncio.create_task(running.queue.finish(n)) for n in range(1, 10)]
+    await asyncio.gather(*finishes)
+    assert commits(running) == 1 + 3
+
+
+async def test_what_was_answered_before_comes_first(running: Service) -> None:
+    last = 0
+    for _ in range(20):
+        added = await running.queue.add(new(1))
+        assert added.first == last + 1
+        last = added.last
+
+
+async def test_a_caller_that_goes_away_takes_nothing_back(running: Service) -> None:
+    async def add() -> None:
+        await running.queue.add(new(1, num=5))
+
+    early = asyncio.create_task(add())
+    await asyncio.sleep(0)
+    assert running.metric("writes_waiting") == 1
+    early.cancel()
+    late = asyncio.create_task(add())
+    await asyncio.sleep(0)
+    await until(lambda: not running.metric("writes_waiting"))
+    # Its commit is under way.
+    late.cancel()
+    await running.queue.add(new(1, num=6))
+    assert [task.num for task in await running.store.queue_page(0, 9)] == [5, 5, 6]
+    assert early.cancelled()
+    assert late.cancelled()
+
+
+async def test_each_refusal_goes_to_its_own_caller(running: Service) -> None:
+    outcomes = [
+        running.queue.add(new(1), "key", "r"),
+        running.queue.add([NewTask(2**63, 0)]),
+        running.queue.add(new(1), "key", "other"),
+        running.queue.add(new(1), "key", "r"),
+        running.queue.add(new(1)),
+    ]
+    first, refused, reused, replayed, last = [await outcome(each) for each in outcomes]
+    assert cast("Any", first).first == 1
+    assert refused is Internal
+    assert reused is KeyReused
+    assert cast("Any", replayed).replayed
+    assert cast("Any", last).first == 2
+
+
+# The limit.
+
+
+def is_full(running: Service) -> bool:
+    return running.queue.full
+
+
+async def test_waiting_tasks_count_for_the_limit(engine: Engine, clock: FakeClock) -> None:
+    async with service(engine, clock, queue_max=5) as running:
+        await running.queue.add(new(1, 1))
+        waiting = [running.queue.add(new(1)), running.queue.add(new(1))]
+        assert not is_full(running)
+        with pytest.raises(QueueFull):
+            running.queue.add(new(1, 1))
+        waiting.append(running.queue.add(new(1)))
+        assert is_full(running)
+        with pytest.raises(QueueFull):
+            running.queue.add(new(1))
+        await asyncio.gather(*waiting)
+        assert is_full(running)
+        with pytest.raises(QueueFull):
+            running.queue.add(new(1))
+        await running.queue.finish(1)
+        assert not is_full(running)
+        await running.queue.add(new(1))
+
+
+async def test_what_was_not_added_leaves_its_place(engine: Engine, clock: FakeClock) -> None:
+    async with service(engine, clock, queue_max=2) as running:
+        await running.queue.add(new(1), "key", "r")
+        for _ in range(3):
+            assert await outcome(running.queue.add([NewTask(2**63, 0)])) is Internal
+            assert await outcome(running.queue.add(new(1), "key", "other")) is KeyReused
+            assert cast("Any", await running.queue.add(new(1), "key", "r")).replayed
+        await running.queue.add(new(1))
+        assert is_full(running)
+
+
+async def test_a_retry_with_its_key_is_answered_when_the_queue_is_full(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with service(engine, clock, queue_max=1) as running:
+        await running.queue.add(new(1), "key", "r")
+        assert (await running.queue.add(new(1), "key", "r")).replayed
+        assert await outcome(running.queue.add(new(1), "new", "r")) is QueueFull
+        assert running.queue.figures.depth == 1
+
+
+# Starting and stopping.
+
+
+async def test_a_stop_commits_what_waits_and_refuses_what_comes(running: Service) -> None:
+    waiting = [running.queue.add(new(1)) for _ in range(2)]
+    big = [running.queue.add(new(*[1] * COMMIT_WEIGHT)) for _ in range(2)]
+    stopping = asyncio.create_task(running.queue.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(Stopping):
+        running.queue.add(new(1))
+    await stopping
+    assert all(each.done() and each.exception() is None for each in (*waiting, *big))
+    assert (await running.store.figures()).depth == 2 + 2 * COMMIT_WEIGHT
+    await running.queue.stop()
+
+
+async def test_adds_are_refused_before_the_stop_when_told_so(running: Service) -> None:
+    await running.queue.add(new(1))
+    running.queue.refuse_adds()
+    with pytest.raises(Stopping):
+        running.queue.add(new(1))
+    with pytest.raises(Stopping):
+        running.queue.add(new(1), "key", "r")
+    # The worker may still finish what is due.
+    await running.queue.finish(1)
+
+
+async def test_start_and_close_may_be_called_twice(engine: Engine, clock: FakeClock) -> None:
+    async with service(engine, clock) as running:
+        await running.queue.start()
+        await running.queue.add(new(1))
+        await running.queue.stop()
+        await running.queue.close()
+        await running.queue.close()
+        # Closed means that another process may own it.
+        async with opened(engine, clock) as store:
+            assert len(await store.queue()) == 1
+
+
+async def test_a_queue_that_cannot_start_gives_its_lease_back(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    place = SqliteEngine(tmp_path)
+    place.path.write_text("no database")
+    queue = TaskQueue(place.store(clock), clock, Metrics("x"), 9, lambda: None)
+    for _ in range(2):
+        with pytest.raises(StartError):
+            await queue.start()
+    place.path.unlink()
+    (await place.store(clock).own()).release()
+
+
+async def test_a_second_queue_on_the_same_store_does_not_start(
+    running: Service, engine: Engine
+) -> None:
+    queue = TaskQueue(engine.store(running.clock), running.clock, Metrics("x"), 9, lambda: None)
+    with pytest.raises(NotOwner):
+        await queue.start()
+
+
+async def test_a_queue_goes_on_where_it_was(engine: Engine, clock: FakeClock) -> None:
+    async with service(engine, clock) as running:
+        await running.queue.add(new(5, 2))
+        before = running.queue.figures
+    clock.advance(1.5)
+    async with service(engine, clock) as running:
+        assert running.queue.figures == before
+        assert running.queue.head is not None
+        assert running.queue.head.deadline == clock.monotonic() + 3.5
+        assert running.metric("queue_depth") == 2
+
+
+# The head and its deadline.
+
+
+async def test_the_wait_runs_from_the_commit_that_started_it(running: Service) -> None:
+    clock, queue = running.clock, running.queue
+    assert [queue.head] == [None]
+    await queue.add(new(3, 2))
+    assert queue.head is not None
+    assert (queue.head.task.history_num, queue.head.deadline) == (1, clock.monotonic() + 3)
+    clock.advance(3.25)
+    # The wall clock has nothing to do with it.
+    clock.step_wall(-3_600)
+    await queue.finish(1)
+    assert (queue.head.task.history_num, queue.head.deadline) == (2, clock.monotonic() + 2)
+    await queue.finish(2)
+    assert [queue.head] == [None]
+
+
+async def test_writes_that_do_not_move_the_head_leave_it(running: Service) -> None:
+    queue = running.queue
+    await queue.add(new(3), "key", "r")
+    head = queue.head
+    running.clock.advance(1)
+    await queue.add(new(1))
+    await queue.add(new(3), "key", "r")
+    for wrong in (2, 3):
+        with pytest.raises(NotHead):
+            await queue.finish(wrong)
+    assert queue.head is head
+
+
+async def test_a_change_is_seen_whether_it_came_before_or_while_waiting(
+    running: Service,
+) -> None:
+    queue, clock = running.queue, running.clock
+    await queue.add(new(1))
+    await queue.changed(None)
+    waiter = asyncio.create_task(queue.changed(None))
+    await clock.until_asleep(None)
+    await queue.add(new(1))
+    await clock.until_asleep(None)
+    assert not waiter.done()
+    await queue.finish(1)
+    await waiter
+    timed = asyncio.create_task(queue.changed(2))
+    await clock.until_asleep(2)
+    clock.advance(2)
+    await timed
+    queue.wake()
+    await queue.changed(None)
+
+
+# Figures.
+
+
+async def test_age_and_backlog_are_of_now_and_never_negative(running: Service) -> None:
+    clock, queue = running.clock, running.queue
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 0, 0)
+    await queue.add(new(3, 2.5))
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 5.5, 0)
+    clock.advance(2)
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (2, 3.5, 0)
+    clock.advance(2)
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (4, 2.5, 1)
+    clock.step_wall(-86_400)
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 2.5, 1)
+    await queue.finish(1)
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (3, 2.5, 0)
+    await queue.finish(2)
+    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 0, 0)
+
+
+async def test_measures_fit_the_figures_that_were_read(running: Service) -> None:
+    clock, queue, store = running.clock, running.queue, running.store
+    assert queue.measure(*await store.overview()) == (0, 0)
+    await queue.add(new(3, 2.5))
+    clock.advance(1)
+    read = await store.overview()
+    assert queue.measure(*read) == (1, 4.5)
+    # Read before a finish, measured after it: by the stored start of the head that was read.
+    await queue.finish(1)
+    clock.advance(1)
+    assert queue.measure(*read) == (2, 3.5)
+    # The finish, two seconds early by hand, took the stamp with it.
+    assert queue.measure(*await store.overview()) == (3, 1.5)
+
+
+# A full disk.
+
+
+async def test_a_full_disk_refuses_recovers_and_fails_nothing(
+    running: Service, clock: FakeClock
+) -> None:
+    store = cast("SqliteStore", running.store)
+    await running.queue.add(new(1))
+    await limit_pages(store, 0)
+
+    def is_short_of_disk() -> bool:
+        return running.queue.disk_full
+
+    much = [running.queue.add(new(*[1] * 2_000)) for _ in range(2)]
+    assert [await outcome(each) for each in much] == [DiskFull, DiskFull]
+    assert is_short_of_disk()
+    assert not running.queue.failed
+    assert running.metric("store_errors_total", kind="full") == 1
+    assert len(await store.queue_page(0, 9)) == 1
+    await limit_pages(store, 2**30)
+    await running.queue.add(new(*[1] * 2_000))
+    assert running.queue.figures.depth == 2_001
+    assert not is_short_of_disk()
+    assert running.failures == []
+
+
+async def test_a_refusal_to_a_caller_that_went_away_hurts_nobody(running: Service) -> None:
+    store = cast("SqliteStore", running.store)
+    await running.queue.add(new(1))
+    await limit_pages(store, 0)
+    gone, there = (running.queue.add(new(*[1] * 2_000)) for _ in range(2))
+    gone.cancel()
+    assert await outcome(there) is DiskFull
+    assert gone.cancelled()
+    assert not running.queue.failed
+
+
+async def test_a_full_disk_gives_the_places_back(engine: Engine, clock: FakeClock) -> None:
+    async with service(engine, clock, queue_max=3_000) as running:
+        store = cast("SqliteStore", running.store)
+        await running.queue.add(new(1))
+        await limit_pages(store, 0)
+        for _ in range(3):
+            assert await outcome(running.queue.add(new(*[1] * 2_000))) is DiskFull
+        await limit_pages(store, 2**30)
+        await running.queue.add(new(*[1] * 2_999))
+
+
+# Another program.
+
+
+async def test_another_programs_lock_is_waited_for(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sanic_app.store.sqlite.BUSY_TIMEOUT", 10)
+    monkeypatch.setattr("sanic_app.queue.BUSY_PAUSE", 0.001)
+    place = SqliteEngine(tmp_path)
+    async with service(place, clock) as running:
+        with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            adds = [running.queue.add(new(1, num=n)) for n in range(3)]
+            await until(lambda: not running.metric("writes_waiting"))
+            # While the first three are refused the lock: this one must not get before them.
+            adds.append(running.queue.add(new(1, num=3)))
+            await until(lambda: running.metric("store_errors_total", kind="busy"))
+            assert not any(each.done() for each in adds)
+            other.execute("ROLLBACK")
+        assert [(await each).first for each in adds] == [1, 2, 3, 4]
+        assert [task.num for task in await running.store.queue_page(0, 9)] == [0, 1, 2, 3]
+        assert not running.queue.failed
+
+
+# A failed store.
+
+
+async def test_a_failed_store_leaves_every_outcome_unknown_and_is_not_closed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    place = SqliteEngine(tmp_path)
+    async with opened(place, clock) as closed:
+        await closed.add(1, num=7)
+    damage_page_of(place.path, "idempotency")
+    async with service(place, clock) as running:
+        queue = running.queue
+        batch = [queue.add(new(1)), queue.add(new(1), "key", "r")]
+        behind = [queue.add(new(*[1] * COMMIT_WEIGHT)), queue.add(new(1))]
+        assert [await outcome(each) for each in (*batch, *behind)] == [OutcomeUnknown] * 4
+        assert running.failures == [True]
+        assert queue.failed
+        assert running.metric("store_errors_total", kind="corrupt") == 1
+        assert running.metric("writes_waiting") == 0
+        # Nothing is written any more.
+        with pytest.raises(Stopping):
+            queue.add(new(1))
+        with pytest.raises(OutcomeUnknown):
+            await queue.finish(1)
+        await queue.stop()
+        await queue.close()
+        # Neither closed, which would write, nor given to another owner.
+        assert cast("SqliteStore", running.store)._writer is not None
+        with pytest.raises(NotOwner):
+            await place.store(clock).own()
+        # Reading goes on until the process ends.
+        assert [task.num for task in await running.store.queue_page(0, 9)] == [7]
+        assert running.failures == [True]
+    gc.collect()
+
+
+async def test_a_store_that_fails_at_its_close_is_a_failed_store(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    place = SqliteEngine(tmp_path)
+    async with service(place, clock) as running:
+        await running.queue.add(new(*[1] * 3_000))
+        await running.queue.stop()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, hard))
+        try:
+            await running.queue.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert running.failures == [True]
+        with pytest.raises(NotOwner):
+            await place.store(clock).own()
+
+
+async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
+    running: Service,
+) -> None:
+    await running.store.close()
+    assert await outcome(running.queue.add(new(1))) is OutcomeUnknown
+    assert running.failures == [True]
+    assert running.metric("store_errors_total", kind="other") == 1
+    with pytest.raises(RuntimeError, match="not open"):
+        await running.queue.stop()
+    running.queue._writer = None

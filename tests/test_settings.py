@@ -1,0 +1,480 @@
+"""Settings: where they come from, which source wins, and what must not start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_app.__main__ import _parser
+from sanic_app.errors import SettingsError
+from sanic_app.settings import KEYS, Settings, is_loopback, load
+from sanic_app.task import SECOND
+
+SAMPLE = """\
+HOST_APP: 127.0.0.1
+PORT_APP: 8000
+LOGGER_LEVEL: INFO
+"""
+"""The config_app.yaml of the sample that this service grew from."""
+
+SECRET = "very-s3cret"
+
+
+def given(
+    folder: Path,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    *flags: str,
+) -> Settings:
+    """Load from the text of a file, an environment and the flags of a command line."""
+    if file is not None:
+        (folder / "config_app.yaml").write_text(file, encoding="utf-8")
+    return load(vars(_parser().parse_args(flags)), environ or {}, folder)
+
+
+def refusal(
+    folder: Path,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    *flags: str,
+) -> str:
+    """Return the one line with which these settings are refused."""
+    with pytest.raises(SettingsError) as error:
+        given(folder, file, environ, *flags)
+    line = error.value.detail
+    assert line.isprintable(), line
+    return line
+
+
+# Sources.
+
+
+def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
+    settings = given(tmp_path)
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.timeout_max_us == 86_400 * SECOND
+    assert settings.queue_max == 20_000_000
+    assert settings.body_max == 16_384
+    assert settings.idempotency_keep_us == 86_400 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "flags", "port"),
+    [
+        (None, {}, [], 8000),
+        ("PORT: 1", {}, [], 1),
+        ("PORT: 1", {"SANIC_APP_PORT": "2"}, [], 2),
+        ("PORT: 1", {"SANIC_APP_PORT": "2"}, ["--port", "3"], 3),
+        ("PORT: 1", {}, ["-P", "3"], 3),
+        (None, {"SANIC_APP_PORT": "2"}, ["-P", "3"], 3),
+        # The value of the default, given explicitly, beats what stands below it.
+        ("PORT: 1", {}, ["-P", "8000"], 8000),
+        ("PORT_APP: 1", {"SANIC_APP_PORT": "2"}, [], 2),
+        ("PORT: 1", {"SANIC_APP_PORT": "tcp://10.0.0.1:80"}, [], 1),
+        (None, {"SANIC_APP_PORT": "tcp://10.0.0.1:80"}, [], 8000),
+        ("PORT: 1", {"PORT": "2", "sanic_app_port": "2", "SANIC_PORT": "2"}, [], 1),
+    ],
+)
+def test_flags_beat_the_environment_which_beats_the_file(
+    tmp_path: Path, file: str | None, environ: dict[str, str], flags: list[str], port: int
+) -> None:
+    assert given(tmp_path, file, environ, *flags).port == port
+
+
+def test_each_source_fills_what_the_others_leave_open(tmp_path: Path) -> None:
+    settings = given(
+        tmp_path, "HOST: 127.0.0.2\nQUEUE_MAX: 5", {"SANIC_APP_BODY_MAX": "6"}, "-L", "debug"
+    )
+    assert settings == Settings(host="127.0.0.2", queue_max=5, body_max=6, logger_level="DEBUG")
+
+
+VALUES: dict[str, tuple[str, str, object]] = {
+    "HOST": ("127.0.0.9", "host", "127.0.0.9"),
+    "PORT": ("0", "port", 0),
+    "LOGGER_LEVEL": ("warning", "logger_level", "WARNING"),
+    "DATABASE": ("sqlite:////var/q.db", "database", Path("/var/q.db")),
+    "API_TOKEN": (SECRET, "api_token", SECRET.encode()),
+    "API_TOKEN_FILE": ("", "api_token", SECRET.encode()),
+    "METRICS_TOKEN": (SECRET, "metrics_token", SECRET.encode()),
+    "METRICS_TOKEN_FILE": ("", "metrics_token", SECRET.encode()),
+    "ALLOW_ANONYMOUS": ("true", "allow_anonymous", True),
+    "ALLOWED_HOSTS": ("a.b, C.d:80", "allowed_hosts", frozenset({"a.b", "c.d"})),
+    "TIMEOUT_MAX": ("1.5", "timeout_max_us", 1_500_000),
+    "QUEUE_MAX": ("7", "queue_max", 7),
+    "BODY_MAX": ("8", "body_max", 8),
+    "IDEMPOTENCY_KEEP": ("0", "idempotency_keep_us", 0),
+    "STOP_DELAY": ("0.5", "stop_delay", 0.5),
+}
+"""A value for each key, as text, and what it makes of which field."""
+
+
+def test_the_table_of_values_has_every_key() -> None:
+    assert VALUES.keys() == KEYS.keys()
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_works_from_the_file_and_from_the_environment(
+    tmp_path: Path, key: str, source: str
+) -> None:
+    text, field, value = VALUES[key]
+    if key.endswith("_FILE"):
+        (tmp_path / "token").write_text(f" {SECRET}\n", encoding="utf-8")
+        text = str(tmp_path / "token")
+    if source == "file":
+        settings = given(tmp_path, f"{key}: {text}")
+    else:
+        settings = given(tmp_path, None, {f"SANIC_APP_{key}": text})
+    assert getattr(settings, field) == value
+
+
+@pytest.mark.parametrize("key", [key for key, spec in KEYS.items() if spec.flag])
+def test_each_flag_sets_its_key(tmp_path: Path, key: str) -> None:
+    text, field, value = VALUES[key]
+    flags = [KEYS[key].flag] if value is True else [KEYS[key].flag, text]
+    assert getattr(given(tmp_path, None, None, *flags), field) == value
+
+
+# The file.
+
+
+def test_the_file_of_the_sample_works_unchanged(tmp_path: Path) -> None:
+    assert given(tmp_path, SAMPLE) == Settings()
+    changed = SAMPLE.replace("127.0.0.1", "127.0.0.3").replace("8000", "80")
+    settings = given(tmp_path, changed)
+    assert (settings.host, settings.port) == ("127.0.0.3", 80)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "null"])
+def test_an_empty_file_changes_nothing(tmp_path: Path, text: str) -> None:
+    assert given(tmp_path, text) == Settings()
+
+
+def test_a_named_file_is_read_and_the_one_in_the_folder_is_not(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("PORT: 9", encoding="utf-8")
+    settings = given(tmp_path, "HOST: 127.0.0.2", None, "-C", str(tmp_path / "other.yaml"))
+    assert settings == Settings(port=9)
+
+
+def test_a_named_file_has_to_be_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing.yaml")
+    assert refusal(tmp_path, None, None, "--config", path) == f"file {path}: not found"
+
+
+def test_a_file_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config_app.yaml").mkdir()
+    assert refusal(tmp_path).endswith("config_app.yaml: Is a directory")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: b: c",
+        "[",
+        "{",
+        "\t",
+        "\0",
+        "--- 1\n--- 2",
+        "? [a]\n: 1",
+        "!!python/object:os.system x",
+        "%YAML 9\n---\n",
+        # What the library's conversions raise is no traceback either.
+        "PORT: 2001-99-99",
+        "PORT: !!bool x",
+        'PORT: !!int ""',
+        "PORT: !!timestamp x",
+        f"PORT: {'9' * 5_000}",
+        "[" * 5_000,
+    ],
+    ids=lambda text: text[:20].encode("unicode_escape").decode(),
+)
+def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config_app.yaml"
+    assert refusal(tmp_path, text) == f"file {path}: is not valid YAML"
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config_app.yaml").write_bytes(b"HOST: \xff")
+    assert refusal(tmp_path).endswith("config_app.yaml: is not valid YAML")
+
+
+@pytest.mark.parametrize("text", ["[]", "- PORT: 1", "PORT", "1"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
+    assert refusal(tmp_path, text).endswith("config_app.yaml: must hold keys and values")
+
+
+@pytest.mark.parametrize("key", ["POTR", "port", "SANIC_APP_PORT", "1", "CONFIG", '"a\\nb"'])
+def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path, key: str) -> None:
+    line = refusal(tmp_path, f"{key}: 1")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: unknown key ")
+
+
+@pytest.mark.parametrize("key", ["HOST", "PORT"])
+def test_a_key_and_its_alias_together_are_refused(tmp_path: Path, key: str) -> None:
+    line = refusal(tmp_path, f"{key}: 1\n{key}_APP: 1")
+    assert line.endswith(f"config_app.yaml: {key} is given twice")
+
+
+def test_the_aliases_are_for_the_file_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert given(tmp_path, None, {"SANIC_APP_PORT_APP": "1"}) == Settings()
+    assert "SANIC_APP_PORT_APP" in caplog.text
+
+
+# The environment.
+
+
+def test_unknown_variables_are_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {
+        "SANIC_APP_SERVICE_HOST": "10.0.0.1",
+        "SANIC_APP_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "SANIC_APP_PORT": "tcp://10.0.0.1:80",
+        "SANIC_OTHER": "x",
+        "PATH": "x",
+    }
+    with caplog.at_level(logging.DEBUG):
+        assert given(tmp_path, None, environ) == Settings()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "ignored unknown environment variables: SANIC_APP_PORT_80_TCP, SANIC_APP_SERVICE_HOST"
+    )
+
+
+def test_known_variables_are_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given(tmp_path, None, {"SANIC_APP_PORT": "80", "OTHER": "x"})
+    assert not caplog.records
+
+
+# Bad values.
+
+BAD: dict[str, list[str]] = {
+    "HOST": ["", " ", "a\nb", "a\0b"],
+    "PORT": ["", "x", "-1", "65536", "1.0", "1e3", "0x10", "9" * 19, "\u0661", "udp://x"],
+    "LOGGER_LEVEL": ["", "x", "10", "NOTSET", "INFO DEBUG"],
+    "DATABASE": [
+        "",
+        "a\0b",
+        "a\nb",
+        ":memory:",
+        "file:x?mode=memory",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://host/x.db",
+        "sqlite:///x.db?mode=ro",
+        "sqlite:///x.db#y",
+        "postgresql://x/y",
+        "://x",
+    ],
+    "API_TOKEN": ["", " ", "a b", "a\tb", "é", "a\nb", "\x7f"],
+    "API_TOKEN_FILE": ["", "/nowhere/at/all", "a\0b"],
+    "METRICS_TOKEN": ["", "a b"],
+    "METRICS_TOKEN_FILE": ["", "/nowhere/at/all"],
+    "ALLOW_ANONYMOUS": ["", "x", "2", "truefalse"],
+    "ALLOWED_HOSTS": ["", ",", "a,,b", "a,", "*", "http://a", "a b", "[::1]", "a\n,b", "é"],
+    "TIMEOUT_MAX": ["", "x", "-1", "31536000.1", "nan", "inf", "-inf", "1_0", "1 0", "\u0661"],
+    "QUEUE_MAX": ["", "0", "-1", "1.5", "x", "9" * 19],
+    "BODY_MAX": ["", "0", "-1", "x", "1073741825"],
+    "IDEMPOTENCY_KEEP": ["", "-1", "nan", "31536001", "x", "1e99999999999999999999"],
+    "STOP_DELAY": ["", "-1", "3601", "x", "nan"],
+}
+
+
+def test_the_table_of_bad_values_has_every_key() -> None:
+    assert BAD.keys() == KEYS.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD.items() for value in values]
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_its_source(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    name = f"SANIC_APP_{key}"
+    assert refusal(tmp_path, None, {name: value}).startswith(f"environment: {name} ")
+    quoted = value.encode("unicode_escape").decode().replace('"', '\\"')
+    line = refusal(tmp_path, f'{key}: "{quoted}"')
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: {key} ")
+    if (flag := KEYS[key].flag) and key != "ALLOW_ANONYMOUS":
+        (tmp_path / "config_app.yaml").unlink()
+        assert refusal(tmp_path, None, None, f"{flag}={value}").startswith(f"flag {flag} ")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("HOST", "1"),
+        ("HOST", ""),
+        ("HOST", "[a]"),
+        ("PORT", "true"),
+        ("PORT", "80.0"),
+        ("PORT", "[80]"),
+        ("PORT", "null"),
+        ("LOGGER_LEVEL", "20"),
+        ("DATABASE", "5"),
+        ("API_TOKEN", "123456"),
+        ("API_TOKEN", "null"),
+        ("ALLOW_ANONYMOUS", "1"),
+        ("ALLOWED_HOSTS", "[a, 1]"),
+        ("ALLOWED_HOSTS", "{a: b}"),
+        ("TIMEOUT_MAX", "true"),
+        ("TIMEOUT_MAX", ".nan"),
+        ("TIMEOUT_MAX", ".inf"),
+        ("TIMEOUT_MAX", "[1]"),
+        ("QUEUE_MAX", "1e3"),
+        ("QUEUE_MAX", "1.0"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_the_file_is_refused(
+    tmp_path: Path, key: str, text: str
+) -> None:
+    line = refusal(tmp_path, f"{key}: {text}")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: {key} ")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--prot", "1"], ["--por", "1"], ["extra"], ["-P"], ["--allow-anonymous=yes"], ["-X"]],
+)
+def test_wrong_flags_are_refused_in_one_line(tmp_path: Path, flags: list[str]) -> None:
+    assert refusal(tmp_path, None, None, *flags).startswith("flags: ")
+
+
+def test_no_refusal_shows_a_token(tmp_path: Path) -> None:
+    for text in (f"{SECRET} ", f"{SECRET}é", f"{SECRET} x"):
+        environ = {"SANIC_APP_API_TOKEN": text, "SANIC_APP_API_TOKEN_FILE": "/nowhere"}
+        assert SECRET not in refusal(tmp_path, None, environ)
+
+
+# Values of their own kinds.
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((word, True) for word in ("true", "TRUE", "yes", "on", "1", " True ")),
+        *((word, False) for word in ("false", "No", "off", "0")),
+    ],
+)
+def test_a_switch_is_written_in_several_ways(tmp_path: Path, text: str, value: bool) -> None:
+    settings = given(tmp_path, None, {"SANIC_APP_ALLOW_ANONYMOUS": text})
+    assert settings.allow_anonymous is value
+    assert given(tmp_path, "ALLOW_ANONYMOUS: yes").allow_anonymous is True
+
+
+def test_hosts_may_be_a_list_in_the_file(tmp_path: Path) -> None:
+    settings = given(tmp_path, "ALLOWED_HOSTS: [A.b, 'c_d:8080']")
+    assert settings.allowed_hosts == {"a.b", "c_d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("queue.db", "queue.db"),
+        ("/var/lib/queue.db", "/var/lib/queue.db"),
+        ("sqlite:///queue.db", "queue.db"),
+        ("sqlite:///data/queue.db", "data/queue.db"),
+        ("sqlite:////data/queue.db", "/data/queue.db"),
+        ("sqlite:////a%20b%3F.db", "/a b?.db"),
+        ("a b?.db", "a b?.db"),
+    ],
+)
+def test_a_database_is_a_path_or_a_url(tmp_path: Path, text: str, path: str) -> None:
+    assert given(tmp_path, None, None, "-D", text).database == Path(path)
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize("key", ["API_TOKEN", "METRICS_TOKEN"])
+@pytest.mark.parametrize("content", ["", "\n", "a b", "a\nb", "é"])
+def test_a_file_without_a_good_token_is_refused(tmp_path: Path, key: str, content: str) -> None:
+    token = tmp_path / "token"
+    token.write_text(content, encoding="utf-8")
+    line = refusal(tmp_path, None, {f"SANIC_APP_{key}_FILE": str(token)})
+    assert line.startswith(f"environment: SANIC_APP_{key}_FILE must ")
+
+
+def test_a_token_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(b"\xff\xfe")
+    line = refusal(tmp_path, None, {"SANIC_APP_API_TOKEN_FILE": str(token)})
+    assert line.startswith("environment: SANIC_APP_API_TOKEN_FILE must name a file")
+
+
+def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    line = refusal(tmp_path, "API_TOKEN_FILE: /nowhere/token")
+    assert line.endswith("cannot be read: /nowhere/token: No such file or directory")
+
+
+@pytest.mark.parametrize("key", ["API_TOKEN", "METRICS_TOKEN"])
+def test_a_token_and_a_file_with_one_together_are_refused(tmp_path: Path, key: str) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRET, encoding="utf-8")
+    both = f"{key}: {SECRET}\n{key}_FILE: {token}"
+    assert refusal(tmp_path, both).endswith(f"give either {key} or {key}_FILE, not both")
+    # From two sources as well: neither is a hint to leave the other out.
+    line = refusal(tmp_path, f"{key}: {SECRET}", {f"SANIC_APP_{key}_FILE": str(token)})
+    assert line.endswith(f"give either {key} or {key}_FILE, not both")
+
+
+# What fits together.
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_token(tmp_path: Path, host: str) -> None:
+    assert is_loopback(host)
+    assert given(tmp_path, None, None, "-H", host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.0.2.1", "2001:db8::1"])
+def test_any_other_address_needs_a_token_or_the_word(tmp_path: Path, host: str) -> None:
+    assert not is_loopback(host)
+    line = refusal(tmp_path, None, None, "-H", host)
+    assert line.startswith(f"HOST {host} can be reached from elsewhere: set API_TOKEN")
+    assert given(tmp_path, None, None, "-H", host, "--allow-anonymous").host == host
+    assert given(tmp_path, None, {"SANIC_APP_API_TOKEN": SECRET}, "-H", host).host == host
+    # A token that opens the metrics alone protects nothing else.
+    assert refusal(tmp_path, None, {"SANIC_APP_METRICS_TOKEN": SECRET}, "-H", host)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "a" * 300, "a..b"])
+def test_a_name_that_nobody_knows_counts_as_reachable(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("queue_max", "timeout_max", "fits"),
+    [
+        (20_000_000, "31536000", False),
+        (292_471, "31536000", True),
+        (292_472, "31536000", False),
+        (2**62, "0.000001", True),
+        (2**62, "0.000002", False),
+        (2**62, "0", True),
+    ],
+)
+def test_the_sum_of_all_waits_fits_into_63_bits(
+    tmp_path: Path, queue_max: int, timeout_max: str, fits: bool
+) -> None:
+    text = f"QUEUE_MAX: {queue_max}\nTIMEOUT_MAX: {timeout_max}"
+    if fits:
+        assert given(tmp_path, text).queue_max == queue_max
+    else:
+        assert "TIMEOUT_MAX: QUEUE_MAX times TIMEOUT_MAX must be below" in refusal(tmp_path, text)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings: Any = Settings()
+    with pytest.raises(AttributeError):
+        settings.port = 1
