@@ -1,0 +1,197 @@
+"""The service with one thing changed: smaller limits for proofs, broken promises for controls.
+
+``python -m tests.proof.launch CHANGE ... <interpreter> -m sanic_app FLAG ...`` makes the changes
+and then runs what follows ``sanic_app``, so that it can be put before any command of the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sanic_app import connection
+from sanic_app.__main__ import main
+from sanic_app.blueprints import adding
+from sanic_app.clock import SystemClock
+from sanic_app.errors import DiskFull, StoreFailed
+from sanic_app.queue import TaskQueue
+from sanic_app.store import Add, Added, Commit, sqlite, sqlite_commit, sqlite_file
+from sanic_app.task import NewTask
+
+LAZY = 20
+"""Of so many commits a lazy store makes one."""
+
+
+def _put(owner: object, name: str, value: object) -> None:
+    """Put something in the place of what the service has."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def checkpoint_pages(pages: str) -> None:
+    """Checkpoint more often than the service does, so that a short run has many."""
+    _put(sqlite, "CHECKPOINT_PAGES", int(pages))
+
+
+def lazy_commit(_: str) -> None:
+    """Answer before the commit: what the next kill takes was acknowledged."""
+    apply = sqlite_commit.apply
+    begun = 0
+
+    class Lazy:
+        def __init__(self, raw: sqlite3.Connection) -> None:
+            self._raw = raw
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            nonlocal begun
+            if sql == "BEGIN IMMEDIATE":
+                begun += 1
+                sql = "SELECT 1" if self._raw.in_transaction else sql
+            elif sql == "COMMIT" and begun % LAZY:
+                sql = "SELECT 1"
+            return self._raw.execute(sql, *values)
+
+    def lazily(raw: Any, *others: Any) -> Commit:
+        lazy: Any = Lazy(raw)
+        return apply(lazy, *others)
+
+    _put(sqlite_commit, "apply", lazily)
+
+
+def unsynced(_: str) -> None:
+    """Do not sync each commit (``synchronous=NORMAL``): a power cut takes what was acknowledged."""
+    configure = sqlite._configure_writer
+
+    def weaken(raw: sqlite3.Connection) -> None:
+        configure(raw)
+        raw.execute("PRAGMA synchronous = NORMAL")
+
+    _put(sqlite, "_configure_writer", weaken)
+
+
+def no_recovery(_: str) -> None:
+    """Write behind the frames of an earlier process, of which some may never reach the disk."""
+
+    async def nothing(_: sqlite.SqliteStore) -> None:
+        return
+
+    _put(sqlite.SqliteStore, "_recover", nothing)
+
+
+def going_on(_: str) -> None:
+    """Take an I/O error for a full disk, and try again."""
+    failure = sqlite._failure
+
+    def lenient(error: Exception) -> Exception:
+        code = getattr(error, "sqlite_errorcode", 0) or 0
+        return DiskFull() if code & 0xFF == sqlite3.SQLITE_IOERR else failure(error)
+
+    _put(sqlite, "_failure", lenient)
+
+
+def strict(_: str) -> None:
+    """Take a full disk for an I/O error: the service ends instead of serving reads."""
+    failure = sqlite._failure
+
+    def harsh(error: Exception) -> Exception:
+        result = failure(error)
+        if isinstance(result, DiskFull):
+            return StoreFailed("full", "the disk is full")
+        return result
+
+    _put(sqlite, "_failure", harsh)
+
+
+def wall_clock(_: str) -> None:
+    """Wait by the wall clock: a step of it makes a task early or stuck."""
+    _put(SystemClock, "monotonic", lambda _: time.time())
+
+
+def no_lock(_: str) -> None:
+    """Take no lock: everybody is the owner."""
+    _put(sqlite_file, "_lock", lambda _: None)
+
+
+def patient(_: str) -> None:
+    """Wait for slow clients without limit."""
+    for name in ("REQUEST_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS"):
+        _put(connection, name, 86_400)
+
+
+def blocking_commit(_: str) -> None:
+    """Commit in the event loop: while a commit stalls, nothing else is served."""
+
+    async def run(self: Any, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+    def connect(self: Any, configure: Callable[[sqlite3.Connection], None]) -> Any:
+        async def opened() -> Any:
+            def open_anywhere() -> sqlite3.Connection:
+                raw = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                configure(raw)
+                return raw
+
+            result = sqlite._Connection(open_anywhere, iter_chunk_size=64)
+            await result
+            return result
+
+        return opened()
+
+    _put(sqlite.SqliteStore, "_connect", connect)
+    _put(sqlite._Connection, "run", run)
+
+
+def handlers_commit(_: str) -> None:
+    """Let each handler commit for itself: a client that goes takes the rest of its add along."""
+    turn = asyncio.Lock()
+
+    async def add(
+        self: TaskQueue, tasks: Sequence[NewTask], key: str | None = None, request: str = ""
+    ) -> Added:
+        assert self._lease is not None
+        async with turn:
+            commit = await self._store.commit(self._lease, [Add(tasks, key, request)])
+            self._follow(commit, self._clock.monotonic())
+            self._observe(commit, 0.0, 0.0)
+        (result,) = commit.results
+        assert isinstance(result, Added)
+        return result
+
+    _put(TaskQueue, "add", add)
+
+
+def lax_parsing(_: str) -> None:
+    """Take a body as it comes: what is no task ends in an accident."""
+
+    def parse(body: bytes, _: int) -> NewTask:
+        fields = json.loads(body)
+        return NewTask(fields["num"], int(fields["timeout"] * 1_000_000))
+
+    _put(adding, "parse_new_task", parse)
+
+
+CHANGES: dict[str, Callable[[str], None]] = {
+    change.__name__: change
+    for change in (
+        *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
+        *(no_lock, patient, blocking_commit, handlers_commit, lax_parsing),
+    )
+}
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Make the changes and run the service with the flags behind ``sanic_app``."""
+    place = list(arguments).index("sanic_app")
+    for change in arguments[: place - 2]:
+        name, _, value = change.partition("=")
+        CHANGES[name](value)
+    return main(arguments[place + 1 :])
+
+
+if __name__ == "__main__":
+    sys.exit(launch(sys.argv[1:]))

@@ -1,0 +1,249 @@
+"""Clients that add and read, and record what they asked and what they were told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from tests.proof.history import (
+    Add,
+    Added,
+    History,
+    Operation,
+    ReadQueue,
+    ReadResults,
+    ReadTask,
+    Request,
+    Results,
+    Seen,
+)
+
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+PAGE = 200
+SECONDS = 10.0
+"""A client's own time limit."""
+
+
+class Target:
+    """Where the service is now, and whether clients may ask at all."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self.up = threading.Event()
+        self.over = threading.Event()
+
+
+class Client:
+    """One client over one connection; an operation after the other."""
+
+    def __init__(self, name: str, target: Target, history: History) -> None:
+        self._name = name
+        self._target = target
+        self.history = history
+        self._connection: http.client.HTTPConnection | None = None
+        self._port = 0
+        self.added: list[Added] = []
+
+    def add(self, num: int, timeout: float, key: str | None = None) -> Operation:
+        """Add a task."""
+        operation = self.history.invoke(self._name, Add(((num, timeout),), key))
+        headers = {"Idempotency-Key": key} if key else {}
+        body = {"num": num, "timeout": timeout}
+        status, task = self._ask(operation, "POST", "/add_task", body, headers)
+        if status == 200:
+            number = task["history_num"]
+            added = Added(number, number, stamp(task["date_created"]))
+            self.history.ok(operation, added)
+            self.added.append(added)
+        return operation
+
+    def read_results(self, after: int = 0) -> Operation:
+        """Read a page of the result list."""
+        operation = self.history.invoke(self._name, ReadResults(after, PAGE))
+        path = f"/api/v1/results?limit={PAGE}&after={after}"
+        status, page = self._ask(operation, "GET", path)
+        if status == 200:
+            results = page["results"]
+            value = Results(
+                tuple(result["num"] for result in results),
+                tuple(result["history_num"] for result in results),
+                tuple(stamp(result["date_finished"]) for result in results),
+            )
+            self.history.ok(operation, value)
+        return operation
+
+    def read_queue(self) -> Operation:
+        """Read the whole queue."""
+        operation = self.history.invoke(self._name, ReadQueue())
+        status, whole = self._ask(operation, "GET", "/get_queue_work")
+        if status == 200:
+            tasks = whole["tasks"]
+            listed = tuple((task["history_num"], task["num"], task["timeout"]) for task in tasks)
+            self.history.ok(operation, listed)
+        return operation
+
+    def read_task(self, history_num: int) -> Operation:
+        """Read one task."""
+        operation = self.history.invoke(self._name, ReadTask(history_num))
+        status, task = self._ask(operation, "GET", f"/api/v1/tasks/{history_num}")
+        if status == 200:
+            seen = Seen(
+                task["state"],
+                task["num"],
+                task["timeout"],
+                task["date_started"] and stamp(task["date_started"]),
+                task["date_finished"] and stamp(task["date_finished"]),
+            )
+            self.history.ok(operation, seen)
+        elif status == 404:
+            self.history.ok(operation, None)
+        return operation
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(
+        self,
+        operation: Operation,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """Return status and body; record what is no success."""
+        try:
+            connection = self._connected()
+        except OSError:
+            self.history.refused(operation)
+            return 0, None
+        try:
+            content = None if body is None else json.dumps(body)
+            kind = {"Content-Type": "application/json"} if content else {}
+            connection.request(method, path, content, {**kind, **(headers or {})})
+            answer = connection.getresponse()
+            document = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            self.history.unknown(operation)
+            self.close()
+            return 0, None
+        if answer.status >= 400 and answer.status != 404:
+            if document.get("applied", False) is False:
+                self.history.refused(operation)
+            else:
+                self.history.unknown(operation)
+        return answer.status, document
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None or self._port != self._target.port:
+            self.close()
+            self._port = self._target.port
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=SECONDS)
+            connection.connect()
+            self._connection = connection
+        return self._connection
+
+
+def stamp(date: str) -> int:
+    """Return a published time as microseconds since 1970."""
+    return (datetime.fromisoformat(date) - EPOCH) // timedelta(microseconds=1)
+
+
+WAITS: Sequence[float] = (*(0.0,) * 40, 0.000_5, 0.003)
+
+
+@contextmanager
+def load(
+    target: Target,
+    history: History,
+    seed: int,
+    *,
+    adders: int = 3,
+    waits: Sequence[float] = WAITS,
+    pause: float = 0.0,
+) -> Iterator[list[Client]]:
+    """Let clients add, and one read, while the context lasts and the target is up."""
+    clients = [Client(f"adder {number}", target, history) for number in range(adders)]
+    reader = Client("reader", target, history)
+    numbers = count(seed % 1_000 * 1_000_000 + 1)
+    threads = [
+        threading.Thread(
+            target=_add,
+            args=(target, client, random.Random(f"{seed} {i}")),
+            kwargs={"numbers": numbers, "waits": waits, "pause": pause},
+        )
+        for i, client in enumerate(clients)
+    ]
+    threads.append(threading.Thread(target=_read, args=(target, reader, random.Random(seed))))
+    for thread in threads:
+        thread.start()
+    try:
+        yield clients
+    finally:
+        target.over.set()
+        target.up.set()
+        for thread in threads:
+            thread.join(SECONDS * 2)
+        for client in (*clients, reader):
+            client.close()
+
+
+def _add(
+    target: Target,
+    client: Client,
+    chance: random.Random,
+    *,
+    numbers: Iterator[int],
+    waits: Sequence[float],
+    pause: float,
+) -> None:
+    while target.up.wait() and not target.over.is_set():
+        number = next(numbers)
+        # One in ten retries what it was not told, under its key.
+        key = f"key-{number}" if chance.random() < 0.1 else None
+        wait = chance.choice(waits)
+        operation = client.add(number, wait, key)
+        if operation.answer != "ok":
+            target.up.wait()
+            time.sleep(0.005)
+            if key and not target.over.is_set():
+                client.add(number, wait, key)
+        elif pause:
+            time.sleep(pause)
+
+
+def _read(target: Target, client: Client, chance: random.Random) -> None:
+    after = 0
+    while target.up.wait() and not target.over.is_set():
+        # The queue first and then the results: what was added is in one of them.
+        if chance.random() < 0.3:
+            client.read_queue()
+        operation = client.read_results(after)
+        if isinstance(operation.value, Results) and operation.value.history_nums:
+            numbers = operation.value.history_nums
+            after = numbers[-1]
+            client.read_task(max(1, after + chance.randrange(-20, 20)))
+        elif operation.answer != "ok":
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.01)
+
+
+def next_port(target: Target, port: int) -> None:
+    """Let the clients go on, with the service at this port."""
+    target.port = port
+    target.up.set()
+
+
+def requests_of(history: History, kind: type[Request]) -> list[Operation]:
+    """Return the operations of one kind."""
+    return [operation for operation in history.operations if isinstance(operation.request, kind)]
