@@ -1,0 +1,12 @@
+-- For wrk: adds tasks, and says at the end what became of them in one line of JSON.
+wrk.method = "POST"
+wrk.body = '{"num": 5, "timeout": 3600}'
+wrk.headers["Content-Type"] = "application/json"
+
+done = function(summary, latency, _)
+  local e = summary.errors
+  io.write(string.format(
+    '{"requests": %d, "micros": %d, "p50": %d, "p99": %d, "errors": %d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    e.connect + e.read + e.write + e.status + e.timeout))
+end

@@ -1,0 +1,34 @@
+"""Reads a whole list again and again: ``python -m tests.bench.reader PORT PATH TIMES``.
+
+A process of its own, so that it takes nothing from the client whose answers are timed. Prints a
+JSON list of the seconds and the bytes of each.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+
+
+def read(port: int, path: str) -> tuple[float, int]:
+    """Return the seconds and the bytes of one whole list."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    begun = time.perf_counter()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    size, last = 0, b""
+    while chunk := answer.read1(2**20):
+        size += len(chunk)
+        last = chunk
+    connection.close()
+    if answer.status != 200 or not last.endswith(b"]}"):
+        message = f"{path} was cut after {size} bytes"
+        raise RuntimeError(message)
+    return time.perf_counter() - begun, size
+
+
+if __name__ == "__main__":
+    times = int(sys.argv[3])
+    sys.stdout.write(json.dumps([read(int(sys.argv[1]), sys.argv[2]) for _ in range(times)]))

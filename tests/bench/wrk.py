@@ -1,0 +1,49 @@
+"""The load generator: Debian's ``wrk``, in one thread, which takes about one core."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+SCRIPT = Path(__file__).with_name("post.lua")
+
+
+class Load(NamedTuple):
+    """What one load achieved: requests a second, and seconds to an answer."""
+
+    rate: float
+    median: float
+    p99: float
+
+
+def installed() -> bool:
+    return shutil.which("wrk") is not None
+
+
+def load(port: int, connections: int, seconds: float) -> Load:
+    """Add tasks as fast as so many connections can, each waiting for its answer.
+
+    wrk counts whole seconds alone.
+    """
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s"]
+    done = subprocess.run(
+        [*command, "-s", str(SCRIPT), f"http://127.0.0.1:{port}/add_task"],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 30,
+        check=True,
+    )
+    return parse(done.stdout)
+
+
+def parse(output: str) -> Load:
+    """Return what wrk printed through the script; requests that failed are no load."""
+    last = output.strip().splitlines()[-1]
+    said = json.loads(last)
+    if said["errors"] or not said["requests"]:
+        message = f"the load failed: {last}"
+        raise RuntimeError(message)
+    return Load(said["requests"] * 1e6 / said["micros"], said["p50"] / 1e6, said["p99"] / 1e6)
