@@ -35,6 +35,8 @@ STOP_SECONDS: Final = 4.0
 """How long a stop waits for the commit in flight."""
 ANSWER_SECONDS: Final = 0.2
 """How long the process lives on after the store failed, to answer those who wait."""
+LEAVE_SECONDS: Final = 2.0
+"""How long a stop goes on answering those who wait for a task, while they become fewer."""
 BACKLOG: Final = 1_024
 
 ADD_ROUTES: Final = frozenset({classic.ADD_TASK, tasks.TASKS})
@@ -57,7 +59,12 @@ def create_app(
     """
     clock = clock or SystemClock()
     store = SqliteStore(
-        settings.database, clock, settings.idempotency_keep_us, settings.queue_max, lease
+        settings.database,
+        clock,
+        settings.idempotency_keep_us,
+        settings.queue_max,
+        lease=lease,
+        history_keep=settings.history_keep,
     )
     metrics = Metrics(store.engine)
 
@@ -146,7 +153,7 @@ async def _stop(
     if delay:
         await asyncio.sleep(delay)
     parts.stopping.set()
-    parts.queue.refuse_adds()
+    parts.queue.refuse_writes()
     loop = asyncio.get_running_loop()
     end = loop.time() + STOP_SECONDS
     writing = asyncio.create_task(_finish_writing(parts))
@@ -178,8 +185,14 @@ async def _disconnect(server: AsyncioServer) -> None:
     listener = cast("asyncio.Server", server.server)
     listener.close()
     loop = asyncio.get_running_loop()
+    latest = loop.time() + LEAVE_SECONDS
     deadline = loop.time() + ANSWER_SECONDS
+    left = len(server.connections)
     while server.connections and loop.time() < deadline + ANSWER_SECONDS:
+        if len(server.connections) < left:
+            # Thousands who waited for a task are being answered.
+            left = len(server.connections)
+            deadline = min(loop.time() + ANSWER_SECONDS, latest)
         for connection in list(server.connections):
             if loop.time() < deadline:
                 connection.close_if_idle()

@@ -118,6 +118,7 @@ class Metrics:
 
         self.queue_depth = gauge("queue_depth", "Tasks in the queue, the head included.")
         self.queue_limit = gauge("queue_limit", "Tasks that the queue may hold.")
+        self.queue_paused = gauge("queue_paused", "1 while the queue is paused, else 0.")
         self.oldest_task_age = gauge(
             "queue_oldest_task_age_seconds", "Age of the first task of the queue, 0 when empty."
         )

@@ -19,7 +19,8 @@ from sanic_ext.utils.route import get_all_routes
 from sanic_app import __version__, errors
 from sanic_app.openapi_parts import (
     ADDING,
-    DONE,
+    CANCELLED,
+    CHANGING,
     GUARDED,
     HEADERS,
     OPEN,
@@ -56,9 +57,9 @@ Unknown fields, unknown query parameters and keys that stand twice are refused.
 """
 TAGS: Final[Mapping[str, str]] = {
     "classic": "Add a task; the whole queue; the whole result list.",
-    "tasks": "Add a task; one task; the queue in pages.",
+    "tasks": "Add a task; one task; the queue in pages; cancel.",
     "results": "The result list in pages.",
-    "queue": "The queue as a whole.",
+    "queue": "The queue as a whole; pause and resume.",
     "operations": "Metrics and health.",
     "docs": "This documentation.",
 }
@@ -186,8 +187,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /api/v1/tasks/{history_num}": Operation(
         "getTask",
         "tasks",
-        {200: answer("The task.", json_content("Task", DONE))},
+        {200: answer("The task.", json_content("PlacedTask"))},
         (*SECURED, errors.NotFound, errors.Gone),
+        ("HistoryNum", "Wait"),
+    ),
+    "DELETE /api/v1/tasks": Operation(
+        "cancelTasks",
+        "tasks",
+        {200: answer("How many were cancelled.", json_content("Cancelled"))},
+        CHANGING,
+        ("From", "To"),
+    ),
+    "DELETE /api/v1/tasks/{history_num}": Operation(
+        "cancelTask",
+        "tasks",
+        {200: answer("The task, cancelled.", json_content("Task", CANCELLED))},
+        (*CHANGING, errors.NotFound, errors.Finished, errors.Gone),
         ("HistoryNum",),
     ),
     "GET /api/v1/results": Operation(
@@ -199,6 +214,18 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "GET /api/v1/queue": Operation(
         "getQueue", "queue", {200: answer("Figures, and the head.", json_content("Queue"))}, SECURED
+    ),
+    "POST /api/v1/queue/pause": Operation(
+        "pauseQueue",
+        "queue",
+        {200: answer("Figures, and the head.", json_content("Queue"))},
+        CHANGING,
+    ),
+    "POST /api/v1/queue/resume": Operation(
+        "resumeQueue",
+        "queue",
+        {200: answer("Figures, and the head.", json_content("Queue"))},
+        CHANGING,
     ),
     "GET /metrics": Operation(
         "getMetrics",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sanic_app import errors
 from sanic_app.errors import ServiceError
 from sanic_app.problems import CONTENT_TYPE, PROBLEMS, URN
-from sanic_app.schemas import KEY_MAX, NUM_MAX, NUM_MIN, PAGE_DEFAULT, PAGE_MAX, seconds
+from sanic_app.schemas import KEY_MAX, NUM_MAX, NUM_MIN, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX, seconds
 from sanic_app.settings import TIMEOUT_LIMIT, Settings
 from sanic_app.task import HISTORY_NUM_MAX, State
 
@@ -23,6 +23,10 @@ OPEN: Final[Errors] = (
 )
 GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
 SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
+CHANGING: Final[Errors] = (
+    *(*SECURED, errors.OutcomeUnknown),
+    *(errors.Stopping, errors.DiskFull),
+)
 ADDING: Final[Errors] = (
     *(*SECURED, errors.MediaType, errors.KeyReused, errors.OutcomeUnknown),
     *(errors.QueueFull, errors.Stopping, errors.DiskFull),
@@ -74,6 +78,13 @@ DUE: Final = "2026-11-23T21:15:11.359203Z"
 ITEM: Final[Json] = {"history_num": 1, "date_created": DATE, "num": 5, "timeout": 3}
 HEAD: Final[Json] = {**ITEM, "state": "waiting", "date_started": DATE, "date_finished": None}
 DONE: Final[Json] = {**HEAD, "state": "done", "date_finished": DUE}
+CANCELLED: Final[Json] = {**DONE, "state": "cancelled"}
+PLACED: Final[Json] = {
+    **HEAD,
+    "position": 0,
+    "seconds_until_due": 1.75,
+    "date_due": DUE,
+}
 RESULT: Final[Json] = {"history_num": 1, "num": 5, "date_finished": DUE}
 INTEGER: Final[Json] = {"type": "integer", "format": "int64"}
 COUNT: Final[Json] = {**INTEGER, "minimum": 0}
@@ -121,6 +132,32 @@ SCHEMAS: Final[Mapping[str, Json]] = {
         state=ref("schemas", "State"),
         date_started=_or_null("Date"),
         date_finished=_or_null("Date"),
+    ),
+    "PlacedTask": _object(
+        PLACED,
+        history_num=ref("schemas", "HistoryNum"),
+        date_created=ref("schemas", "Date"),
+        num=ref("schemas", "Num"),
+        timeout=ref("schemas", "Timeout"),
+        state=ref("schemas", "State"),
+        date_started=_or_null("Date"),
+        date_finished=_or_null("Date"),
+        position={
+            "anyOf": [COUNT, {"type": "null"}],
+            "description": "The tasks before it in the queue; null when it is finished.",
+        },
+        seconds_until_due={
+            "anyOf": [SECONDS, {"type": "null"}],
+            "description": "Until the earliest moment at which it can be done; null when it is"
+            " finished, and while a pause keeps it from starting.",
+        },
+        date_due={
+            "anyOf": [ref("schemas", "Date"), {"type": "null"}],
+            "description": "That moment; null beyond the year 9999 as well.",
+        },
+    ),
+    "Cancelled": _object(
+        {"count": 3}, count={**COUNT, "description": "How many tasks were cancelled."}
     ),
     "QueueItem": _object(
         ITEM,
@@ -334,6 +371,30 @@ def parameters(files: Iterable[str]) -> dict[str, Json]:
             "in": "query",
             "description": "The last history number seen, exclusive.",
             "schema": {**COUNT, "maximum": HISTORY_NUM_MAX, "default": 0},
+            "example": 0,
+        },
+        "From": {
+            "name": "from",
+            "in": "query",
+            "required": True,
+            "description": "The first history number of the range, inclusive.",
+            "schema": ref("schemas", "HistoryNum"),
+            "example": 1,
+        },
+        "To": {
+            "name": "to",
+            "in": "query",
+            "required": True,
+            "description": "The last one, inclusive; it may lie beyond the end of the queue.",
+            "schema": ref("schemas", "HistoryNum"),
+            "example": 3,
+        },
+        "Wait": {
+            "name": "wait",
+            "in": "query",
+            "description": "Hold the answer for so many seconds, or until the task is finished, or"
+            " the service stops.",
+            "schema": {**SECONDS, "maximum": WAIT_MAX, "default": 0},
             "example": 0,
         },
         "File": {

@@ -26,15 +26,21 @@ from sanic_app.errors import (
 )
 from sanic_app.metrics import Metrics
 from sanic_app.store import (
+    CANCEL_MAX,
     RUN_MAX,
     Add,
     Added,
+    Cancel,
+    Cancelled,
+    CancelRange,
     Commit,
     Figures,
     Finish,
     Finished,
     Lease,
+    Place,
     Store,
+    Switch,
     Write,
 )
 from sanic_app.task import SECOND, Head, NewTask, Task, seconds_left
@@ -43,8 +49,12 @@ COMMIT_WEIGHT = 4_000
 """A commit takes writes until they weigh this much: some 20 ms of SQLite's time."""
 KEY_WEIGHT = 10
 """What an idempotency key adds to the weight of its add."""
+CANCEL_WEIGHT = 10
+RANGE_WEIGHT = 2 * CANCEL_MAX
 BUSY_PAUSE = 0.1
 """Seconds until a commit is tried again that met another program's lock."""
+PRUNE_PAUSE = 60.0
+"""After so many seconds at most retention looks again, should the wall clock have gone on."""
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +85,14 @@ class TaskQueue:
         self._lease: Lease | None = None
         self._waiting: deque[tuple[Write, asyncio.Future[Any]]] = deque()
         self._uncommitted = 0
+        # Those who wait for a task to be finished, by its number.
+        self._watched: dict[int, set[asyncio.Event]] = {}
+        # Seconds until retention wants a commit; None: it does not.
+        self._prune_in: float | None = 0.0 if store.prunes else None
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._adding = False
+        self._accepting = False
         self._ending = False
         self.disk_full = False
         self.failed = False
@@ -102,22 +116,23 @@ class TaskQueue:
         if (started := await self._store.started()) is not None:
             self.head = Head(started.task, self._clock.monotonic() + started.seconds_left)
         self._metrics.queue_limit.set(self._queue_max)
-        self._metrics.queue_depth.set(self.figures.depth)
+        self._show()
         self._metrics.oldest_task_age.set_function(self.oldest_task_age)
         self._metrics.backlog.set_function(self.backlog)
         self._metrics.head_overdue.set_function(self.head_overdue)
         self._metrics.writes_waiting.set_function(lambda: len(self._waiting))
-        self._adding = True
+        self._accepting = True
         self._ending = False
         self._writer = asyncio.create_task(self._write(self._lease), name="writer")
 
-    def refuse_adds(self) -> None:
-        """Refuse adds from now on: the service is stopping."""
-        self._adding = False
+    def refuse_writes(self) -> None:
+        """Refuse what clients ask for from now on, and let none wait: the service is stopping."""
+        self._accepting = False
+        self._wake_all_watchers()
 
     async def stop(self) -> None:
         """Commit what waits and answer its callers; may be called twice."""
-        self.refuse_adds()
+        self.refuse_writes()
         self._ending = True
         self._arrived.set()
         if self._writer is not None:
@@ -148,7 +163,7 @@ class TaskQueue:
             Stopping, QueueFull: at once; nothing is added.
             DiskFull, KeyReused, OutcomeUnknown: through the future.
         """
-        if not self._adding:
+        if not self._accepting:
             raise Stopping
         count = len(tasks)
         if key is None and self.figures.depth + self._uncommitted + count > self._queue_max:
@@ -156,6 +171,44 @@ class TaskQueue:
             raise QueueFull
         self._uncommitted += count
         return self._put(Add(tasks, key, request))
+
+    async def cancel(self, history_num: int) -> Task:
+        """Take one task out of the queue without its number, and return it as it is then.
+
+        Raises:
+            NotFound, Gone, Finished: it is not in the queue (any more).
+            Stopping, DiskFull: nothing is cancelled.
+            OutcomeUnknown: the store failed.
+        """
+        cancelled: Cancelled = await self._ask(Cancel(history_num))
+        return cancelled.tasks[0]
+
+    async def cancel_range(self, first: int, last: int) -> int:
+        """Cancel the tasks of the queue with these numbers, as of now; return how many.
+
+        In slices, from the last on, with other writes between them.
+
+        Raises:
+            Stopping, DiskFull, OutcomeUnknown: some may be cancelled already.
+        """
+        last = min(last, self.figures.last_history_num)
+        count = 0
+        while first <= last:
+            cancelled: Cancelled = await self._ask(CancelRange(first, last))
+            count += len(cancelled.tasks)
+            if len(cancelled.tasks) < CANCEL_MAX:
+                break
+            last = cancelled.tasks[0].history_num - 1
+        return count
+
+    async def switch(self, *, paused: bool) -> None:
+        """Pause the queue or resume it; both may be asked for again.
+
+        Raises:
+            Stopping, DiskFull: nothing is changed.
+            OutcomeUnknown: the store failed.
+        """
+        await self._ask(Switch(paused))
 
     async def finish(self, history_num: int) -> None:
         """Finish the head, and with it the run of zero timeouts that it begins.
@@ -176,6 +229,28 @@ class TaskQueue:
         """Wake whoever waits for a change, to look again."""
         self._changed.set()
 
+    async def task(self, history_num: int, wait: float = 0.0) -> tuple[Task, Place | None] | None:
+        """Look at a task: now, or once it is finished or the seconds are over.
+
+        See the store; nobody waits while the service stops.
+        """
+        if not wait:
+            return await self._store.task(history_num)
+        finished = asyncio.Event()
+        # Before the look, so that no finish falls between the two.
+        watchers = self._watched.setdefault(history_num, set())
+        watchers.add(finished)
+        try:
+            found = await self._store.task(history_num)
+            if found is None or found[1] is None or not self._accepting:
+                return found
+            await self._clock.wait(finished, wait)
+        finally:
+            watchers.discard(finished)
+            if not watchers and self._watched.get(history_num) is watchers:
+                del self._watched[history_num]
+        return await self._store.task(history_num)
+
     # Figures, in seconds.
 
     def oldest_task_age(self) -> float:
@@ -193,20 +268,45 @@ class TaskQueue:
 
     def measure(self, figures: Figures, head: Task | None) -> tuple[float, float]:
         """Return age of the first task and backlog, in seconds, for figures just read."""
-        now = self._clock.wall()
-        mine = self.head
-        if mine is not None and head is not None and mine.task.history_num == head.history_num:
-            return age(figures, now), backlog(figures, mine, self._clock.monotonic())
+        oldest = age(figures, self._clock.wall())
         if head is None:
-            return age(figures, now), figures.backlog / SECOND
-        left = seconds_left(head.started_at or 0, head.timeout, max(now, figures.last_stamp))
-        return age(figures, now), (figures.backlog - head.timeout) / SECOND + left
+            return oldest, figures.backlog / SECOND
+        left = self._rest(head.history_num, head.started_at or 0, head.timeout, figures.last_stamp)
+        return oldest, (figures.backlog - head.timeout) / SECOND + left
+
+    def seconds_until_due(self, task: Task, place: Place) -> float | None:
+        """Return the seconds until the task can be done at the earliest.
+
+        None while a pause keeps it, or the one before it, from starting.
+        """
+        figures = place.figures
+        if figures.head is None or (figures.paused and task.history_num != figures.head):
+            return None
+        return (place.wait - place.first_timeout) / SECOND + self._rest(
+            figures.head, figures.head_started_at or 0, place.first_timeout, figures.last_stamp
+        )
+
+    def stamp(self, figures: Figures) -> int:
+        """Return what the store would stamp now, by figures just read."""
+        return max(self._clock.wall(), figures.last_stamp)
+
+    def _rest(self, history_num: int, started_at: int, timeout: int, last_stamp: int) -> float:
+        """Return what is left of the wait of a head just read from the store."""
+        mine = self.head
+        if mine is not None and mine.task.history_num == history_num:
+            return max(mine.deadline - self._clock.monotonic(), 0.0)
+        return seconds_left(started_at, timeout, max(self._clock.wall(), last_stamp))
 
     def head_overdue(self) -> float:
         """Return how far the head is past its deadline, else 0."""
         return max(self._clock.monotonic() - self.head.deadline, 0.0) if self.head else 0.0
 
     # The writer.
+
+    def _ask(self, write: Write) -> asyncio.Future[Any]:
+        if not self._accepting:
+            raise Stopping
+        return self._put(write)
 
     def _put(self, write: Write) -> asyncio.Future[Any]:
         if self.failed:
@@ -218,9 +318,7 @@ class TaskQueue:
 
     async def _write(self, lease: Lease) -> None:
         while not (self._ending and not self._waiting):
-            if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
+            if not self._waiting and not await self._idle():
                 continue
             batch = self._take()
             try:
@@ -231,6 +329,16 @@ class TaskQueue:
             except BaseException as error:
                 self._fail(StoreFailed("other", repr(error)), batch)
                 raise
+
+    async def _idle(self) -> bool:
+        """Wait for a write; return whether retention wants a commit without any."""
+        self._arrived.clear()
+        if self._prune_in is None:
+            await self._arrived.wait()
+            return False
+        if self._prune_in > 0.0:
+            await self._clock.wait(self._arrived, min(self._prune_in, PRUNE_PAUSE))
+        return not self._arrived.is_set()
 
     def _take(self) -> list[tuple[Write, asyncio.Future[Any]]]:
         weight = 0
@@ -248,6 +356,7 @@ class TaskQueue:
             commit = await self._store.commit(lease, [write for write, _ in batch])
         except DiskFull:
             self.disk_full = True
+            self._prune_in = None if self._prune_in is None else PRUNE_PAUSE
             self._metrics.store_errors["full"].inc()
             self._uncommitted -= sum(map(_tasks, batch))
             for _, future in batch:
@@ -265,12 +374,14 @@ class TaskQueue:
         self._uncommitted -= sum(map(_tasks, batch))
         lateness = now - self.head.deadline if self.head else 0.0
         self._follow(commit, now)
-        self._observe(commit, now - begun, lateness)
+        if batch:
+            self._observe(commit, now - begun, lateness)
         for (_, future), result in zip(batch, commit.results, strict=True):
             if isinstance(result, ServiceError):
                 _refuse(future, result)
             elif not future.done():
                 future.set_result(result)
+        self._wake_watchers(commit)
         await self._maintain(lease)
 
     async def _maintain(self, lease: Lease) -> None:
@@ -285,6 +396,8 @@ class TaskQueue:
     def _follow(self, commit: Commit, now: float) -> None:
         """Take over what the commit made true; a started task's wait runs from this moment."""
         self.figures = commit.figures
+        self._prune_in = commit.prune_in
+        self._show()
         if commit.started is not None:
             self.head = Head(commit.started, now + commit.started.timeout / SECOND)
             self._changed.set()
@@ -292,9 +405,12 @@ class TaskQueue:
             self.head = None
             self._changed.set()
 
+    def _show(self) -> None:
+        self._metrics.queue_depth.set(self.figures.depth)
+        self._metrics.queue_paused.set(self.figures.paused)
+
     def _observe(self, commit: Commit, seconds: float, lateness: float) -> None:
         metrics = self._metrics
-        metrics.queue_depth.set(commit.figures.depth)
         metrics.commit_seconds.observe(seconds)
         metrics.commit_writes.observe(len(commit.results))
         added = 0
@@ -303,6 +419,8 @@ class TaskQueue:
                 added += 0 if result.replayed else result.last - result.first + 1
             elif isinstance(result, Finished):
                 self._observe_done(result.tasks, lateness)
+            elif isinstance(result, Cancelled):
+                metrics.tasks_finished["cancelled"].inc(len(result.tasks))
         if added:
             metrics.tasks_added.inc(added)
 
@@ -318,15 +436,30 @@ class TaskQueue:
             # Those behind the first of a run start and end in this commit.
             lateness = 0.0
 
+    def _wake_watchers(self, commit: Commit) -> None:
+        if not self._watched:
+            return
+        for result in commit.results:
+            if isinstance(result, Finished | Cancelled):
+                for task in result.tasks:
+                    for finished in self._watched.pop(task.history_num, ()):
+                        finished.set()
+
+    def _wake_all_watchers(self) -> None:
+        for watchers in self._watched.values():
+            for finished in watchers:
+                finished.set()
+
     def _fail(self, failure: StoreFailed, batch: list[tuple[Write, asyncio.Future[Any]]]) -> None:
         """Answer all that wait, and have the process ended: what the disk holds is unknown."""
         self.failed = True
-        self._adding = False
+        self._accepting = False
         self._metrics.store_errors[failure.kind].inc()
         log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
         for _, future in (*batch, *self._waiting):
             _refuse(future, OutcomeUnknown())
         self._waiting.clear()
+        self._wake_all_watchers()
         self._changed.set()
         self._on_failure()
 
@@ -347,9 +480,15 @@ def backlog(figures: Figures, head: Head | None, now: float) -> float:
 
 
 def _weight(write: Write) -> int:
-    if isinstance(write, Finish):
-        return RUN_MAX
-    return len(write.tasks) + (KEY_WEIGHT if write.key is not None else 0)
+    match write:
+        case Add():
+            return len(write.tasks) + (KEY_WEIGHT if write.key is not None else 0)
+        case Finish():
+            return RUN_MAX
+        case CancelRange():
+            return RANGE_WEIGHT
+        case _:
+            return CANCEL_WEIGHT
 
 
 def _tasks(item: tuple[Write, asyncio.Future[Any]]) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 from functools import lru_cache
+from math import ceil
 from typing import Any, NoReturn
 
 from sanic_app.errors import Fault, Invalid, NotFound
@@ -21,6 +22,10 @@ from sanic_app.task import date as format_date
 NUM_MIN, NUM_MAX = -(2**63), 2**63 - 1
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 PAGE_DEFAULT, PAGE_MAX = 100, 1_000
+WAIT_MAX = 60
+"""The longest that an answer may be held, in seconds."""
+DATE_MAX = 253_402_300_799_999_999
+"""The last stamp of the year 9999."""
 KEY_MAX = 255
 
 date = lru_cache(maxsize=1_024)(format_date)
@@ -98,29 +103,42 @@ def parse_page(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
     Raises:
         Invalid: with a fault for each parameter that is wrong, unknown or given twice.
     """
-    limits = {"after": (0, HISTORY_NUM_MAX, 0), "limit": (1, PAGE_MAX, PAGE_DEFAULT)}
-    given: dict[str, str] = {}
-    faults = []
-    for name, value in query:
-        if name not in limits:
-            faults.append(Fault("", f"Unknown query parameter {_shown(name)}."))
-        elif name in given:
-            faults.append(Fault("", f"The query parameter {name} is given twice."))
-        given[name] = value
-    numbers = {}
-    for name, (low, high, default) in limits.items():
-        text = given.get(name)
-        if text is not None and not _whole(text, low, high):
-            faults.append(
-                Fault(
-                    "", f"The query parameter {name} must be a whole number from {low} to {high}."
-                )
-            )
-            continue
-        numbers[name] = default if text is None else int(text)
-    if faults:
-        raise Invalid(*faults)
+    numbers = _whole_parameters(
+        query, {"after": (0, HISTORY_NUM_MAX, 0), "limit": (1, PAGE_MAX, PAGE_DEFAULT)}
+    )
     return numbers["after"], numbers["limit"]
+
+
+def parse_range(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
+    """Return ``from`` and ``to`` of a range of history numbers, both inclusive.
+
+    Raises:
+        Invalid: with a fault for each parameter that is missing, wrong, unknown or given twice.
+    """
+    limits = (1, HISTORY_NUM_MAX, None)
+    numbers = _whole_parameters(query, {"from": limits, "to": limits})
+    if numbers["from"] > numbers["to"]:
+        raise Invalid(Fault("", "The query parameter from must not be greater than to."))
+    return numbers["from"], numbers["to"]
+
+
+def parse_wait(query: Sequence[tuple[str, str]]) -> float:
+    """Return for how many seconds the answer may be held; 0 when nothing was said of it.
+
+    Raises:
+        Invalid: with a fault for each parameter that is wrong, unknown or given twice.
+    """
+    values = [value for name, value in query if name == "wait"]
+    refuse_query([(name, value) for name, value in query if name != "wait"])
+    if len(values) > 1:
+        raise Invalid(Fault("", "The query parameter wait is given twice."))
+    text = values[0] if values else "0"
+    number = r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+    if not re.fullmatch(number, text) or float(text) > WAIT_MAX:
+        raise Invalid(
+            Fault("", f"The query parameter wait must be a number of seconds from 0 to {WAIT_MAX}.")
+        )
+    return float(text)
 
 
 def refuse_query(query: Sequence[tuple[str, str]]) -> None:
@@ -157,6 +175,19 @@ def task_object(task: Task) -> dict[str, Any]:
         "state": str(task.state),
         "date_started": None if task.started_at is None else date(task.started_at),
         "date_finished": None if task.finished_at is None else date(task.finished_at),
+    }
+
+
+def placed_object(
+    task: Task, position: int | None, until_due: float | None, now: int
+) -> dict[str, Any]:
+    """Return a task with its place, and when it can be done, in seconds from the stamp now on."""
+    due = None if until_due is None else now + ceil(until_due * SECOND)
+    return {
+        **task_object(task),
+        "position": position,
+        "seconds_until_due": None if until_due is None else round(until_due, 6),
+        "date_due": None if due is None or due > DATE_MAX else format_date(due),
     }
 
 
@@ -294,6 +325,35 @@ def _timeout(value: Any, timeout_max: int) -> int:
         msg = f"Must be a number of seconds from 0 to {seconds(timeout_max)}."
         raise ValueError(msg)
     return micros
+
+
+def _whole_parameters(
+    query: Sequence[tuple[str, str]], limits: Mapping[str, tuple[int, int, int | None]]
+) -> dict[str, int]:
+    """Return whole numbers by their least, their greatest and their default, None for none."""
+    given: dict[str, str] = {}
+    faults = []
+    for name, value in query:
+        if name not in limits:
+            faults.append(Fault("", f"Unknown query parameter {_shown(name)}."))
+        elif name in given:
+            faults.append(Fault("", f"The query parameter {name} is given twice."))
+        given[name] = value
+    numbers = {}
+    for name, (low, high, default) in limits.items():
+        text = given.get(name, default)
+        if text is None:
+            faults.append(Fault("", f"The query parameter {name} is required."))
+        elif isinstance(text, int):
+            numbers[name] = text
+        elif _whole(text, low, high):
+            numbers[name] = int(text)
+        else:
+            message = f"The query parameter {name} must be a whole number from {low} to {high}."
+            faults.append(Fault("", message))
+    if faults:
+        raise Invalid(*faults)
+    return numbers
 
 
 def _whole(text: str, low: int, high: int) -> bool:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from sanic_app.errors import SettingsError
-from sanic_app.task import SECOND
+from sanic_app.task import SECOND, Keep
 
 PREFIX = "SANIC_APP_"
 CONFIG_FILE = "config_app.yaml"
@@ -45,6 +45,7 @@ class Settings:
     queue_max: int = 20_000_000
     body_max: int = 16_384
     idempotency_keep_us: int = 86_400 * SECOND
+    history_keep: Keep | None = None
     stop_delay: float = 0.0
 
 
@@ -155,6 +156,18 @@ def _seconds(high: int) -> Callable[[Any], float]:
     return lambda value: float(number(value))
 
 
+def _history_keep(value: Any) -> Keep:
+    """Read a number of tasks, or an age: a number with its unit."""
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    text = str(value).strip().lower() if type(value) in (int, str) else ""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
+    if match is None:
+        msg = "must be a number of tasks such as 100000, or an age such as 12h or 30d"
+        raise ValueError(msg)
+    count, unit = int(match[1]), match[2]
+    return Keep(age=count * units[unit] * SECOND) if unit else Keep(tasks=count)
+
+
 def _switch(value: Any) -> bool:
     words = {"true": True, "yes": True, "on": True, "1": True}
     words |= {"false": False, "no": False, "off": False, "0": False}
@@ -236,6 +249,7 @@ KEYS: Mapping[str, Key] = {
     "QUEUE_MAX": Key(_whole(1, 2**62), "queue_max"),
     "BODY_MAX": Key(_whole(1, 2**30), "body_max"),
     "IDEMPOTENCY_KEEP": Key(_micros(TIMEOUT_LIMIT), "idempotency_keep_us"),
+    "HISTORY_KEEP": Key(_history_keep, "history_keep"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),
 }
 """Every key, by its name in the file; the environment's has the prefix."""

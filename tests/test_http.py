@@ -24,13 +24,14 @@ DATE = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 TASK_FIELDS = [
     *("history_num", "date_created", "num", "timeout", "state", "date_started", "date_finished"),
 ]
+PLACE_FIELDS = ["position", "seconds_until_due", "date_due"]
 ADDS = ["/add_task", "/api/v1/tasks"]
 ROUTES = {
     "/add_task": "POST",
     "/get_queue_work": "GET",
     "/get_result": "GET",
-    "/api/v1/tasks": "GET, POST",
-    "/api/v1/tasks/1": "GET",
+    "/api/v1/tasks": "DELETE, GET, POST",
+    "/api/v1/tasks/1": "DELETE, GET",
     "/api/v1/results": "GET",
     "/api/v1/queue": "GET",
     "/metrics": "GET",
@@ -79,7 +80,8 @@ async def test_the_other_add_answers_201_and_where_the_task_is(tmp_path: Path) -
         task = answer.json()
         assert list(task) == TASK_FIELDS
         assert (task["state"], task["date_started"], task["timeout"]) == ("queued", None, 0.5)
-        assert await served.get(answer.headers["location"]) == task
+        shown = await served.get(answer.headers["location"])
+        assert {name: shown[name] for name in TASK_FIELDS} == task
 
 
 TAKEN = [
@@ -259,13 +261,14 @@ async def test_a_task_is_shown_in_each_of_its_states(tmp_path: Path) -> None:
         added = await served.add(7, 0)
         await served.until_empty()
         done = await served.get("/api/v1/tasks/1")
-        assert list(done) == TASK_FIELDS
+        assert list(done) == TASK_FIELDS + PLACE_FIELDS
         assert done["state"] == "done"
         assert added["date_created"] == done["date_created"]
         assert added["date_created"] <= done["date_started"] <= done["date_finished"]
         waiting, queued = await served.add(8, 600), await served.add(9, 600)
-        assert await served.get("/api/v1/tasks/2") == waiting
-        assert await served.get("/api/v1/tasks/3") == queued
+        for task in (waiting, queued):
+            shown = await served.get(f"/api/v1/tasks/{task['history_num']}")
+            assert {name: shown[name] for name in TASK_FIELDS} == task
         assert (waiting["state"], queued["state"]) == ("waiting", "queued")
         page = (await served.get("/api/v1/tasks"))["tasks"]
         assert page == [waiting, queued]

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.anyio
 CONTRACT: dict[str, tuple[str, set[str]]] = {
     "queue_depth": ("gauge", set()),
     "queue_limit": ("gauge", set()),
+    "queue_paused": ("gauge", set()),
     "queue_oldest_task_age_seconds": ("gauge", set()),
     "queue_backlog_seconds": ("gauge", set()),
     "head_overdue_seconds": ("gauge", set()),

@@ -28,17 +28,31 @@ from hypothesis.stateful import (
     rule,
 )
 
-from sanic_app.errors import Internal, KeyReused, NotHead, QueueFull
-from sanic_app.store import RUN_MAX, Add, Added, Finish, Finished, Write
+from sanic_app import errors
+from sanic_app.errors import Gone, Internal, KeyReused, NotFound, NotHead, QueueFull
+from sanic_app.store import (
+    RUN_MAX,
+    Add,
+    Added,
+    Cancel,
+    Cancelled,
+    CancelRange,
+    Finish,
+    Finished,
+    Switch,
+    Switched,
+    Write,
+)
 from sanic_app.store.sqlite import SqliteStore
 from sanic_app.store.sqlite_file import FileLease
-from sanic_app.task import SECOND, NewTask, State, Task, seconds_left
+from sanic_app.task import SECOND, Keep, NewTask, State, Task, seconds_left
 from tests.fake_clock import FakeClock
 
 T = TypeVar("T")
 
 KEEP = 10 * SECOND
 QUEUE_MAX = 40
+NUMBERS = st.integers(-1, 60)
 
 TIMEOUTS = st.sampled_from([0, 0, 0, 1, SECOND // 2, SECOND, 3 * SECOND])
 TASKS = st.lists(st.builds(NewTask, st.integers(-(2**63), 2**63 - 1), TIMEOUTS), min_size=1)
@@ -61,6 +75,10 @@ class Model:
 
     queue: list[Task] = field(default_factory=list)
     history: list[Task] = field(default_factory=list)
+    """Everything finished, in the order of finishing; of it ``pruned`` are not kept."""
+    kept: int | None = None
+    paused: bool = False
+    pruned: int = 0
     keys: dict[str, Key] = field(default_factory=dict)
     stamp: int = 0
 
@@ -68,22 +86,49 @@ class Model:
     def last(self) -> int:
         return len(self.history) + len(self.queue)
 
+    @property
+    def kept_history(self) -> list[Task]:
+        return self.history[self.pruned :]
+
+    @property
+    def done(self) -> list[Task]:
+        return [task for task in self.kept_history if task.state is State.DONE]
+
+    @property
+    def head(self) -> Task | None:
+        return self.queue[0] if self.queue and self.queue[0].started_at is not None else None
+
     def commit(self, writes: list[Write], wall: int) -> list[object]:
         """Apply the writes and return their results, a refusal by its type."""
         before = deepcopy(self)
         self.stamp = max(self.stamp, wall)
         results = [self._apply(write) for write in writes]
-        if (self.queue, self.history, self.keys) == (before.queue, before.history, before.keys):
+        if (self.queue, len(self.history), self.keys, self.paused) == (
+            *(before.queue, len(before.history), before.keys, before.paused),
+        ):
             # Nothing happened, and time was not taken down.
             self.stamp = before.stamp
+        if self.kept is not None:
+            self.pruned = max(len(self.history) - self.kept, 0)
         return results
 
     def _apply(self, write: Write) -> object:
-        return self._finish(write) if isinstance(write, Finish) else self._add(write)
+        match write:
+            case Add():
+                return self._add(write)
+            case Finish():
+                return self._finish(write)
+            case Cancel():
+                return self._cancel(write.history_num)
+            case CancelRange():
+                numbers = range(write.first, write.last + 1)
+                return self._take_out([t for t in self.queue if t.history_num in numbers])
+            case Switch():
+                changed, self.paused = self.paused != write.paused, write.paused
+                self._start()
+                return Switched(write.paused, changed)
 
     def _add(self, add: Add) -> object:
-        if any(task.num >= 2**63 for task in add.tasks):
-            return Internal
         known = self.keys.get(add.key or "")
         if known is not None and not self._expired(known):
             if known.request != add.request:
@@ -91,12 +136,13 @@ class Model:
             return known.added._replace(replayed=True)
         if len(self.queue) + len(add.tasks) > QUEUE_MAX:
             return QueueFull
-        idle = not self.queue
+        if any(task.num >= 2**63 for task in add.tasks):
+            return Internal
+        idle = not self.queue and not self.paused
         first = self.last + 1
         for number, (num, timeout) in enumerate(add.tasks, first):
             self.queue.append(Task(number, num, timeout, self.stamp, State.QUEUED))
-        if idle:
-            self._start()
+        self._start()
         added = Added(first, self.last, self.stamp, idle)
         if add.key is not None:
             self.keys[add.key] = Key(add.request, added)
@@ -106,14 +152,14 @@ class Model:
         return key.finished_at is not None and key.finished_at + KEEP <= self.stamp
 
     def _start(self) -> None:
-        if self.queue:
+        if self.queue and not self.paused and not self.head:
             self.queue[0] = self.queue[0]._replace(state=State.WAITING, started_at=self.stamp)
 
     def _finish(self, finish: Finish) -> object:
-        if not self.queue or self.queue[0].history_num != finish.history_num:
+        if not self.head or self.head.history_num != finish.history_num:
             return NotHead
         done: list[Task] = []
-        self.stamp = max(self.stamp, (self.queue[0].started_at or 0) + self.queue[0].timeout)
+        self.stamp = max(self.stamp, (self.head.started_at or 0) + self.head.timeout)
         while self.queue and len(done) < RUN_MAX:
             head = self.queue[0]
             if done and (head.timeout or done[0].timeout):
@@ -127,10 +173,32 @@ class Model:
             )
         self.history += done
         self._start()
-        for key in self.keys.values():
-            if done[0].history_num <= key.added.last <= done[-1].history_num:
-                key.finished_at = self.stamp
+        self._end_keys()
         return Finished(done)
+
+    def _cancel(self, number: int) -> object:
+        found = [task for task in self.queue if task.history_num == number]
+        if found:
+            return self._take_out(found)
+        if number > self.last:
+            return NotFound
+        kept = any(task.history_num == number for task in self.kept_history)
+        return errors.Finished if kept else Gone
+
+    def _take_out(self, tasks: list[Task]) -> object:
+        self.queue = [task for task in self.queue if task not in tasks]
+        ended = [task._replace(state=State.CANCELLED, finished_at=self.stamp) for task in tasks]
+        self.history += ended
+        self._start()
+        self._end_keys()
+        return Cancelled(ended or ())
+
+    def _end_keys(self) -> None:
+        waiting = {task.history_num for task in self.queue}
+        for key in self.keys.values():
+            own = range(key.added.first, key.added.last + 1)
+            if key.finished_at is None and waiting.isdisjoint(own):
+                key.finished_at = self.stamp
 
 
 class Machine(RuleBasedStateMachine):
@@ -151,13 +219,15 @@ class Machine(RuleBasedStateMachine):
     def path(self) -> Path:
         return self.folder / str(self.lives) / "queue.db"
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(kept=st.none() | st.integers(1, 5))
+    def begin(self, kept: int | None) -> None:
+        self.model.kept = kept
         self.path.parent.mkdir()
         self.run(self._open())
 
     async def _open(self) -> None:
-        self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX)
+        keep = None if self.model.kept is None else Keep(tasks=self.model.kept)
+        self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX, history_keep=keep)
         self.lease: FileLease = await self.store.own()
         await self.store.open(self.lease)
         assert self.store.sizes().wal == 0
@@ -207,9 +277,35 @@ class Machine(RuleBasedStateMachine):
         first = self.model.queue[0].history_num
         self._commit([Finish(first + n) for n in range(again)])
 
-    @rule(number=st.integers(-1, 60))
+    @rule(number=NUMBERS)
     def finish_any(self, number: int) -> None:
         self._commit([Finish(number)])
+
+    @rule(number=NUMBERS)
+    def cancel(self, number: int) -> None:
+        self._commit([Cancel(number)])
+
+    @precondition(lambda self: self.model.queue)
+    @rule(data=st.data(), finish=st.integers(0, 2))
+    def cancel_of_the_queue(self, data: st.DataObject, finish: int) -> None:
+        """A cancel of what is there, alone or in a race with the finish of the head."""
+        queue = self.model.queue
+        writes: list[Write] = [Cancel(data.draw(st.sampled_from(queue)).history_num)]
+        if finish:
+            writes.insert(finish - 1, Finish(queue[0].history_num))
+        self._commit(writes)
+
+    @rule(first=NUMBERS, count=st.integers(0, 10))
+    def cancel_range(self, first: int, count: int) -> None:
+        self._commit([CancelRange(first, first + count)])
+
+    @rule(paused=st.booleans(), add=st.none() | ADDS)
+    def switch(self, paused: bool, add: Add | None) -> None:
+        self._commit([Switch(paused), *([] if add is None else [add])])
+
+    @rule()
+    def commit_nothing(self) -> None:
+        self._commit([])
 
     @rule(seconds=JUMPS)
     def advance(self, seconds: float) -> None:
@@ -250,7 +346,7 @@ class Machine(RuleBasedStateMachine):
 
     def _commit(self, writes: list[Write]) -> None:
         expected = self.model.commit(writes, self.clock.wall())
-        head = self.model.queue[0] if self.model.queue else None
+        head = self.model.head
         before = self.run(self.store.figures()).head
         commit = self.run(self.store.commit(self.lease, writes))
         found = [type(each) if isinstance(each, Exception) else each for each in commit.results]
@@ -268,9 +364,10 @@ class Machine(RuleBasedStateMachine):
     def the_tables_are_the_lists(self) -> None:
         model = self.model
         assert self._queue() == model.queue
-        assert self.run(self.store.results_page(0, 10**6)) == model.history
+        assert self.run(self.store.results_page(0, 10**6)) == model.done
         figures, head = self.run(self.store.overview())
-        assert head == (model.queue[0] if model.queue else None)
+        assert head == model.head
+        assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
         assert figures.last_stamp == model.stamp
         assert figures.depth == len(model.queue)
         assert figures.backlog == sum(task.timeout for task in model.queue)
@@ -281,14 +378,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_lists_keep_the_promises(self) -> None:
         model = self.model
-        everything = [*model.history, *model.queue]
+        everything = sorted((*model.history, *model.queue), key=lambda task: task.history_num)
         assert [task.history_num for task in everything] == list(range(1, model.last + 1))
         assert [task.created_at for task in everything] == sorted(
             task.created_at for task in everything
         )
         ends = [task.finished_at or 0 for task in model.history]
         assert ends == sorted(ends)
-        for task in model.history:
+        for task in model.done:
             assert task.started_at is not None
             assert task.finished_at is not None
             assert task.finished_at >= task.started_at + task.timeout
@@ -299,27 +396,39 @@ class Machine(RuleBasedStateMachine):
         model, store = self.model, self.store
         for tasks, page in (
             (model.queue, store.queue_page),
-            (model.history, store.results_page),
+            (model.done, store.results_page),
         ):
             behind = [task for task in tasks if task.history_num > after]
             assert self.run(page(after, limit)) == behind[:limit]
         part = self.run(store.results_slice(max(after, 0), until))
-        within = [task for task in model.history if after < task.history_num <= until]
+        within = [task for task in model.done if after < task.history_num <= until]
         assert json.loads(f"[{part.text}]") == [task.num for task in within]
         part = self.run(store.queue_slice(max(after, 0), until))
         within = [task for task in model.queue if after < task.history_num <= until]
         shown = [(each["history_num"], each["num"]) for each in json.loads(f"[{part.text}]")]
         assert shown == [(task.history_num, task.num) for task in within]
-        known = {task.history_num: task for task in (*model.history, *model.queue)}
-        assert self.run(store.task(after)) == known.get(after)
+        known = {task.history_num: task for task in (*model.kept_history, *model.queue)}
+        found = self.run(store.task(after))
+        assert (found and found[0]) == known.get(after)
+
+    @invariant()
+    def the_places_are_those_of_the_list(self) -> None:
+        wait = 0
+        for position, task in enumerate(self.model.queue):
+            wait += task.timeout
+            found, place = self.run(self.store.task(task.history_num)) or (None, None)
+            assert found == task
+            assert place is not None
+            assert (place.position, place.wait) == (position, wait)
+            assert place.first_timeout == self.model.queue[0].timeout
 
     @rule()
     def look_at_the_rest_of_the_wait(self) -> None:
         started = self.run(self.store.started())
-        if not self.model.queue:
+        head = self.model.head
+        if head is None:
             assert started is None
             return
-        head = self.model.queue[0]
         assert started is not None
         now = max(self.clock.wall(), self.model.stamp)
         assert started.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)

@@ -237,7 +237,7 @@ async def test_a_stop_commits_what_waits_and_refuses_what_comes(running: Service
 
 async def test_adds_are_refused_before_the_stop_when_told_so(running: Service) -> None:
     await running.queue.add(new(1))
-    running.queue.refuse_adds()
+    running.queue.refuse_writes()
     with pytest.raises(Stopping):
         running.queue.add(new(1))
     with pytest.raises(Stopping):

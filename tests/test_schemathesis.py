@@ -23,7 +23,7 @@ def test_all_checks_of_schemathesis_find_nothing(tmp_path: Path, token: str) -> 
     with Running(tmp_path, environ={"SANIC_APP_API_TOKEN": token} if token else {}) as service:
         found = explore(service, tmp_path, token, int(SECONDS))
         assert found.returncode == 0, found.stdout
-        assert service.request("GET", "/health/ready")[1]["reason"] == "ok"
+        assert service.request("GET", "/health/ready")[1]["reason"] in ("ok", "paused")
         assert service.stop() == 0
     levels = {json.loads(line)["level"] for line in service.lines}
     assert levels <= {"INFO", "WARNING"}, service.log

@@ -12,7 +12,7 @@ import pytest
 from sanic_app.__main__ import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
-from sanic_app.task import SECOND
+from sanic_app.task import SECOND, Keep
 
 SAMPLE = """\
 HOST_APP: 127.0.0.1
@@ -108,6 +108,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "QUEUE_MAX": ("7", "queue_max", 7),
     "BODY_MAX": ("8", "body_max", 8),
     "IDEMPOTENCY_KEEP": ("0", "idempotency_keep_us", 0),
+    "HISTORY_KEEP": ("30d", "history_keep", Keep(age=30 * 86_400 * SECOND)),
     "STOP_DELAY": ("0.5", "stop_delay", 0.5),
 }
 """A value for each key, as text, and what it makes of which field."""
@@ -286,6 +287,7 @@ BAD: dict[str, list[str]] = {
     "QUEUE_MAX": ["", "0", "-1", "1.5", "x", "9" * 19],
     "BODY_MAX": ["", "0", "-1", "x", "1073741825"],
     "IDEMPOTENCY_KEEP": ["", "-1", "nan", "31536001", "x", "1e99999999999999999999"],
+    "HISTORY_KEEP": ["", "0", "-1", "1.5", "all", "30 d", "d", "3w", "0d", "1" * 10],
     "STOP_DELAY": ["", "-1", "3601", "x", "nan"],
 }
 

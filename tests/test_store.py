@@ -47,7 +47,7 @@ async def test_an_empty_store_has_nothing(engine: Engine, clock: FakeClock) -> N
         assert await store.queue() == await store.done() == []
         assert await store.store.started() is None
         assert (await store.store.overview())[1] is None
-        assert await store.store.task(1) is None
+        assert await store.task(1) is None
         await figures_agree_with_the_tables(store)
 
 
@@ -517,7 +517,7 @@ async def test_the_state_row_and_the_head_are_of_one_moment(
         await store.finish(1)
         figures, head = await store.store.overview()
         assert figures == await store.store.figures()
-        assert head == await store.store.task(2)
+        assert head == await store.task(2)
 
 
 # The wait after a restart.
@@ -579,7 +579,7 @@ async def test_a_task_is_in_exactly_one_place(engine: Engine, clock: FakeClock) 
             assert [task.history_num for task in (*done, *queue)] == [1, 2, 3]
             assert [task.state for task in (*done, *queue)] == states[:3]
             for task in (*done, *queue):
-                assert await store.store.task(task.history_num) == task
+                assert await store.task(task.history_num) == task
             if queue:
                 await store.finish_head()
 
@@ -591,7 +591,7 @@ async def test_what_was_never_added_is_nowhere(
     async with opened(engine, clock) as store:
         await store.add(1, 1, 1)
         await store.finish(1)
-        assert await store.store.task(number) is None
+        assert await store.task(number) is None
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,14 @@ CREATE TABLE history (
     CHECK (started_at IS NULL OR finished_at >= started_at)
 ) STRICT;
 
+-- Cancelled tasks whose turn has not come: those between the first of the queue and its end. The
+-- place of a task is its distance from the first, less the skipped ones between; the wait sums
+-- count their timeouts too. Kept apart from the history, so that retention may remove them there.
+CREATE TABLE skipped (
+    history_num INTEGER PRIMARY KEY CHECK (history_num > 0),
+    timeout     INTEGER NOT NULL CHECK (timeout >= 0)
+) STRICT;
+
 -- One row with what must never be counted. Every commit that changes a table changes it too.
 CREATE TABLE state (
     id                INTEGER PRIMARY KEY CHECK (id = 1),

@@ -1,4 +1,4 @@
-"""The queue as a whole: its figures and its head."""
+"""The queue as a whole: its figures and its head; pause and resume."""
 
 from __future__ import annotations
 
@@ -8,13 +8,37 @@ from sanic.response import json
 from sanic_app.blueprints import parts_of, query_of
 from sanic_app.schemas import queue_object, refuse_query
 
+QUEUE = "/api/v1/queue"
+
 blueprint = Blueprint("queue")
 
 
-@blueprint.get("/api/v1/queue")
+@blueprint.get(QUEUE)
 async def figures(request: Request) -> HTTPResponse:
     """Show what the queue is doing."""
     refuse_query(query_of(request))
+    return await _figures(request)
+
+
+@blueprint.post(f"{QUEUE}/pause")
+async def pause(request: Request) -> HTTPResponse:
+    """Pause the queue: the head's wait goes on and ends, no further task starts."""
+    return await _switch(request, paused=True)
+
+
+@blueprint.post(f"{QUEUE}/resume")
+async def resume(request: Request) -> HTTPResponse:
+    """Resume the queue: its first task starts."""
+    return await _switch(request, paused=False)
+
+
+async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
+    refuse_query(query_of(request))
+    await parts_of(request).queue.switch(paused=paused)
+    return await _figures(request)
+
+
+async def _figures(request: Request) -> HTTPResponse:
     parts = parts_of(request)
     state, head = await parts.store.overview()
     oldest, backlog = parts.queue.measure(state, head)

@@ -1,4 +1,4 @@
-"""Tasks: add one, look at one, look at a page of the queue."""
+"""Tasks: add one, look at one, cancel; look at a page of the queue, cancel a range of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from sanic.response import json
 from sanic_app.blueprints import parts_of, query_of
 from sanic_app.blueprints.adding import add_one
 from sanic_app.errors import Gone, NotFound
-from sanic_app.schemas import parse_history_num, parse_page, refuse_query, task_object
+from sanic_app.schemas import (
+    parse_history_num,
+    parse_page,
+    parse_range,
+    parse_wait,
+    placed_object,
+    refuse_query,
+    task_object,
+)
 from sanic_app.task import Task
 
 TASKS = "/api/v1/tasks"
@@ -35,20 +43,39 @@ async def page_of_queue(request: Request) -> HTTPResponse:
     return page(TASKS, "tasks", tasks, limit, task_object)
 
 
+@blueprint.delete(TASKS)
+async def cancel_range(request: Request) -> HTTPResponse:
+    """Cancel the tasks of the queue whose history numbers lie in a range, its ends included."""
+    first, last = parse_range(query_of(request))
+    return json({"count": await parts_of(request).queue.cancel_range(first, last)})
+
+
 @blueprint.get(f"{TASKS}/<history_num:str>")
 async def one(request: Request, history_num: str) -> HTTPResponse:
-    """Show one task, in any state."""
-    refuse_query(query_of(request))
+    """Show one task in any state, its place, and when it is due; or wait until it is finished."""
+    wait = parse_wait(query_of(request))
     number = parse_history_num(history_num)
-    parts = parts_of(request)
+    queue = parts_of(request).queue
     # Taken before the look: a task that is added meanwhile is not gone.
-    last = parts.queue.figures.last_history_num
-    task = await parts.store.task(number)
-    if task is None:
+    last = queue.figures.last_history_num
+    found = await queue.task(number, wait)
+    if found is None:
         if number <= last:
             raise Gone
         raise NotFound
-    return json(task_object(task))
+    task, place = found
+    if place is None:
+        return json(placed_object(task, None, None, 0))
+    until_due = queue.seconds_until_due(task, place)
+    now = queue.stamp(place.figures)
+    return json(placed_object(task, place.position, until_due, now))
+
+
+@blueprint.delete(f"{TASKS}/<history_num:str>")
+async def cancel(request: Request, history_num: str) -> HTTPResponse:
+    """Cancel one task: its number never reaches the result list."""
+    refuse_query(query_of(request))
+    return json(task_object(await parts_of(request).queue.cancel(parse_history_num(history_num))))
 
 
 def page(

@@ -14,6 +14,10 @@ from sanic_app.task import NewTask, Task
 
 RUN_MAX = 1_000
 """How many tasks of timeout zero may finish in one commit (DESIGN.md, rule 7)."""
+CANCEL_MAX = 1_000
+"""How many tasks of a range are cancelled in one commit (DESIGN.md, rule 9)."""
+PRUNE_MAX = 1_000
+"""How many tasks retention removes in one commit."""
 
 
 class Add(NamedTuple):
@@ -48,8 +52,44 @@ class Finished(NamedTuple):
     tasks: Sequence[Task]
 
 
-Write = Add | Finish
-Result = Added | Finished
+class Cancel(NamedTuple):
+    """Take one task out of the queue without its number; the next starts if it was the head."""
+
+    history_num: int
+
+
+class CancelRange(NamedTuple):
+    """Cancel the last ``CANCEL_MAX`` tasks of the queue with numbers from ``first`` to ``last``.
+
+    Whoever wants all of them asks again, up to the first that was cancelled: from the end on,
+    so that no task starts only to be cancelled by the next slice.
+    """
+
+    first: int
+    last: int
+
+
+class Cancelled(NamedTuple):
+    """The tasks that this cancel took out of the queue, in order."""
+
+    tasks: Sequence[Task]
+
+
+class Switch(NamedTuple):
+    """Pause the queue, or resume it: the head's wait goes on, but no task starts in a pause."""
+
+    paused: bool
+
+
+class Switched(NamedTuple):
+    """Whether the queue is paused now, and whether this changed it."""
+
+    paused: bool
+    changed: bool
+
+
+Write = Add | Finish | Cancel | CancelRange | Switch
+Result = Added | Finished | Cancelled | Switched
 
 
 class Figures(NamedTuple):
@@ -75,6 +115,8 @@ class Commit(NamedTuple):
     figures: Figures
     started: Task | None
     """The task that this commit made the head, if it still is."""
+    prune_in: float | None = None
+    """Seconds until retention wants a commit, be it an empty one; None: the next finish does."""
 
 
 class Started(NamedTuple):
@@ -82,6 +124,18 @@ class Started(NamedTuple):
 
     task: Task
     seconds_left: float
+
+
+class Place(NamedTuple):
+    """Where a task of the queue stands, as of one moment; durations are microseconds."""
+
+    figures: Figures
+    position: int
+    """The tasks before it."""
+    wait: int
+    """The timeouts of those before it and its own, each whole."""
+    first_timeout: int
+    """The timeout of the first task of the queue."""
 
 
 class Slice(NamedTuple):
@@ -113,6 +167,10 @@ class Store(Protocol):
     def engine(self) -> str:
         """The engine with its version, such as ``sqlite 3.46.1``."""
 
+    @property
+    def prunes(self) -> bool:
+        """Whether there is a retention: then it wants a commit at the start, an empty one too."""
+
     async def own(self) -> Lease:
         """Become the only writer.
 
@@ -133,7 +191,8 @@ class Store(Protocol):
         """Apply the writes in order, in one durable transaction; return when it is on disk.
 
         A write that cannot be applied on its own account has its refusal as its result, and
-        the others stand.
+        the others stand. Each commit, one without writes too, removes some of what retention
+        does not keep.
 
         Raises:
             DiskFull, StoreBusy: none of them is applied; it can be tried again.
@@ -156,8 +215,12 @@ class Store(Protocol):
     async def overview(self) -> tuple[Figures, Task | None]:
         """Return the state row and the head as of one moment."""
 
-    async def task(self, history_num: int) -> Task | None:
-        """Return the task in any state, or None when the tables do not hold it."""
+    async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
+        """Return the task, with its place while it is in the queue.
+
+        None when the tables do not hold it. The cost grows with the number of cancelled tasks
+        among those ahead, not with the depth.
+        """
 
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return tasks of the queue with a greater history number, in order."""

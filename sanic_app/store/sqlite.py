@@ -24,10 +24,12 @@ from sanic_app.errors import (
 )
 from sanic_app.store import (
     Added,
+    Cancelled,
     Commit,
     Figures,
     Finished,
     Lease,
+    Place,
     Result,
     Sizes,
     Slice,
@@ -36,7 +38,7 @@ from sanic_app.store import (
     sqlite_commit,
 )
 from sanic_app.store.sqlite_file import FIGURES, FileLease, prepare, reason, size_of
-from sanic_app.task import State, Task, seconds_left
+from sanic_app.task import SECOND, Keep, State, Task, seconds_left
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +49,7 @@ CHECKPOINT_PAGES = 1_000
 """About so many pages written to the WAL are copied into the database between commits."""
 WAL_KEPT_BYTES = 16 * 2**20
 """To this size the WAL is cut when it starts again from its beginning."""
+WAIT_SUM_MODULUS = 2**63
 SLICE_ROWS = 5_000
 """Rows in one slice of a whole list: some milliseconds of a reader's time."""
 
@@ -71,6 +74,19 @@ _QUEUE_TASK = """
 _HISTORY_TASK = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
 """
+_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
+# Skipped tasks stand behind the first of the queue: the lower end needs no mention.
+_PLACE = f"""
+    SELECT mine.num, mine.timeout, mine.created_at, {_FIGURES},
+           first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
+           skipped.tasks, skipped.seconds, skipped.micros
+    FROM state, queue AS mine, queue AS first, (
+        SELECT count(*) AS tasks, coalesce(sum(timeout / {SECOND}), 0) AS seconds,
+               coalesce(sum(timeout % {SECOND}), 0) AS micros
+        FROM skipped WHERE history_num < ?
+    ) AS skipped
+    WHERE mine.history_num = ? AND first.history_num = (SELECT min(history_num) FROM queue)
+"""  # noqa: S608 - no input in it
 
 
 class _Connection(aiosqlite.Connection):
@@ -100,16 +116,18 @@ class SqliteStore:
         clock: Clock,
         idempotency_keep: int,
         queue_max: int = 2**62,
+        *,
         lease: FileLease | None = None,
+        history_keep: Keep | None = None,
     ) -> None:
         """Take a path (links are followed), the life of keys in microseconds, and the limit.
 
-        ``lease`` is the owner's lock where the caller holds it already.
+        ``lease`` is the owner's lock where the caller holds it already; ``history_keep`` is
+        how much of the history stays, None for all of it.
         """
         self._path = Path(os.path.realpath(path))
         self._clock = clock
-        self._keep = idempotency_keep
-        self._queue_max = queue_max
+        self._limits = sqlite_commit.Limits(idempotency_keep, queue_max, history_keep)
         self._lease = lease
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
@@ -122,6 +140,11 @@ class SqliteStore:
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
+
+    @property
+    def prunes(self) -> bool:
+        """Whether something of the history is removed one day."""
+        return self._limits.history_keep is not None
 
     async def own(self) -> FileLease:
         """Take the owner's lock beside the real path of the database."""
@@ -173,7 +196,7 @@ class SqliteStore:
 
     async def _commit_apart(self, lease: Lease, writes: Sequence[Write]) -> Commit:
         results: list[Result | ServiceError] = []
-        started = None
+        started = prune_in = None
         for write in writes:
             try:
                 commit = await self._commit_free(lease, write)
@@ -182,10 +205,11 @@ class SqliteStore:
             else:
                 results += commit.results
                 started = commit.started or started
+                prune_in = commit.prune_in
         figures = await self.figures()
         if started is not None and started.history_num != figures.head:
             started = None
-        return Commit(results, figures, started)
+        return Commit(results, figures, started, prune_in)
 
     async def _commit_free(self, lease: Lease, write: Write) -> Commit:
         while True:
@@ -220,9 +244,8 @@ class SqliteStore:
 
     async def overview(self) -> tuple[Figures, Task | None]:
         """Return the state row and the head, read by one statement."""
-        columns = ", ".join(f"state.{name}" for name in Figures._fields)
         rows = await self._read(
-            f"SELECT {columns}, num, timeout, created_at FROM state"  # noqa: S608 - no input in it
+            f"SELECT {_FIGURES}, num, timeout, created_at FROM state"  # noqa: S608 - no input in it
             " LEFT JOIN queue ON history_num = head"
         )
         figures = Figures(*rows[0][: len(Figures._fields)])
@@ -232,15 +255,26 @@ class SqliteStore:
         head = Task(figures.head, num, timeout, created_at, State.WAITING, figures.head_started_at)
         return figures, head
 
-    async def task(self, history_num: int) -> Task | None:
-        """Return the task from the table that holds it."""
-        tasks = await self._tasks(
-            # Not ?1: Python 3.12.0 to 3.12.3 warn of it.
-            f"{_QUEUE_TASK} WHERE history_num = ? UNION ALL {_HISTORY_TASK} WHERE history_num = ?",
-            history_num,
-            history_num,
+    async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
+        """Return the task from the table that holds it; it may move from the first to the second.
+
+        A sum of timeouts goes beyond 64 bits where enough tasks were cancelled: hence its parts.
+        """
+        rows = await self._read(_PLACE, history_num, history_num)
+        if not rows:
+            tasks = await self._tasks(f"{_HISTORY_TASK} WHERE history_num = ?", history_num)
+            return (tasks[0], None) if tasks else None
+        num, timeout, created_at, *values = rows[0]
+        *state, first, first_timeout, waits, skipped, seconds, micros = values
+        figures = Figures(*state)
+        started = history_num == figures.head
+        task = Task(
+            *(history_num, num, timeout, created_at),
+            State.WAITING if started else State.QUEUED,
+            figures.head_started_at if started else None,
         )
-        return tasks[0] if tasks else None
+        wait = (waits - seconds * SECOND - micros) % WAIT_SUM_MODULUS + first_timeout
+        return task, Place(figures, history_num - first - skipped, wait, first_timeout)
 
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return a page of the queue."""
@@ -313,8 +347,7 @@ class SqliteStore:
 
     async def _write(self, writes: Sequence[Write]) -> Commit:
         writer = _open(self._writer)
-        limits = sqlite_commit.Limits(self._keep, self._queue_max)
-        apply = partial(sqlite_commit.apply, writer.raw, writes, self._clock.wall(), limits)
+        apply = partial(sqlite_commit.apply, writer.raw, writes, self._clock.wall(), self._limits)
         commit = await writer.run(_or_nothing, apply, writer.raw)
         # SQLite tells nobody how long the WAL is, and the file's length says only how long it
         # was at most: so this estimates. The state row, the ends of the tables, and the rows.
@@ -383,7 +416,7 @@ def _rows(result: Result | ServiceError) -> int:
     match result:
         case Added():
             return result.last - result.first + 1
-        case Finished():
+        case Finished() | Cancelled():
             return 3 * len(result.tasks)
         case _:
             return 0

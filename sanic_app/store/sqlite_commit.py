@@ -12,20 +12,36 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sanic_app.errors import KeyReused, NotHead, QueueFull, ServiceError, StoreFailed
+from sanic_app import errors
+from sanic_app.errors import (
+    Gone,
+    KeyReused,
+    NotFound,
+    NotHead,
+    QueueFull,
+    ServiceError,
+    StoreFailed,
+)
 from sanic_app.store import (
+    CANCEL_MAX,
+    PRUNE_MAX,
     RUN_MAX,
     Add,
     Added,
+    Cancel,
+    Cancelled,
+    CancelRange,
     Commit,
     Figures,
     Finish,
     Finished,
     Result,
+    Switch,
+    Switched,
     Write,
 )
 from sanic_app.store.sqlite_file import FIGURES
-from sanic_app.task import State, Task
+from sanic_app.task import SECOND, Keep, State, Task
 
 _SUM_MASK = 2**63 - 1
 _SWEEP = 10
@@ -36,10 +52,17 @@ _UPDATE_STATE = f"UPDATE state SET {_ASSIGNMENTS} WHERE id = 1"  # noqa: S608 - 
 
 
 class Limits(NamedTuple):
-    """How long a key lives on after its last task is finished (microseconds); the most tasks."""
+    """What no write decides for itself."""
 
     idempotency_keep: int
+    """How long a key lives on after its last task is finished, in microseconds."""
     queue_max: int
+    history_keep: Keep | None = None
+    """None: everything."""
+
+
+_Row = tuple[int, int, int, int]
+"""Of the queue: history_num, num, timeout, created_at."""
 
 
 def apply(
@@ -56,7 +79,7 @@ def apply(
     transaction = _Transaction(connection, wall, limits)
     results = [transaction.apply(write) for write in writes]
     figures = transaction.end()
-    return Commit(results, figures, transaction.started)
+    return Commit(results, figures, transaction.started, transaction.prune_in)
 
 
 class _Transaction:
@@ -79,18 +102,30 @@ class _Transaction:
         self._paused = before.paused
         self._head = before.head
         self._head_started_at = before.head_started_at
+        self._pruned = before.pruned
         self._rows: list[int] = []
         self.started: Task | None = None
+        self.prune_in: float | None = None
 
     def apply(self, write: Write) -> Result | ServiceError:
         try:
-            if isinstance(write, Add):
-                return self._add_once(write) if write.key is not None else self._add(write)
-            return self._finish(write)
-        except (KeyReused, NotHead, QueueFull) as refusal:
+            match write:
+                case Add():
+                    return self._add(write) if write.key is None else self._add_once(write)
+                case Finish():
+                    return self._finish(write)
+                case Cancel():
+                    return self._cancel(write)
+                case CancelRange():
+                    return self._cancel_range(write)
+                case Switch():
+                    return self._switch(write)
+        except (KeyReused, NotHead, QueueFull, NotFound, errors.Finished, Gone) as refusal:
             return refusal
 
     def end(self) -> Figures:
+        self._insert_rows()
+        self._prune()
         figures = Figures(
             self._last_history_num,
             self._last_finish_num,
@@ -102,13 +137,12 @@ class _Transaction:
             self._paused,
             self._head,
             self._head_started_at,
-            self._before.pruned,
+            self._pruned,
         )
         if figures._replace(last_stamp=self._before.last_stamp) == self._before:
             # Replays and refusals alone: there is nothing to make durable.
             self._connection.execute("ROLLBACK")
             return self._before
-        self._insert_rows()
         self._connection.execute(_UPDATE_STATE, figures)
         self._connection.execute("COMMIT")
         return figures
@@ -166,47 +200,91 @@ class _Transaction:
         return added
 
     def _finish(self, finish: Finish) -> Finished:
-        if finish.history_num != self._head or self._head_started_at is None:
+        if finish.history_num != self._head:
             raise NotHead
         self._insert_rows()
-        rows = self._first(2)
+        rows = self._from(finish.history_num, 2)
         if not rows or rows[0][0] != self._head:
             raise StoreFailed("corrupt", "the head is not in the queue")  # noqa: EM101
         if _run_length(rows) == 2:  # noqa: PLR2004 - as many as were looked at: there may be more
-            rows = self._first(RUN_MAX + 1)
+            rows = self._from(finish.history_num, RUN_MAX + 1)
         length = _run_length(rows)
-        finished = self._append(rows[:length])
+        # Never early, even when the wall clock went back during the wait.
+        self._stamp = max(self._stamp, (self._head_started_at or 0) + rows[0][2])
+        finished = self._append(rows[:length], State.DONE)
         self._remove(finished)
-        self._head = self._head_started_at = self._oldest_created_at = self.started = None
-        if length < len(rows):
-            self._oldest_created_at = rows[length][3]
-            if not self._paused:
-                self._start(*rows[length])
+        self._advance(finished, rows[length:])
         return Finished(finished)
 
-    def _first(self, limit: int) -> list[tuple[int, int, int, int]]:
+    def _cancel(self, cancel: Cancel) -> Cancelled:
+        self._insert_rows()
+        number = cancel.history_num
+        rows = [row for row in self._from(number, 1) if row[0] == number]
+        if not rows:
+            raise self._why_not_queued(number)
+        return self._take_out(rows)
+
+    def _cancel_range(self, cancel: CancelRange) -> Cancelled:
+        self._insert_rows()
+        rows = self._connection.execute(
+            "SELECT history_num, num, timeout, created_at FROM queue"
+            " WHERE history_num BETWEEN ? AND ? ORDER BY history_num DESC LIMIT ?",
+            (cancel.first, cancel.last, CANCEL_MAX),
+        ).fetchall()
+        return self._take_out(rows[::-1]) if rows else Cancelled(())
+
+    def _why_not_queued(self, history_num: int) -> ServiceError:
+        if history_num > self._last_history_num:
+            return NotFound()
+        kept = self._connection.execute(
+            "SELECT true FROM history WHERE history_num = ?", (history_num,)
+        ).fetchone()
+        return errors.Finished() if kept else Gone()
+
+    def _take_out(self, rows: Sequence[_Row]) -> Cancelled:
+        """Cancel tasks that stand one behind the other in the queue."""
+        first = self._from(0, 1)[0][0]
+        cancelled = self._append(rows, State.CANCELLED)
+        self._remove(cancelled)
+        if rows[0][0] == first:
+            self._advance(cancelled, self._from(first, 1))
+        else:
+            skipped = [value for row in rows for value in (row[0], row[2])]
+            self._insert("skipped", skipped, columns=2)
+        return Cancelled(cancelled)
+
+    def _switch(self, switch: Switch) -> Switched:
+        changed = bool(self._paused) != switch.paused
+        self._paused = int(switch.paused)
+        if not switch.paused and self._head is None and self._depth:
+            self._insert_rows()
+            self._start(*self._from(0, 1)[0])
+        return Switched(switch.paused, changed)
+
+    def _from(self, history_num: int, limit: int) -> list[_Row]:
         return self._connection.execute(
             "SELECT history_num, num, timeout, created_at FROM queue WHERE history_num >= ?"
             " ORDER BY history_num LIMIT ?",
-            (self._head, limit),
+            (history_num, limit),
         ).fetchall()
 
-    def _append(self, rows: Sequence[tuple[int, int, int, int]]) -> list[Task]:
-        started_at = self._head_started_at or 0
-        # Never early, even when the wall clock went back during the wait.
-        self._stamp = finished_at = max(self._stamp, started_at + rows[0][2])
+    def _append(self, rows: Sequence[_Row], outcome: State) -> list[Task]:
+        """Write the tasks into the history, all finished now."""
         tasks: list[Task] = []
         values: list[Any] = []
         for history_num, num, timeout, created_at in rows:
             self._last_finish_num += 1
             self._backlog -= timeout
-            values += (history_num, num, timeout, created_at, "done")
-            values += (started_at, finished_at, self._last_finish_num)
+            if history_num == self._head:
+                started_at = self._head_started_at
+            else:
+                # Those behind the first of a run start in this very commit.
+                started_at = self._stamp if outcome is State.DONE else None
+            values += (history_num, num, timeout, created_at, outcome.value)
+            values += (started_at, self._stamp, self._last_finish_num)
             tasks.append(
-                Task(history_num, num, timeout, created_at, State.DONE, started_at, finished_at)
+                Task(history_num, num, timeout, created_at, outcome, started_at, self._stamp)
             )
-            # Those behind the first of a run start in this very commit.
-            started_at = finished_at
         self._insert("history", values, columns=8)
         return tasks
 
@@ -219,13 +297,66 @@ class _Transaction:
             raise StoreFailed("corrupt", "the queue does not hold what was read")  # noqa: EM101
         self._depth -= removed
         self._connection.execute(
-            # A key lives on from the moment the last of its tasks is finished.
+            # A key lives on from the moment the last of its tasks is finished, be it not the
+            # one with the greatest number. Keys do not overlap: at most one reaches beyond.
             """
             UPDATE idempotency SET finished_at = ?
-            WHERE last BETWEEN ? AND ?
+            WHERE last BETWEEN ? AND coalesce(
+                (SELECT min(last) FROM idempotency WHERE last > ?), 9223372036854775807
+            )
+            AND finished_at IS NULL
+            AND NOT EXISTS (SELECT true FROM queue WHERE history_num BETWEEN first AND last)
             """,
             (self._stamp, *ends),
         )
+
+    def _advance(self, gone: Sequence[Task], rows: Sequence[_Row]) -> None:
+        """Go on with the next of the queue, if any, behind the first that are gone from it."""
+        self._head = self._head_started_at = self._oldest_created_at = self.started = None
+        first = rows[0][0] if rows else self._last_history_num + 1
+        if first > gone[0].history_num + len(gone):
+            self._connection.execute("DELETE FROM skipped WHERE history_num < ?", (first,))
+        if rows:
+            self._oldest_created_at = rows[0][3]
+            if not self._paused:
+                self._start(*rows[0])
+
+    def _prune(self) -> None:
+        """Remove the oldest finishes that retention does not keep, some in each commit."""
+        if self._limits.history_keep is None:
+            return
+        due = self._count_prunable(self._limits.history_keep)
+        if due > 0:
+            through = self._pruned + min(due, PRUNE_MAX)
+            removed = self._connection.execute(
+                "DELETE FROM history WHERE finish_num BETWEEN ? AND ?", (self._pruned + 1, through)
+            ).rowcount
+            if removed != through - self._pruned:
+                raise StoreFailed("corrupt", "the history does not hold its finishes")  # noqa: EM101
+            self._pruned = through
+            if due > PRUNE_MAX:
+                self.prune_in = 0.0
+
+    def _count_prunable(self, keep: Keep) -> int:
+        """Return how many finishes may go (not more than it takes to know that some remain)."""
+        if keep.age is None:
+            return self._last_finish_num - self._pruned - (keep.tasks or 0)
+        # The stamps never decrease along the finish numbers.
+        oldest = self._connection.execute(
+            "SELECT finished_at FROM history WHERE finish_num > ? ORDER BY finish_num LIMIT 1",
+            (self._pruned,),
+        ).fetchone()
+        if oldest is None:
+            return 0
+        self.prune_in = max(oldest[0] + keep.age - self._stamp, 0) / SECOND
+        if self.prune_in:
+            return 0
+        (count,) = self._connection.execute(
+            "SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > ?"
+            " ORDER BY finish_num LIMIT ?) WHERE finished_at <= ?",
+            (self._pruned, PRUNE_MAX + 1, self._stamp - keep.age),
+        ).fetchone()
+        return int(count)
 
     def _insert_rows(self) -> None:
         rows, self._rows = self._rows, []
@@ -240,7 +371,7 @@ class _Transaction:
                 done, left = end, left - size
 
 
-def _run_length(rows: Sequence[tuple[int, int, int, int]]) -> int:
+def _run_length(rows: Sequence[_Row]) -> int:
     """Return how many of these finish together: one, or a run of zero timeouts."""
     if rows[0][2] > 0:
         return 1
