@@ -85,6 +85,22 @@ async def test_adds_that_come_during_a_commit_share_the_next(running: Service) -
     assert commits(running) == 2
 
 
+async def test_writes_that_come_one_after_the_other_share_a_commit_like_the_last(
+    running: Service,
+) -> None:
+    """Clients answered together write again together: the writer waits for them, not for more."""
+    await asyncio.gather(*(running.queue.add(new(1)) for _ in range(4)))
+    futures = []
+    for _ in range(4):
+        futures.append(running.queue.add(new(1)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*futures)
+    assert commits(running) == 2
+    # A turn without another write ends the wait: a lone client's add does not hang on others.
+    await asyncio.wait_for(running.queue.add(new(1)), 5)
+    assert commits(running) == 3
+
+
 async def test_adds_and_finishes_share_a_commit(running: Service) -> None:
     await running.queue.add(new(0, 1))
     finish = asyncio.create_task(running.queue.finish(1))

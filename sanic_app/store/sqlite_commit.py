@@ -44,6 +44,8 @@ from sanic_app.store.sqlite_file import FIGURES
 from sanic_app.task import SECOND, Keep, State, Task
 
 _SUM_MASK = 2**63 - 1
+ROWS_FEW, ROWS_MANY = 96, 512
+"""The greatest statement that is made for any number of rows, and the one for many."""
 _SWEEP = 10
 """How many expired idempotency keys go with each commit that writes one."""
 
@@ -364,11 +366,12 @@ class _Transaction:
 
     def _insert(self, table: str, values: list[Any], columns: int) -> None:
         done, left = 0, len(values) // columns
-        for size in (512, 64, 8, 1):
-            while left >= size:
-                end = done + size * columns
-                self._connection.execute(_insert_sql(table, columns, size), values[done:end])
-                done, left = end, left - size
+        while left:
+            # Few rows go in one statement, whatever their number: its text is kept for the next.
+            size = ROWS_MANY if left >= ROWS_MANY else min(left, ROWS_FEW)
+            end = done + size * columns
+            self._connection.execute(_insert_sql(table, columns, size), values[done:end])
+            done, left = end, left - size
 
 
 def _run_length(rows: Sequence[_Row]) -> int:
