@@ -160,6 +160,13 @@ class Wire:
         body = await self.reader.readexactly(int(headers["content-length"]))
         return Answer(status, headers, body)
 
+    def heard(self) -> bool:
+        """Return whether something came that was not read yet, the end of the connection included.
+
+        The reader has no public way to look without taking.
+        """
+        return bool(self.reader._buffer) or self.reader.at_eof()  # type: ignore[attr-defined]
+
     async def ended(self, seconds: float = 5) -> bytes:
         """Return what still comes, once the service has closed the connection."""
         rest = bytearray()
