@@ -39,7 +39,9 @@ LEAVE_SECONDS: Final = 2.0
 """How long a stop goes on answering those who wait for a task, while they become fewer."""
 BACKLOG: Final = 1_024
 
-ADD_ROUTES: Final = frozenset({classic.ADD_TASK, tasks.TASKS})
+TASK_BYTES: Final = 128
+"""What a task of a batch may take in the body, on average."""
+ADD_ROUTES: Final = frozenset({classic.ADD_TASK, tasks.TASKS, tasks.BATCH})
 
 log = logging.getLogger(__name__)
 _numbers = count(1)
@@ -87,12 +89,14 @@ def create_app(
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     app.ctx.guard = Guard(settings)
     app.ctx.body_max = settings.body_max
+    app.ctx.body_max_of = {tasks.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(
         queue=task_queue,
         store=store,
         worker=worker,
         metrics=metrics,
         timeout_max=settings.timeout_max_us,
+        batch_max=settings.batch_max,
         unready=asyncio.Event(),
         stopping=asyncio.Event(),
     )
@@ -241,12 +245,14 @@ def _answer_with_problem(request: Request, exception: Exception) -> HTTPResponse
 def _allowed_methods(request: Request) -> tuple[str, ...]:
     """Return the methods of the path's routes; the framework knows them for some paths only."""
     path = request.path.strip("/").split("/")
-    methods: set[str] = set()
+    found: dict[int, set[str]] = {}
     for route in request.app.router.routes:
         template = route.path.strip("/").split("/")
+        named = sum(part.startswith("<") for part in template)
         if len(template) == len(path) and all(
             part.startswith("<") or part == given
             for part, given in zip(template, path, strict=True)
         ):
-            methods |= route.methods
-    return tuple(sorted(methods))
+            found.setdefault(named, set()).update(route.methods)
+    # A path of its own goes before one that a name stands for.
+    return tuple(sorted(found[min(found)])) if found else ()

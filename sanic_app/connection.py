@@ -129,6 +129,9 @@ class Connection(HttpProtocol):
                     self._end_after_this()
                     raise Invalid(detail="The request is not valid HTTP.")
                 self._guard.check(request.method, request.path, headers)
+                if self._http is not None and request.path in self.app.ctx.body_max_of:
+                    # For this request alone: the next begins with what the connection has.
+                    self._http.request_max_size = self.app.ctx.body_max_of[request.path]
             except ServiceError as refusal:
                 await self.app.handle_exception(request, refusal, run_middleware=False)
             else:

@@ -33,6 +33,7 @@ from sanic_app.openapi_parts import (
     by_status,
     file_answers,
     json_content,
+    new_batch,
     new_task,
     parameters,
     problem_schema,
@@ -145,7 +146,12 @@ def _operation(operation: Operation, docstring: str, *, secured: bool) -> Operat
 
 def _components(settings: Settings, files: Iterable[str]) -> dict[str, Mapping[str, Json]]:
     return {
-        "schemas": {**SCHEMAS, "NewTask": new_task(settings), "Problem": problem_schema()},
+        "schemas": {
+            **SCHEMAS,
+            "NewTask": new_task(settings),
+            "NewBatch": new_batch(settings),
+            "Problem": problem_schema(),
+        },
         "responses": _refusals(),
         "headers": HEADERS,
         "parameters": parameters(files),
@@ -176,6 +182,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "POST /api/v1/tasks": Operation(
         "addTask", "tasks", {201: added_answer("Location")}, ADDING, ("IdempotencyKey",), "NewTask"
+    ),
+    "POST /api/v1/tasks/batch": Operation(
+        "addTasks",
+        "tasks",
+        {201: answer("The tasks, on disk.", json_content("Batch"), "Idempotent-Replayed")},
+        ADDING,
+        ("IdempotencyKey",),
+        "NewBatch",
     ),
     "GET /api/v1/tasks": Operation(
         "getQueuePage",

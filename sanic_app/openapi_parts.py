@@ -159,6 +159,13 @@ SCHEMAS: Final[Mapping[str, Json]] = {
     "Cancelled": _object(
         {"count": 3}, count={**COUNT, "description": "How many tasks were cancelled."}
     ),
+    "Batch": _object(
+        {"first": 1, "last": 3, "count": 3, "date_created": DATE},
+        first=ref("schemas", "HistoryNum"),
+        last=ref("schemas", "HistoryNum"),
+        count={**COUNT, "minimum": 1, "description": "How many tasks were added."},
+        date_created=ref("schemas", "Date"),
+    ),
     "QueueItem": _object(
         ITEM,
         history_num=ref("schemas", "HistoryNum"),
@@ -224,6 +231,12 @@ def new_task(settings: Settings) -> Json:
     }
     example = {"num": ITEM["num"], "timeout": timeout["examples"][0]}
     return _object(example, num=ref("schemas", "Num"), timeout=timeout)
+
+
+def new_batch(settings: Settings) -> Json:
+    """Return the schema of a batch; its length is limited by a setting."""
+    example = {"tasks": [new_task(settings)["examples"][0]]}
+    return _object(example, tasks=_list_of("NewTask", minItems=1, maxItems=settings.batch_max))
 
 
 # Problems.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 from functools import lru_cache
+from hashlib import sha256
 from math import ceil
 from typing import Any, NoReturn
 
@@ -27,6 +28,8 @@ WAIT_MAX = 60
 DATE_MAX = 253_402_300_799_999_999
 """The last stamp of the year 9999."""
 KEY_MAX = 255
+FAULTS_MAX = 20
+"""So many faults of a batch are told."""
 
 date = lru_cache(maxsize=1_024)(format_date)
 """A stamp as a date; many tasks of one commit share theirs."""
@@ -41,20 +44,37 @@ def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
     Raises:
         Invalid: with a fault for each thing that is wrong.
     """
+    return _new_task(parse_object(body), "", timeout_max)
+
+
+def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
+    """Return the tasks that the body of a batch asks for, 1 to ``batch_max``.
+
+    Raises:
+        Invalid: with a fault for each thing that is wrong, the first ``FAULTS_MAX`` of them.
+    """
     fields = parse_object(body)
-    try:
-        num, timeout = fields["num"], fields["timeout"]
-    except KeyError:
-        num = timeout = None
-    if (
-        len(fields) == 2  # noqa: PLR2004 - num and timeout, and no other
-        and type(num) is int
-        and type(timeout) is int
-        and NUM_MIN <= num <= NUM_MAX
-        and 0 <= timeout * SECOND <= timeout_max
-    ):
-        return NewTask(num, timeout * SECOND)
-    return _new_task(fields, "", timeout_max)
+    faults = [Fault(_pointer(name), "Unknown field.") for name in fields if name != "tasks"]
+    items = fields.get("tasks")
+    if "tasks" not in fields:
+        faults.append(Fault("/tasks", "This field is required."))
+    elif not isinstance(items, list) or not 1 <= len(items) <= batch_max:
+        faults.append(Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks."))
+    if faults:
+        raise Invalid(*faults[:FAULTS_MAX])
+    tasks: list[NewTask] = []
+    for index, item in enumerate(items or ()):
+        try:
+            if type(item) is not dict:
+                raise Invalid(Fault(f"/tasks/{index}", "Must be a JSON object."))  # noqa: TRY301
+            tasks.append(_new_task(item, f"/tasks/{index}", timeout_max))
+        except Invalid as error:
+            faults += error.faults
+            if len(faults) >= FAULTS_MAX:
+                break
+    if faults:
+        raise Invalid(*faults[:FAULTS_MAX])
+    return tasks
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -234,6 +254,21 @@ def seconds(micros: int) -> int | float:
     return micros / SECOND if rest else whole
 
 
+def batch_object(added: Added) -> dict[str, Any]:
+    """Return what a batch is answered."""
+    return {
+        "first": added.first,
+        "last": added.last,
+        "count": added.last - added.first + 1,
+        "date_created": date(added.created_at),
+    }
+
+
+def batch_text(tasks: Sequence[NewTask]) -> str:
+    """Return a parsed batch as a short text: no two batches that can be found share one."""
+    return f"batch {sha256(request_text('', tasks).encode()).hexdigest()}"
+
+
 def request_text(kind: str, tasks: Sequence[NewTask]) -> str:
     """Return a parsed request as text that is equal exactly when the requests are."""
     return f"{kind} {' '.join(f'{num}:{timeout}' for num, timeout in tasks)}"
@@ -283,6 +318,15 @@ _pairs_decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def _new_task(fields: Mapping[str, Any], pointer: str, timeout_max: int) -> NewTask:
+    num, timeout = fields.get("num"), fields.get("timeout")
+    if (
+        len(fields) == 2  # noqa: PLR2004 - num and timeout, and no other
+        and type(num) is int
+        and type(timeout) is int
+        and NUM_MIN <= num <= NUM_MAX
+        and 0 <= timeout * SECOND <= timeout_max
+    ):
+        return NewTask(num, timeout * SECOND)
     faults = [
         Fault(pointer + _pointer(name), "Unknown field.")
         for name in fields

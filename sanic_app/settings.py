@@ -44,6 +44,7 @@ class Settings:
     timeout_max_us: int = 86_400 * SECOND
     queue_max: int = 20_000_000
     body_max: int = 16_384
+    batch_max: int = 10_000
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Keep | None = None
     stop_delay: float = 0.0
@@ -248,6 +249,7 @@ KEYS: Mapping[str, Key] = {
     "TIMEOUT_MAX": Key(_micros(TIMEOUT_LIMIT), "timeout_max_us"),
     "QUEUE_MAX": Key(_whole(1, 2**62), "queue_max"),
     "BODY_MAX": Key(_whole(1, 2**30), "body_max"),
+    "BATCH_MAX": Key(_whole(1, 1_000_000), "batch_max"),
     "IDEMPOTENCY_KEEP": Key(_micros(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(_history_keep, "history_keep"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),

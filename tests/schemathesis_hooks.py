@@ -13,8 +13,10 @@ from sanic_app.schemas import WAIT_MAX
 def before_call(context: Any, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     """Write integers as integers: JSON Schema counts 1.0 among them, and this service does not."""
     body = case.body
-    if isinstance(body, dict) and isinstance(num := body.get("num"), float) and num.is_integer():
-        body["num"] = int(num)
+    tasks = body.get("tasks") if isinstance(body, dict) else None
+    for task in (body, *(tasks if isinstance(tasks, list) else ())):
+        if isinstance(task, dict) and isinstance(num := task.get("num"), float):
+            task["num"] = int(num) if num.is_integer() else num
     query = kwargs.get("params") or case.query
     if not isinstance(query, dict):
         return

@@ -31,6 +31,7 @@ ROUTES = {
     "/get_queue_work": "GET",
     "/get_result": "GET",
     "/api/v1/tasks": "DELETE, GET, POST",
+    "/api/v1/tasks/batch": "POST",
     "/api/v1/tasks/1": "DELETE, GET",
     "/api/v1/results": "GET",
     "/api/v1/queue": "GET",

@@ -27,6 +27,8 @@ class Parts:
     worker: Worker
     metrics: Metrics
     timeout_max: int
+    """Microseconds."""
+    batch_max: int
     unready: asyncio.Event
     """Set when a stop begins: the service says so, and serves on for STOP_DELAY."""
     stopping: asyncio.Event

@@ -1,15 +1,19 @@
-"""Adding a task, as every way of adding one does it."""
+"""Adding a task or a batch of them, as every way of adding does it."""
 
 from __future__ import annotations
 
 from sanic import HTTPResponse, Request
+from sanic.response import json
 
 from sanic_app.blueprints import parts_of, query_of
 from sanic_app.guard import check_media_type
 from sanic_app.schemas import (
     added_body,
+    batch_object,
+    batch_text,
     parse_key,
     parse_new_task,
+    parse_new_tasks,
     refuse_query,
     request_text,
 )
@@ -23,17 +27,42 @@ async def add_one(request: Request, status: int) -> tuple[Added, HTTPResponse]:
         ServiceError: the task is not added, or its fate is unknown: the error says which.
     """
     parts = parts_of(request)
-    headers = request.headers
-    check_media_type(request.path, headers)
-    if request.query_string:
-        refuse_query(query_of(request))
+    _check(request)
     task = parse_new_task(request.body, parts.timeout_max)
-    key = parse_key(headers.getall("idempotency-key", []))
+    key = _key(request)
     if key is None:
         added = await parts.queue.add((task,))
     else:
         added = await parts.queue.add((task,), key, request_text("task", (task,)))
     response = HTTPResponse(added_body(added, task), status, content_type="application/json")
+    return added, _told(added, response)
+
+
+async def add_batch(request: Request) -> HTTPResponse:
+    """Add the tasks in the request's body, all or none, and return the answer.
+
+    Raises:
+        ServiceError: as ``add_one``.
+    """
+    parts = parts_of(request)
+    _check(request)
+    tasks = parse_new_tasks(request.body, parts.timeout_max, parts.batch_max)
+    key = _key(request)
+    added = await parts.queue.add(tasks, key, "" if key is None else batch_text(tasks))
+    return _told(added, json(batch_object(added), 201))
+
+
+def _check(request: Request) -> None:
+    check_media_type(request.path, request.headers)
+    if request.query_string:
+        refuse_query(query_of(request))
+
+
+def _key(request: Request) -> str | None:
+    return parse_key(request.headers.getall("idempotency-key", []))
+
+
+def _told(added: Added, response: HTTPResponse) -> HTTPResponse:
     if added.replayed:
         response.headers["Idempotent-Replayed"] = "true"
-    return added, response
+    return response

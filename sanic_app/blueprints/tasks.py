@@ -9,7 +9,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.blueprints import parts_of, query_of
-from sanic_app.blueprints.adding import add_one
+from sanic_app.blueprints.adding import add_batch, add_one
 from sanic_app.errors import Gone, NotFound
 from sanic_app.schemas import (
     parse_history_num,
@@ -23,6 +23,7 @@ from sanic_app.schemas import (
 from sanic_app.task import Task
 
 TASKS = "/api/v1/tasks"
+BATCH = f"{TASKS}/batch"
 
 blueprint = Blueprint("tasks")
 
@@ -33,6 +34,12 @@ async def add(request: Request) -> HTTPResponse:
     added, response = await add_one(request, 201)
     response.headers["Location"] = f"{TASKS}/{added.first}"
     return response
+
+
+@blueprint.post(BATCH)
+async def add_many(request: Request) -> HTTPResponse:
+    """Add tasks to the end of the queue, one behind the other, all or none."""
+    return await add_batch(request)
 
 
 @blueprint.get(TASKS)
