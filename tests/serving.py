@@ -165,7 +165,8 @@ class Wire:
 
         The reader has no public way to look without taking.
         """
-        return bool(self.reader._buffer) or self.reader.at_eof()  # type: ignore[attr-defined]
+        came = bool(self.reader._buffer)  # type: ignore[attr-defined]
+        return came or self.reader.at_eof() or self.writer.transport.is_closing()
 
     async def ended(self, seconds: float = 5) -> bytes:
         """Return what still comes, once the service has closed the connection."""
