@@ -160,13 +160,19 @@ class Wire:
         body = await self.reader.readexactly(int(headers["content-length"]))
         return Answer(status, headers, body)
 
-    def heard(self) -> bool:
-        """Return whether something came that was not read yet, the end of the connection included.
+    async def hears(self, seconds: float) -> bool:
+        """Return whether something comes in so many seconds, the connection's end included.
 
-        The reader has no public way to look without taking.
+        What comes is left to be read. The reader has no public way to look without taking.
         """
-        came = bool(self.reader._buffer)  # type: ignore[attr-defined]
-        return came or self.reader.at_eof() or self.writer.transport.is_closing()
+        reader, transport = self.reader, self.writer.transport
+        if reader._buffer or reader.at_eof() or transport.is_closing():  # type: ignore[attr-defined]
+            return True
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(seconds):
+                await reader._wait_for_data("hears")  # type: ignore[attr-defined]
+                return True
+        return transport.is_closing()
 
     async def ended(self, seconds: float = 5) -> bytes:
         """Return what still comes, once the service has closed the connection."""

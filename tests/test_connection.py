@@ -40,8 +40,7 @@ async def drip(wire: Wire, data: Iterable[int]) -> int:
         except ConnectionError:
             break
         sent += 1
-        await asyncio.sleep(0.01)
-        if wire.heard():
+        if await wire.hears(0.01):
             break
     return sent
 
