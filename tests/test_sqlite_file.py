@@ -631,6 +631,39 @@ async def test_a_long_wal_is_copied_into_the_database(
         assert store.store.sizes().wal == wal
 
 
+# A disk without room.
+
+
+async def test_a_full_disk_has_the_wal_copied_into_the_database(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(*[1] * 3_000)
+        before = store.store.sizes().database
+        assert isinstance(store.store, SqliteStore)
+        await limit_pages(store.store, 0)
+        with pytest.raises(DiskFull):
+            await store.add(*[1] * 3_000)
+        assert store.store.sizes().database > before + 3_000 * 10
+
+
+@pytest.mark.parametrize(("total", "early"), [(2**20, True), (2**40, False), (0, False)])
+async def test_on_a_small_file_system_the_wal_is_copied_sooner(
+    place: SqliteEngine,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    total: int,
+    early: bool,
+) -> None:
+    usage = shutil.disk_usage(place.path.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total))
+    async with opened(place, clock) as store:
+        before = store.store.sizes().database
+        await store.add(*[1] * 3_000)
+        await store.store.maintain(store.lease)
+        assert (store.store.sizes().database > before) == early
+
+
 # Faults while it runs.
 
 

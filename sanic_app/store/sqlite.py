@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,8 +46,11 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT = 1_000
 """Milliseconds that a statement waits for another program's lock on the database."""
+PAGE_BYTES = 4_096
 CHECKPOINT_PAGES = 1_000
 """About so many pages written to the WAL are copied into the database between commits."""
+WAL_SHARE = 8
+"""Sooner, when they take this part of a small file system: the database needs room to grow too."""
 WAL_KEPT_BYTES = 16 * 2**20
 """To this size the WAL is cut when it starts again from its beginning."""
 WAIT_SUM_MODULUS = 2**63
@@ -135,6 +139,7 @@ class SqliteStore:
         self._lister: _Connection | None = None
         self._recovered = False
         self._pages = 0
+        self._pages_max = CHECKPOINT_PAGES
 
     @property
     def engine(self) -> str:
@@ -156,6 +161,7 @@ class SqliteStore:
         """Check, create or migrate, open, and recover."""
         self._verify(lease)
         prepare(self._path)
+        self._pages_max = _checkpoint_pages(self._path.parent)
         try:
             self._writer = await self._connect(_configure_writer)
             self._reader = await self._connect(_configure_reader)
@@ -225,7 +231,7 @@ class SqliteStore:
         SQLite's own automatic checkpoint is off, because it swallows I/O errors.
         """
         self._verify(lease)
-        if self._pages >= CHECKPOINT_PAGES:
+        if self._pages >= self._pages_max:
             self._pages = 0
             await self._checkpoint("PASSIVE")
 
@@ -346,6 +352,15 @@ class SqliteStore:
             raise StoreBusy(msg)
 
     async def _write(self, writes: Sequence[Write]) -> Commit:
+        try:
+            return await self._write_once(writes)
+        except DiskFull:
+            # What fills the disk may be the WAL itself. Copied into the database, it starts again
+            # from its beginning, and there is room: nobody need be refused.
+            await self._checkpoint("PASSIVE")
+            return await self._write_once(writes)
+
+    async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = _open(self._writer)
         apply = partial(sqlite_commit.apply, writer.raw, writes, self._clock.wall(), self._limits)
         commit = await writer.run(_or_nothing, apply, writer.raw)
@@ -410,6 +425,12 @@ def _failure(error: Exception) -> Exception:
             return StoreFailed("io", str(error))
         case _:
             return StoreFailed("other", str(error))
+
+
+def _checkpoint_pages(folder: Path) -> int:
+    share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
+    # Some file systems do not say how large they are.
+    return min(share, CHECKPOINT_PAGES) or CHECKPOINT_PAGES
 
 
 def _rows(result: Result | ServiceError) -> int:
