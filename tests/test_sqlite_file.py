@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Finish
+from sanic_app.store import Add, Finish, sqlite_file
 from sanic_app.store.migrate import Migration, migrations
 from sanic_app.store.sqlite import SqliteStore
-from sanic_app.store.sqlite_file import APPLICATION_ID, FileLease
+from sanic_app.store.sqlite_file import APPLICATION_ID, FileLease, has_room
 from sanic_app.task import SECOND, NewTask
 from tests.fake_clock import FakeClock
 from tests.parts import KEEP, Opened, SqliteEngine, damage_page_of, limit_pages, new, opened, shut
@@ -662,6 +664,64 @@ async def test_on_a_small_file_system_the_wal_is_copied_sooner(
         await store.add(*[1] * 3_000)
         await store.store.maintain(store.lease)
         assert (store.store.sizes().database > before) == early
+
+
+async def test_a_start_without_room_serves_reads_and_writes_once_there_is_some(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, 2, num=7)
+    before = contents(place.path.parent)
+    with monkeypatch.context() as full:
+        full.setattr(sqlite_file, "TemporaryFile", no_file(errno.ENOSPC))
+        async with opened(place, clock) as store:
+            assert [task.num for task in await store.queue()] == [7, 8]
+            assert (await store.store.queue_slice(0, 9)).text.count("history_num") == 2
+            started = await store.store.started()
+            assert started is not None
+            assert started.task.num == 7
+            with pytest.raises(DiskFull):
+                await store.add(3, num=9)
+            await store.store.maintain(store.lease)
+            assert not beside(place.path, "-shm").exists()
+            assert contents(place.path.parent) == before
+
+            full.undo()
+            await store.add(3, num=10)
+            assert [task.num for task in await store.queue()] == [7, 8, 10]
+            assert (await store.store.queue_slice(0, 9)).text.count("history_num") == 3
+    async with opened(place, clock) as store:
+        assert [task.num for task in await store.queue()] == [7, 8, 10]
+
+
+async def test_a_start_without_room_that_is_stopped_leaves_the_database_as_it_is(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, num=7)
+    before = contents(place.path.parent)
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EDQUOT))
+    async with opened(place, clock):
+        pass
+    assert contents(place.path.parent) == before
+
+
+@pytest.mark.parametrize(("error", "room"), [(errno.ENOSPC, False), (errno.EACCES, True)])
+def test_only_a_full_disk_has_no_room(
+    place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, error: int, room: bool
+) -> None:
+    assert has_room(place.path)
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(error))
+    assert has_room(place.path) == room
+    beside(place.path, "-wal").write_bytes(b"x")
+    assert has_room(place.path)
+
+
+def no_file(error: int) -> Callable[..., NoReturn]:
+    def refuse(**_: object) -> NoReturn:
+        raise OSError(error, os.strerror(error))
+
+    return refuse
 
 
 # Faults while it runs.

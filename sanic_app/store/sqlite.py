@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -38,7 +40,7 @@ from sanic_app.store import (
     Write,
     sqlite_commit,
 )
-from sanic_app.store.sqlite_file import FIGURES, FileLease, prepare, reason, size_of
+from sanic_app.store.sqlite_file import FIGURES, FileLease, has_room, prepare, reason, size_of
 from sanic_app.task import SECOND, Keep, State, Task, seconds_left
 
 P = ParamSpec("P")
@@ -137,6 +139,9 @@ class SqliteStore:
         self._reader: _Connection | None = None
         # Whole lists have a reader of their own, so that no other read waits behind a slice.
         self._lister: _Connection | None = None
+        # Those that read a closed database where there was no room to open it. They are kept to
+        # the end: closing one would drop the locks of all connections of this process.
+        self._stills: list[_Connection] = []
         self._recovered = False
         self._pages = 0
         self._pages_max = CHECKPOINT_PAGES
@@ -163,9 +168,7 @@ class SqliteStore:
         prepare(self._path)
         self._pages_max = _checkpoint_pages(self._path.parent)
         try:
-            self._writer = await self._connect(_configure_writer)
-            self._reader = await self._connect(_configure_reader)
-            self._lister = await self._connect(_configure_reader)
+            await self._connect_all()
             await self._recover()
         except DiskFull:
             log.warning("the disk is full: serving reads, adding nothing")
@@ -178,7 +181,8 @@ class SqliteStore:
         """Close the readers first, so that the writer's close finds itself alone."""
         for name in ("_lister", "_reader", "_writer"):
             connection: _Connection | None = getattr(self, name)
-            if connection is None:
+            if connection is None or connection in self._stills:
+                setattr(self, name, None)
                 continue
             if name == "_writer":
                 # The close would do this too, but swallow an I/O error.
@@ -186,10 +190,14 @@ class SqliteStore:
                     await self._checkpoint("PASSIVE")
             setattr(self, name, None)
             await connection.close()
+        while self._stills:
+            await self._stills.pop().close()
 
     async def commit(self, lease: Lease, writes: Sequence[Write]) -> Commit:
         """Apply the writes in one transaction; one that fails alone is applied alone."""
         self._verify(lease)
+        if self._writer is None and self._stills:
+            await self._connect_late()
         await self._recover()
         try:
             return await self._write(writes)
@@ -316,9 +324,37 @@ class SqliteStore:
             msg = "this lease is not the owner's"
             raise RuntimeError(msg)
 
-    async def _connect(self, configure: Callable[[sqlite3.Connection], None]) -> _Connection:
+    async def _connect_all(self) -> None:
+        """Open the connections; where there is no room for the writer's, open what can read.
+
+        Raises:
+            DiskFull: there is no room; what the database held at the last stop can be read.
+        """
+        if await asyncio.to_thread(has_room, self._path):
+            self._writer = await self._connect(_configure_writer)
+            self._reader = await self._connect(_configure_reader)
+            self._lister = await self._connect(_configure_reader)
+            return
+        if not self._stills:
+            for name in ("_reader", "_lister"):
+                still = await self._connect(_configure_reader, "?immutable=1")
+                self._stills.append(still)
+                setattr(self, name, still)
+        raise DiskFull
+
+    async def _connect_late(self) -> None:
+        try:
+            await self._connect_all()
+        except sqlite3.Error as error:
+            raise _failure(error) from error
+
+    async def _connect(
+        self, configure: Callable[[sqlite3.Connection], None], how: str = ""
+    ) -> _Connection:
+        uri = f"file:{quote(os.fsencode(self._path))}{how}"
+
         def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=256)
             configure(connection)
             return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -10,6 +11,7 @@ import struct
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -19,6 +21,9 @@ from sanic_app.store.migrate import migrate, migrations
 
 APPLICATION_ID = 0x53517565
 """Marks a database as this service's (``SQue``)."""
+
+ROOM_BYTES = 65_536
+"""What an opened database takes beside itself: the index of the WAL, and the first commits."""
 
 _COLUMNS = ", ".join(Figures._fields)
 FIGURES = f"SELECT {_COLUMNS} FROM state WHERE id = 1"  # noqa: S608 - no input in it
@@ -173,6 +178,27 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def has_room(path: Path) -> bool:
+    """Return whether a database that was closed in order can be opened for writing.
+
+    SQLite needs 32 KiB for the index of its WAL. Without them it reports an I/O error or, where
+    the index is mapped into memory with a hole in it, the kernel ends the process (SIGBUS). So
+    this tries, because no figure of a file system tells what it would refuse.
+    """
+    if size_of(Path(f"{path}-wal")):
+        # Killed: the index lies there, and what only the WAL holds must be read through it.
+        return True
+    try:
+        with TemporaryFile(dir=path.parent, buffering=0) as file:
+            for _ in range(ROOM_BYTES // 512):
+                file.write(bytes(512))
+            os.fsync(file.fileno())
+    except OSError as error:
+        # Whatever else is wrong with the place, SQLite meets it too and says so.
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.running import Running
 
 SECONDS = 5.0
 """From free space to the next add."""
+CREATED, FULL = 200, 507
 MORE = 600
 """So many adds fill what a file system still has to give to files that are there."""
 
@@ -83,31 +83,38 @@ def _fill(place: Path, recoveries: list[float], changes: tuple[str, ...] = ()) -
             client.close()
             running.kill()
             (place / "filler").unlink(missing_ok=True)
-        if not changes:
-            wrong += _no_room(folder, place)
         verdict = check(history, snapshot(folder / DATABASE), finishes=5)
         if verdict.violations:
             wrong += [verdict.summary, *(each.message for each in verdict.violations[:3])]
         if not wrong:
             wrong += contradictions(folder / DATABASE)
+        if not changes:
+            wrong += _no_room(folder, place)
     return wrong
 
 
 def _no_room(folder: Path, place: Path) -> list[str]:
-    """Start where not even SQLite's shared memory has room: one clear line, and again later."""
-    service(folder).stop()
+    """Start where not even SQLite's shared memory has room: reads, and all again with room."""
+    stopped = service(folder)
+    before = stopped.request("GET", "/get_result")
+    stopped.stop()
     filler = fill(place)
-    running = service(folder, ready=False)
+    running = service(folder)
     try:
-        status = running.wait(5)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        return ["a start without any room neither serves nor ends"]
-    finally:
+        after = running.request("GET", "/get_result")
+        added = running.request("POST", "/add_task", {"num": 1, "timeout": 0})[0]
         filler.unlink()
-    if status != 1 or len(running.lines) != 1 or "disk is full" not in running.log:
-        return [f"a start without any room: status {status}, {running.log}"]
-    service(folder).stop()
+        end = time.monotonic() + SECONDS
+        while running.request("POST", "/add_task", {"num": 2, "timeout": 0})[0] != CREATED:
+            if time.monotonic() > end:
+                return [f"adding did not begin within {SECONDS:.0f} s of space: {running.log}"]
+            time.sleep(0.02)
+    except (AssertionError, OSError) as error:
+        return [f"a start without any room: {error} {running.log[-400:]}"]
+    finally:
+        running.stop()
+    if (added, after) != (FULL, before) or before[0] != CREATED:
+        return [f"a start without any room: an add {added}, the results {after[0]}"]
     return []
 
 
