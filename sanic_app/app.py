@@ -18,10 +18,21 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server.async_server import AsyncioServer
 
-from sanic_app.blueprints import App, Parts, classic, docs, operations, queue, results, tasks
+from sanic_app.blueprints import (
+    App,
+    Parts,
+    classic,
+    docs,
+    events,
+    operations,
+    queue,
+    results,
+    tasks,
+)
 from sanic_app.clock import Clock, SystemClock
 from sanic_app.connection import Connection
 from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, MethodNotAllowed
+from sanic_app.events import EventFeed
 from sanic_app.guard import Guard
 from sanic_app.metrics import REFUSALS, Metrics
 from sanic_app.problems import problem, reason
@@ -78,8 +89,10 @@ def create_app(
         log.critical("the worker died", exc_info=error)
         end()
 
-    task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end)
+    feed = EventFeed(store)
+    task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, on_commit=feed.publish)
     worker = Worker(task_queue, clock, worker_died)
+    metrics.event_listeners.set_function(lambda: feed.listeners)
     metrics.worker_up.set_function(lambda: worker.running)
     metrics.store_size["database"].set_function(lambda: store.sizes().database)
     metrics.store_size["wal"].set_function(lambda: store.sizes().wal)
@@ -95,12 +108,13 @@ def create_app(
         store=store,
         worker=worker,
         metrics=metrics,
+        events=feed,
         timeout_max=settings.timeout_max_us,
         batch_max=settings.batch_max,
         unready=asyncio.Event(),
         stopping=asyncio.Event(),
     )
-    for room in (classic, tasks, results, queue, operations):
+    for room in (classic, tasks, results, queue, events, operations):
         app.blueprint(room.blueprint)
     docs.attach(app, settings)
     app.exception(Exception)(_answer_with_problem)
@@ -133,6 +147,7 @@ async def serving(
         await server.startup()
         await server.before_start()
         await parts.queue.start()
+        parts.events.start(parts.queue.figures)
         try:
             parts.worker.start()
             await server.start_serving()
@@ -182,6 +197,7 @@ async def _unless_stuck(
 async def _finish_writing(parts: Parts) -> None:
     await parts.worker.stop()
     await parts.queue.stop()
+    parts.events.stop()
 
 
 async def _disconnect(server: AsyncioServer) -> None:

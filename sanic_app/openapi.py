@@ -21,6 +21,7 @@ from sanic_app.openapi_parts import (
     ADDING,
     CANCELLED,
     CHANGING,
+    EVENTS,
     GUARDED,
     HEADERS,
     OPEN,
@@ -61,6 +62,7 @@ TAGS: Final[Mapping[str, str]] = {
     "tasks": "Add a task; one task; the queue in pages; cancel.",
     "results": "The result list in pages.",
     "queue": "The queue as a whole; pause and resume.",
+    "events": "What happens, as it happens.",
     "operations": "Metrics and health.",
     "docs": "This documentation.",
 }
@@ -240,6 +242,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "queue",
         {200: answer("Figures, and the head.", json_content("Queue"))},
         CHANGING,
+    ),
+    "GET /api/v1/events": Operation(
+        "listen",
+        "events",
+        {200: answer("Messages, until the service stops.", EVENTS)},
+        (*SECURED, errors.Stopping),
+        ("LastEventId",),
     ),
     "GET /metrics": Operation(
         "getMetrics",

@@ -410,6 +410,13 @@ def parameters(files: Iterable[str]) -> dict[str, Json]:
             "schema": {**SECONDS, "maximum": WAIT_MAX, "default": 0},
             "example": 0,
         },
+        "LastEventId": {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The id of the last message that was received: the stream goes on behind"
+            " it, without gaps or doubles.",
+            "schema": {"type": "string", "pattern": r"^([0-9]{1,18}\.[0-9]{1,18})?$"},
+        },
         "File": {
             "name": "file",
             "in": "path",
@@ -421,6 +428,20 @@ def parameters(files: Iterable[str]) -> dict[str, Json]:
 
 
 # Answers.
+
+EVENTS: Final[Json] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "Server-sent events `added`, `started`, `finished` (cancelled too),"
+            ' `paused` and `resumed`: one for each kind and commit, its data `{"tasks": [...]}`.'
+            ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
+            " the history numbers of the first and the last, and how many there were. `reset`:"
+            " what was asked for by `Last-Event-ID` is not there any more; look at the lists anew.",
+        },
+        "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
+    }
+}
 
 
 def json_content(name: str, example: Json | None = None) -> Json:

@@ -75,13 +75,19 @@ class TaskQueue:
         metrics: Metrics,
         queue_max: int,
         on_failure: Callable[[], None],
+        *,
+        on_commit: Callable[[Sequence[Write], Commit], None] = lambda _, __: None,
     ) -> None:
-        """Take the store, not open yet; ``on_failure`` is called once when it failed for good."""
+        """Take the store, not open yet.
+
+        ``on_failure`` is called once when it failed for good, ``on_commit`` after each commit.
+        """
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._queue_max = queue_max
         self._on_failure = on_failure
+        self._on_commit = on_commit
         self._lease: Lease | None = None
         self._waiting: deque[tuple[Write, asyncio.Future[Any]]] = deque()
         self._uncommitted = 0
@@ -367,7 +373,8 @@ class TaskQueue:
     async def _commit(self, lease: Lease, batch: list[tuple[Write, asyncio.Future[Any]]]) -> None:
         begun = self._clock.monotonic()
         try:
-            commit = await self._store.commit(lease, [write for write, _ in batch])
+            writes = [write for write, _ in batch]
+            commit = await self._store.commit(lease, writes)
         except DiskFull:
             self.disk_full = True
             self._prune_in = None if self._prune_in is None else PRUNE_PAUSE
@@ -396,6 +403,7 @@ class TaskQueue:
             elif not future.done():
                 future.set_result(result)
         self._wake_watchers(commit)
+        self._on_commit(writes, commit)
         await self._maintain(lease)
 
     async def _maintain(self, lease: Lease) -> None:

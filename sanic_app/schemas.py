@@ -117,6 +117,20 @@ def parse_key(values: Sequence[str]) -> str | None:
     return values[0]
 
 
+def parse_cursor(values: Sequence[str]) -> tuple[int, int] | None:
+    """Return the cursor of a listener's header lines, if there is one: adds and finishes told.
+
+    Raises:
+        Invalid: two of them, or one that was no message's id.
+    """
+    if not values or values == [""]:
+        return None
+    found = re.fullmatch(r"([0-9]{1,19})\.([0-9]{1,19})", values[0]) if len(values) == 1 else None
+    if found is None or max(int(found[1]), int(found[2])) > HISTORY_NUM_MAX:
+        raise Invalid(Fault("", "Last-Event-ID must be the id of a message of this stream."))
+    return int(found[1]), int(found[2])
+
+
 def parse_page(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
     """Return ``after`` and ``limit`` of a page.
 

@@ -21,6 +21,7 @@ ROOMS = [
     "connection",
     "guard",
     "problems",
+    "events",
     "schemas",
     "worker",
     "queue",

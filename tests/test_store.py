@@ -10,7 +10,7 @@ import pytest
 
 from sanic_app.errors import Internal, KeyReused, NotHead, NotOwner, QueueFull
 from sanic_app.store import RUN_MAX, Add, Added, Finish, Finished, Slice
-from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, State, Task, date
+from sanic_app.task import HISTORY_NUM_MAX, SECOND, Keep, NewTask, State, Task, date
 from tests.fake_clock import START, FakeClock
 from tests.parts import KEEP, Engine, Opened, new, opened
 
@@ -773,3 +773,28 @@ async def test_a_store_says_what_it_is_and_how_large(engine: Engine, clock: Fake
         assert all(size > 0 for size in sizes)
     store_again = engine.store(clock)
     assert store_again.sizes().database > 0
+
+
+# What a listener has missed.
+
+
+async def test_adds_are_found_by_number_in_both_tables(engine: Engine, clock: FakeClock) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(1, 1, 1, 1, 1)
+        await store.cancel(3)
+        clock.advance(1)
+        await store.finish(1)
+        found = await store.store.added(0, 9)
+        assert found == [await store.task(number) for number in range(1, 6)]
+        assert [task.history_num for task in await store.store.added(1, 4)] == [2, 3, 4]
+        assert await store.store.added(5, 9) == []
+
+
+async def test_finishes_are_found_in_their_order(engine: Engine, clock: FakeClock) -> None:
+    async with opened(engine, clock, history_keep=Keep(tasks=3)) as store:
+        await store.add(1, 1, 1, 1, 1)
+        for number in (5, 2, 4, 1):
+            await store.cancel(number)
+        assert [task.history_num for task in await store.store.finished(0, 4)] == [2, 4, 1]
+        assert [task.history_num for task in await store.store.finished(1, 3)] == [2, 4]
+        assert [task.history_num for task in await store.store.finished(2, 3)] == [4]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import cast
 
 from sanic import Request, Sanic
 from sanic.config import Config
 
+from sanic_app.events import EventFeed
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.store import Store
@@ -26,6 +28,7 @@ class Parts:
     store: Store
     worker: Worker
     metrics: Metrics
+    events: EventFeed
     timeout_max: int
     """Microseconds."""
     batch_max: int
@@ -45,3 +48,11 @@ def query_of(request: Request) -> list[tuple[str, str]]:
     """Return the query's parameters as they were sent, those without a value too."""
     parameters: list[tuple[str, str]] = request.get_query_args(keep_blank_values=True)
     return parameters
+
+
+async def cut(request: Request) -> None:
+    """Close the connection in the middle of an answer, so that no client takes it for whole."""
+    if request.transport is not None:
+        cast("asyncio.WriteTransport", request.transport).abort()
+    # The lost connection cancels this handler.
+    await asyncio.Event().wait()

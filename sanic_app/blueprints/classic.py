@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
-from sanic_app.blueprints import parts_of, query_of
+from sanic_app.blueprints import cut, parts_of, query_of
 from sanic_app.blueprints.adding import add_one
 from sanic_app.schemas import refuse_query
 from sanic_app.store import Slice
@@ -56,20 +54,12 @@ async def _whole(
         while part.last is not None:
             await response.send(text)
             if parts_of(request).stopping.is_set():
-                await _cut(request)
+                await cut(request)
             part = await read(part.last, until)
             text = f",{part.text}" if part.text else ""
     except Exception:
         log.exception("a whole list ended early")
-        await _cut(request)
+        await cut(request)
     await response.send(f"{text}]}}", end_stream=True)
     # The framework calls a returned answer that has been sent an error.
     return None
-
-
-async def _cut(request: Request) -> None:
-    """Close the connection in the middle of the list, so that no client takes it for whole."""
-    if request.transport is not None:
-        cast("asyncio.WriteTransport", request.transport).abort()
-    # The lost connection cancels this handler.
-    await asyncio.Event().wait()

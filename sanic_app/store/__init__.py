@@ -228,6 +228,15 @@ class Store(Protocol):
     async def results_page(self, after: int, limit: int) -> list[Task]:
         """Return done tasks with a greater history number, in order."""
 
+    async def added(self, after: int, until: int) -> list[Task]:
+        """Return the tasks after one history number, up to another, in order, as they are now.
+
+        Those that retention has removed are missing.
+        """
+
+    async def finished(self, after: int, until: int) -> list[Task]:
+        """Return the tasks after one finish number, up to another, in the order of finishing."""
+
     async def queue_slice(self, after: int, until: int) -> Slice:
         """Return a part of the queue: history_num, date_created, num and timeout of each."""
 

@@ -305,6 +305,22 @@ class SqliteStore:
             limit,
         )
 
+    async def added(self, after: int, until: int) -> list[Task]:
+        """Return tasks by history number from both tables: one statement, one snapshot."""
+        return await self._tasks(
+            f"SELECT * FROM ({_HISTORY_TASK} WHERE history_num > ? AND history_num <= ?)"  # noqa: S608 - no input in it
+            f" UNION ALL SELECT * FROM ({_QUEUE_TASK} WHERE history_num > ? AND history_num <= ?)"
+            " ORDER BY history_num",
+            *(after, until, after, until),
+        )
+
+    async def finished(self, after: int, until: int) -> list[Task]:
+        """Return tasks by finish number."""
+        return await self._tasks(
+            f"{_HISTORY_TASK} WHERE finish_num > ? AND finish_num <= ? ORDER BY finish_num",
+            *(after, until),
+        )
+
     async def queue_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the queue."""
         return await self._slice(_QUEUE_ITEM, "queue WHERE true", after, until)

@@ -1,0 +1,346 @@
+"""The stream of events: each add and each finish once and in order, over every interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from sanic_app import events
+from sanic_app.events import Pace
+from sanic_app.task import Keep
+from tests.serving import ON_UVLOOP, Service, problem, request, service
+
+pytestmark = ON_UVLOOP
+
+EVENTS = "/api/v1/events"
+
+
+class Message(NamedTuple):
+    """One server-sent event; a heartbeat has nothing, and an id alone has no kind."""
+
+    id: str | None
+    kind: str | None
+    data: Any
+
+    @property
+    def nums(self) -> list[int]:
+        return [task["history_num"] for task in self.data["tasks"]]
+
+    @property
+    def span(self) -> tuple[int, int, int]:
+        """Return first, last and how many, of a summary too."""
+        if "tasks" in self.data:
+            return self.nums[0], self.nums[-1], len(self.nums)
+        return self.data["first"], self.data["last"], self.data["count"]
+
+
+class Stream:
+    """One client's stream of messages."""
+
+    def __init__(self, lines: AsyncIterator[str]) -> None:
+        self._lines = lines
+        self.last = ""
+
+    async def next(self, *, beats: bool = False) -> Message:
+        """Return the next message that tells something, or with beats the next block."""
+        async with asyncio.timeout(10):
+            while True:
+                fields = await self._block()
+                self.last = fields.get("id", self.last)
+                if "event" in fields or beats:
+                    data = json.loads(fields["data"]) if "data" in fields else None
+                    return Message(fields.get("id"), fields.get("event"), data)
+
+    async def _block(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        async for line in self._lines:
+            if not line:
+                return fields
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        raise EOFError
+
+    async def ended(self) -> list[Message]:
+        """Return what comes until the service ends the stream."""
+        rest = []
+        try:
+            while True:
+                rest.append(await self.next())
+        except EOFError:
+            return rest
+
+
+@asynccontextmanager
+async def listening(served: Service, after: str | None = None) -> AsyncIterator[Stream]:
+    headers = {} if after is None else {"Last-Event-ID": after}
+    async with served.client.stream("GET", EVENTS, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["cache-control"] == "no-store"
+        stream = Stream(answer.aiter_lines())
+        hello = await stream.next(beats=True)
+        assert hello.kind is None
+        assert hello.id is not None
+        yield stream
+
+
+async def batch(served: Service, *timeouts: float) -> None:
+    tasks = [{"num": index, "timeout": timeout} for index, timeout in enumerate(timeouts)]
+    answer = await served.client.post("/api/v1/tasks/batch", json={"tasks": tasks})
+    assert answer.status_code == 201, answer.text
+
+
+async def test_a_task_is_told_when_it_is_added_started_and_finished(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        task = await served.add(5, 0.05)
+        added = await stream.next()
+        assert (added.id, added.kind, added.data) == ("1.0", "added", {"tasks": [task]})
+        started = await stream.next()
+        assert (started.id, started.kind, started.data) == ("1.0", "started", {"tasks": [task]})
+        finished = await stream.next()
+        assert (finished.id, finished.kind) == ("1.1", "finished")
+        expected = await served.get("/api/v1/tasks/1")
+        (told,) = finished.data["tasks"]
+        assert told == {name: expected[name] for name in task}
+        assert told["state"] == "done"
+
+
+async def test_one_commit_is_one_message_of_each_kind(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        await batch(served, 60, 0, 1)
+        added, started = await stream.next(), await stream.next()
+        assert (added.kind, added.nums) == ("added", [1, 2, 3])
+        assert [task["state"] for task in added.data["tasks"]] == ["waiting", "queued", "queued"]
+        assert (started.kind, started.nums) == ("started", [1])
+
+
+async def test_pause_resume_and_cancel_are_told(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await batch(served, 60, 60)
+        async with listening(served) as stream:
+            for verb, kind in (("pause", "paused"), ("pause", None), ("resume", "resumed")):
+                assert (await served.client.post(f"/api/v1/queue/{verb}")).status_code == 200
+                if kind is not None:
+                    told = await stream.next()
+                    assert (told.id, told.kind, told.data) == ("2.0", kind, {"tasks": []})
+            await served.client.delete("/api/v1/tasks/1")
+            finished, started = await stream.next(), await stream.next()
+            assert (finished.id, finished.kind, finished.nums) == ("2.1", "finished", [1])
+            assert finished.data["tasks"][0]["state"] == "cancelled"
+            assert (started.kind, started.nums) == ("started", [2])
+
+
+async def test_a_replay_and_a_refusal_are_not_told(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        key = {"Idempotency-Key": "k"}
+        await served.add(1, 60, **key)
+        await served.add(1, 60, **key)
+        assert (await served.client.delete("/api/v1/tasks/9")).status_code == 404
+        await served.add(2, 60)
+        kinds = [(message.kind, message.nums) for message in [await stream.next() for _ in "123"]]
+        assert kinds == [("added", [1]), ("started", [1]), ("added", [2])]
+
+
+async def test_a_listener_resumes_without_gaps_or_doubles_in_pages(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        async with listening(served) as stream:
+            await batch(served, 0, 0, 0)
+            while stream.last != "3.3":
+                await stream.next()
+        await batch(served, *[0] * 2_500)
+        await served.until_empty()
+        await served.add(0, 60)
+        async with listening(served, stream.last) as again:
+            told = [await again.next() for _ in range(6)]
+            assert [message.kind for message in told] == ["added"] * 3 + ["finished"] * 3
+            assert [n for message in told[:3] for n in message.nums] == list(range(4, 2_505))
+            assert [n for message in told[3:] for n in message.nums] == list(range(4, 2_504))
+            assert max(len(message.nums) for message in told) == 1_000
+            assert [message.id for message in told[2:4]] == ["2504.3", "2504.1003"]
+            await served.client.delete("/api/v1/tasks/2504")
+            live = await again.next()
+            assert (live.id, live.kind, live.nums) == ("2504.2504", "finished", [2_504])
+
+
+async def test_a_listener_resumes_over_a_restart(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 60)
+        async with listening(served) as stream:
+            assert stream.last == "1.0"
+        await served.add(2, 60)
+    async with service(tmp_path) as served, listening(served, "1.0") as stream:
+        told = await stream.next()
+        assert (told.id, told.kind, told.nums) == ("2.0", "added", [2])
+
+
+@pytest.mark.parametrize("after", ["99.3", "9.10", "3.3"])
+async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str) -> None:
+    async with service(tmp_path, history_keep=Keep(tasks=2)) as served:
+        await batch(served, *[0] * 9)
+        await served.until_empty()
+        async with listening(served, after) as stream:
+            told = await stream.next()
+            assert (told.id, told.kind) == ("9.9", "reset")
+            assert told.data == {"added": 9, "finished": 9}
+        async with listening(served, "9.7") as stream:
+            told = await stream.next()
+            assert (told.kind, told.nums) == ("finished", [8, 9])
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "1", "1.2.3", "-1.0", "1.99999999999999999999", "9223372036854775808.0"]
+)
+async def test_an_id_that_was_none_is_refused(tmp_path: Path, after: str) -> None:
+    async with service(tmp_path) as served:
+        answer = await served.client.get(EVENTS, headers={"Last-Event-ID": after})
+        assert problem(answer, "invalid", 400)["errors"][0]["pointer"] == ""
+        problem(await served.client.get(f"{EVENTS}?x=1"), "invalid", 400)
+
+
+async def test_a_listener_needs_the_token(tmp_path: Path) -> None:
+    async with service(tmp_path, api_token=b"secret") as served:
+        problem(await served.client.get(EVENTS), "unauthorized", 401)
+
+
+async def test_more_than_twenty_messages_a_second_are_summarised(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        await served.add(0, 60)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        number = 1
+        while loop.time() < begun + 1.5:
+            await served.add(0, 60)
+            number += 1
+        told: list[Message] = []
+        while not told or told[-1].span[1] < number:
+            message = await stream.next()
+            if message.kind == "added":
+                told.append(message)
+        assert number > 200
+        assert 30 <= len(told) <= 20 + 20 * (loop.time() - begun) + 1
+        assert any("tasks" not in message.data for message in told)
+        assert without_gaps(told) == number
+        for message in told:
+            assert message.id == f"{message.span[1]}.0"
+
+
+async def test_a_large_batch_is_summarised(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        await batch(served, *[60] * 1_001)
+        assert (await stream.next()).data == {"first": 1, "last": 1_001, "count": 1_001}
+
+
+def without_gaps(told: list[Message]) -> int:
+    """Return the last number told, after checking that each stands behind the one before."""
+    last = 0
+    for message in told:
+        first, end, count = message.span
+        assert (first, end) == (last + 1, last + count)
+        last = end
+    return last
+
+
+async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    async with service(tmp_path) as served:
+        total = 0
+
+        async def write() -> None:
+            nonlocal total
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            while loop.time() < begun + 4:
+                tasks = chance.choice([1, 1, 1, 40])
+                await batch(served, *[0] * tasks)
+                total += tasks
+                await asyncio.sleep(chance.choice([0, 0.001, 0.02]))
+
+        writing = asyncio.create_task(write())
+        told: dict[str, list[Message]] = {"added": [], "finished": []}
+        after, done = "0.0", False
+        while not done:
+            async with listening(served, after) as stream:
+                for _ in range(chance.randrange(1, 30)):
+                    message = await stream.next()
+                    if message.kind in told:
+                        told[message.kind].append(message)
+                    assert message.kind != "reset"
+                    after = stream.last
+                    done = writing.done() and after == f"{total}.{total}"
+                    if done:
+                        break
+        await writing
+        assert total > 100
+        # All are done in order, so that finishes are contiguous as adds are.
+        assert without_gaps(told["added"]) == without_gaps(told["finished"]) == total
+
+
+async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LAG_MAX", 4)
+    async with (
+        service(tmp_path) as served,
+        served.wire(narrow=True) as slow,
+        listening(served) as stream,
+    ):
+        await slow.send(request(EVENTS, method="GET"))
+        assert (await slow.head())[0] == 200
+        while served.metric("event_listeners") < 2:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.01)
+        number = 0
+        while served.metric("event_listeners") == 2:
+            await batch(served, *[60] * 1_000)
+            number += 1_000
+            while (await stream.next()).id != f"{number}.0":
+                pass
+            assert number < 100_000
+        assert served.metric("event_listeners") == 1
+        await slow.ended()
+        await served.add(0, 60)
+        assert (await stream.next()).id == f"{number + 1}.0"
+
+
+async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.05)
+    async with service(tmp_path) as served, listening(served) as stream:
+        for _ in range(3):
+            assert await stream.next(beats=True) == Message(None, None, None)
+        await served.add(0, 60)
+        assert (await stream.next()).kind == "added"
+
+
+async def test_listeners_are_counted(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        async with listening(served), listening(served):
+            assert served.metric("event_listeners") == 2
+        async with asyncio.timeout(5):
+            while served.metric("event_listeners"):  # noqa: ASYNC110 - no event says so
+                await asyncio.sleep(0.01)
+
+
+async def test_a_stop_tells_what_waits_and_ends_the_stream(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        for number in range(60):
+            await served.add(number, 60)
+        await served.stop()
+        rest = [message for message in await stream.ended() if message.kind == "added"]
+        assert without_gaps(rest) == 60
+        assert served.exits == []
+
+
+async def test_the_pace_lets_a_burst_through_and_then_so_many_a_second() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    taken = 0
+    for _ in range(10_000):
+        taken += pace.take() == 0.0
+        now += 0.001
+    assert 20 + 198 <= taken <= 20 + 200
