@@ -83,7 +83,7 @@ pins: ## write the pins anew after a change in pyproject.toml (ARGS=--upgrade fo
 	@rm -rf .venv-pins
 
 # One set of pins serves every platform and every Python from 3.11 on.
-COMPILE = @.venv-pins/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 \
+COMPILE = @.venv-pins/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 --no-strip-extras \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
 .PHONY: clean
@@ -108,7 +108,8 @@ bench-peers: devenv .venv-bench/.peers ## install other queues aside and measure
 
 # --- The virtual environment -----------------------------------------------------------------
 # A stamp lies in the environment and is as old as what it stands for. When pins change, the
-# environment is made anew, so that nothing stays in it that is no longer asked for.
+# environment is made anew, so that nothing stays in it that is no longer asked for. The pins are
+# complete: with --no-deps pip looks for nothing else, such as a newer version of an extra's package.
 
 $(VENV)/.runtime: requirements.txt requirements-build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -116,13 +117,13 @@ $(VENV)/.runtime: requirements.txt requirements-build.txt
 	@echo "Setting up $(VENV)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --require-hashes -r requirements-build.txt -r requirements.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements-build.txt -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@[ ! -e $@ ] || $(MAKE) --no-print-directory -B $(VENV)/.runtime $(VENV)/.package
 	@echo "Adding the tools of development to $(VENV)"
-	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
 $(VENV)/.package: pyproject.toml $(VENV)/.runtime

@@ -49,6 +49,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "writes_waiting": ("gauge", set()),
     "store_errors": ("counter", {"kind"}),
     "store_size_bytes": ("gauge", {"file"}),
+    "event_listeners": ("gauge", set()),
     "worker_up": ("gauge", set()),
     "http_request_duration_seconds": ("histogram", {"method", "route", "status"}),
     "http_requests_in_flight": ("gauge", set()),
