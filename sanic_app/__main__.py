@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import NoReturn
 
 from sanic_app import __version__, log
+from sanic_app.client import COMMANDS
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
 from sanic_app.store.sqlite_file import FileLease
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service and return the exit status: see README.md for what each means."""
+    """Run the service, or a command that speaks to one; return the exit status of README.md."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and given[0] in COMMANDS:
+        from sanic_app.client import commands  # noqa: PLC0415 - the service needs none of it
+
+        return commands.main(given, os.environ)
     log.configure("INFO")
     try:
-        settings = load(vars(_parser().parse_args(arguments)), os.environ, Path())
+        settings = load(vars(_parser().parse_args(given)), os.environ, Path())
     except SettingsError as error:
         return _refuse(error.detail, EXIT_USAGE)
     log.configure(settings.logger_level)
@@ -54,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sanic-app",
         description="A durable queue that works through its tasks one at a time, in order.",
+        epilog=f"Commands that speak to a running service: {', '.join(COMMANDS)}."
+        " Each has a --help of its own.",
         allow_abbrev=False,
     )
     parser.add_argument("-H", "--host", dest="HOST", metavar="HOST", help="address to bind")

@@ -301,6 +301,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
             continue
         key = name.removeprefix(PREFIX)
         value = environ[name]
+        if key == "URL":
+            # The command line's: where the service is.
+            continue
         if key == "PORT" and value.startswith("tcp://"):
             # Kubernetes sets it for a Service of the name "sanic-app": it is not meant for us.
             continue

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sanic_app"
 
 ROOMS = [
     "__main__",
+    "client",
     "process",
     "app",
     "blueprints",

@@ -1,0 +1,177 @@
+"""A live view in the terminal: the running wait, the queue and its end, the latest results.
+
+A thread listens to the events; each says that something moved, and the figures are asked for
+anew, at most so many times a second. Between two answers the view counts on by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sanic_app.client.service import Failed, Service, Unreachable
+
+TASKS = 10
+RESULTS = 5
+FRAMES = 8
+"""Pictures a second."""
+LOOK_SECONDS = 0.25
+"""Between two looks at the service."""
+RETRY_SECONDS = 1.0
+
+Json = Mapping[str, Any]
+
+
+def live(service: Service) -> None:
+    """Show the queue until Ctrl+C.
+
+    Raises:
+        Failed: the service refuses.
+        Unreachable: it was not there from the beginning.
+    """
+    view = _View(service)
+    view.look()
+    threading.Thread(target=view.listen, name="events", daemon=True).start()
+    with Live(view.picture(), auto_refresh=False) as screen:
+        while True:
+            if view.moved.wait(1 / FRAMES):
+                view.look_again()
+            screen.update(view.picture(), refresh=True)
+
+
+class _View:
+    """What is shown, and since when."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._figures: Json = {}
+        self._tasks: Sequence[Json] = ()
+        self._until_due: float | None = None
+        self._looked_at = 0.0
+        self._results: deque[Json] = deque(maxlen=RESULTS)
+        self._lost = ""
+        self._refused: Failed | None = None
+        self.moved = threading.Event()
+
+    def listen(self) -> None:
+        """Note what happens, for ever; in a thread of its own."""
+        after = ""
+        while True:
+            try:
+                for event in self._service.events(after):
+                    after = event.id or after
+                    if event.kind == "finished":
+                        tasks = event.data.get("tasks", ())
+                        self._results.extend(task for task in tasks if task["state"] == "done")
+                    if event.kind or self._lost:
+                        self._lost = ""
+                        self.moved.set()
+            except Unreachable as error:
+                self._lost = str(error)
+            except Failed as error:
+                self._refused = error
+                self.moved.set()
+                return
+            time.sleep(RETRY_SECONDS)
+
+    def look(self) -> None:
+        """Ask for what is shown."""
+        ask = self._service.ask
+        self._figures = ask("GET", "/api/v1/queue")
+        self._tasks = ask("GET", f"/api/v1/tasks?limit={TASKS}")["tasks"]
+        self._until_due = None
+        if (head := self._figures["head"]) is not None:
+            found = ask("GET", f"/api/v1/tasks/{head['history_num']}")
+            self._until_due = found["seconds_until_due"]
+        self._looked_at = time.monotonic()
+
+    def look_again(self) -> None:
+        """Ask, if the last answer is not too young."""
+        if self._refused is not None:
+            raise self._refused
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+            time.sleep(1 / FRAMES)
+            return
+        self.moved.clear()
+        try:
+            self.look()
+        except Unreachable as error:
+            self._lost = str(error)
+
+    def picture(self) -> RenderableType:
+        """Return what is shown now."""
+        parts: list[RenderableType] = []
+        if self._lost:
+            parts.append(Text(f"disconnected: {self._lost}", style="bold red"))
+        passed = time.monotonic() - self._looked_at
+        parts.append(figures_line(self._figures, passed))
+        parts.append(self._wait(passed))
+        if self._tasks:
+            parts.append(tasks_table(self._tasks))
+        parts += [
+            Text(f"done: {result['num']} (task {result['history_num']})", style="green")
+            for result in list(self._results)
+        ]
+        return Panel(Group(*parts), title=f"sanic-app · {self._service.url}", title_align="left")
+
+    def _wait(self, passed: float) -> RenderableType:
+        head = self._figures["head"]
+        if head is None or self._until_due is None:
+            return Text("nothing is waiting", style="dim")
+        left = max(self._until_due - passed, 0.0)
+        total = max(head["timeout"], 1e-6)
+        row = Table.grid(padding=(0, 1), expand=True)
+        row.add_column()
+        row.add_column(ratio=1)
+        row.add_column(justify="right")
+        row.add_row(
+            f"task {head['history_num']}: num {head['num']}",
+            ProgressBar(total=total, completed=total - left),
+            f"{left:.1f} s left",
+        )
+        return row
+
+
+def figures_line(figures: Json, passed: float = 0.0) -> Text:
+    """Return the queue in one line; ``passed`` are the seconds since the figures were asked for."""
+    backlog = figures["backlog_seconds"]
+    if figures["head"] is not None:
+        backlog = max(backlog - passed, 0.0)
+    text = Text(f"{figures['depth']} tasks, {backlog:.1f} s of waits")
+    if figures["paused"]:
+        text.append(" · ")
+        text.append("PAUSED", style="bold yellow")
+    elif figures["depth"]:
+        text.append(f" · ends {_when(backlog)}")
+    return text
+
+
+def tasks_table(tasks: Sequence[Json]) -> Table:
+    """Return tasks of the queue as a table."""
+    table = Table("task", "num", "timeout", "state", box=None, pad_edge=False)
+    for column in table.columns[:3]:
+        column.justify = "right"
+    for task in tasks:
+        table.add_row(
+            str(task["history_num"]), str(task["num"]), f"{task['timeout']} s", task["state"]
+        )
+    return table
+
+
+def _when(seconds: float) -> str:
+    try:
+        end = datetime.now().astimezone() + timedelta(seconds=seconds)
+    except OverflowError:
+        return "beyond the year 9999"
+    return f"{end:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,314 @@
+"""The command line that speaks to a running service, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from sanic_app.client import COMMANDS
+from tests.running import Running
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with Running(tmp_path) as started:
+        yield started
+
+
+def run(
+    url: str | Running, *arguments: str, text: str = "", **environ: str
+) -> subprocess.CompletedProcess[str]:
+    url = url if isinstance(url, str) else url.url
+    return subprocess.run(
+        [sys.executable, "-m", "sanic_app", *arguments],
+        env={**os.environ, "SANIC_APP_URL": url, **environ},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def say(running: Running, *arguments: str, text: str = "") -> str:
+    done = run(running, *arguments, text=text)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def ask(running: Running, *arguments: str, text: str = "") -> Any:
+    return json.loads(say(running, *arguments, "--json", text=text))
+
+
+def refusal(url: str | Running, *arguments: str, status: int = 1, text: str = "") -> str:
+    done = run(url, *arguments, text=text)
+    assert (done.returncode, done.stdout) == (status, ""), done
+    assert done.stderr.startswith("sanic-app: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removeprefix("sanic-app: ").strip()
+
+
+def test_a_task_is_added_and_waited_for(running: Running) -> None:
+    assert say(running, "add", "5", "0.2", "--wait") == (
+        "added task 1: num 5, 0.2 s, waiting\ntask 1: num 5, 0.2 s, done\n"
+    )
+    done = ask(running, "add", "-9223372036854775808", "0", "--wait")
+    assert (done["num"], done["state"]) == (-(2**63), "done")
+    assert running.result() == [5, -(2**63)]
+
+
+def test_a_batch_comes_from_a_file_or_from_standard_input(running: Running, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.txt"
+    file.write_text("1 0\n\n9007199254740993, 0.0\n")
+    assert say(running, "add", "--file", str(file), "--wait").startswith("added tasks 1 to 2\n")
+    assert ask(running, "add", "--file", "-", text="3 60")["count"] == 1
+    assert running.result() == [1, 9007199254740993]
+    assert "line 2: must be" in refusal(running, "add", "--file", "-", status=2, text="1 1\n2\n")
+    assert "cannot read" in refusal(running, "add", "--file", str(tmp_path / "no"), status=2)
+
+
+def test_a_key_makes_another_try_safe(running: Running) -> None:
+    first = ask(running, "add", "1", "60", "--key", "k")
+    assert ask(running, "add", "1", "60", "--key", "k") == first
+    assert "key" in refusal(running, "add", "2", "60", "--key", "k").lower()
+
+
+def test_the_queue_and_one_task_are_shown(running: Running) -> None:
+    ask(running, "add", "--file", "-", text="7 60\n" * 12)
+    shown = ask(running, "queue", "--limit", "3")
+    assert (shown["depth"], len(shown["tasks"])) == (12, 3)
+    text = say(running, "queue")
+    assert re.match(r"12 tasks, 7\d\d\.\d s of waits · ends \d{4}-", text), text
+    assert "and 2 more" in text
+    assert ask(running, "task", "2")["position"] == 1
+    assert "due in" in say(running, "task", "2")
+
+
+def test_results_are_shown_in_pages_and_all(running: Running) -> None:
+    say(running, "add", "--file", "-", "--wait", text="4 0\n" * 1_001)
+    found = ask(running, "results")["results"]
+    assert [each["history_num"] for each in found] == list(range(1, 1_002))
+    found = ask(running, "results", "--after", "5", "--limit", "2")["results"]
+    assert [each["history_num"] for each in found] == [6, 7]
+    assert len(say(running, "results").splitlines()) == 1_002
+
+
+def test_cancel_pause_and_resume(running: Running) -> None:
+    ask(running, "add", "--file", "-", text="7 60\n" * 9)
+    assert say(running, "pause") == "paused\n"
+    assert ask(running, "queue")["paused"] is True
+    assert "PAUSED" in say(running, "queue")
+    assert say(running, "resume") == "resumed\n"
+    assert say(running, "cancel", "2") == "cancelled task 2: num 7, 60 s, cancelled\n"
+    assert say(running, "cancel", "4", "99") == "cancelled 6 tasks\n"
+    refusal(running, "cancel", "2")
+    done = run(running, "task", "2", "--wait")
+    assert (done.returncode, "cancelled" in done.stdout) == (1, True)
+
+
+def test_a_wait_goes_on_over_a_restart_of_the_service(tmp_path: Path) -> None:
+    with Running(tmp_path) as first:
+        ask(first, "add", "5", "1.5")
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "sanic_app", "task", "1", "--wait", "--url", first.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(0.7)
+        first.kill()
+        with Running(tmp_path, "--port", str(first.port)):
+            out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out) == (0, "task 1: num 5, 1.5 s, done\n")
+    assert "trying again" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["add"], "NUM and TIMEOUT are required"),
+        (["add", "5"], "NUM and TIMEOUT are required"),
+        (["add", "x", "1"], "NUM"),
+        (["add", "1_0", "1"], "NUM"),
+        (["add", "1", "nan"], "TIMEOUT"),
+        (["add", "1", "-1"], "TIMEOUT"),
+        (["add", "1", "1e999"], "TIMEOUT"),
+        (["add", "1", "1", "--file", "-"], "or --file"),
+        (["queue", "--nonsense"], "--nonsense"),
+        (["queue", "--url", "ftp://x"], "not a URL"),
+        (["queue", "--url", "127.0.0.1:8000"], "not a URL"),
+    ],
+)
+def test_what_is_not_understood_is_one_line(arguments: list[str], says: str) -> None:
+    assert says in refusal("http://127.0.0.1:1", *arguments, status=2)
+
+
+def test_what_the_service_refuses_is_one_line(running: Running) -> None:
+    assert "64-bit" in refusal(running, "add", "9223372036854775808", "0")
+    assert "/timeout" in refusal(running, "add", "1", "86401")
+    refusal(running, "cancel", "77")
+    refusal(running, "task", "77")
+    assert "limit" in refusal(running, "queue", "--limit", "1001")
+
+
+def test_a_service_that_is_not_there_is_one_line() -> None:
+    assert "no answer from http://127.0.0.1:1" in refusal("http://127.0.0.1:1", "queue")
+    assert "no answer" in refusal("http://127.0.0.1:1", "watch")
+
+
+def test_the_token_comes_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-this-test\n")
+    environ = {"SANIC_APP_API_TOKEN": "of-this-test"}
+    with Running(tmp_path, environ=environ) as running:
+        assert run(running, "pause", **environ).returncode == 0
+        file = {"SANIC_APP_API_TOKEN_FILE": str(tmp_path / "token")}
+        assert run(running, "resume", **file).returncode == 0
+        for wrong in ({}, {"SANIC_APP_API_TOKEN": "other"}):
+            done = run(running, "queue", **wrong)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "token" in done.stderr.lower()
+        assert run(running, "queue", SANIC_APP_API_TOKEN="").returncode == 2
+        missing = {"SANIC_APP_API_TOKEN_FILE": str(tmp_path / "no")}
+        assert run(running, "queue", **missing).returncode == 2
+
+
+class Other(BaseHTTPRequestHandler):
+    """What is not this service: it redirects, or answers something else."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path == "/api/v1/queue":
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_is_not_this_service_gets_no_second_request() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert "status 302" in refusal(url, "queue")
+        refusal(url, "task", "1")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Other.asked == ["/api/v1/queue", "/api/v1/tasks/1"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure_with_a_traceback(running: Running) -> None:
+    say(running, "add", "--file", "-", "--wait", text="4 0\n" * 5_000)
+    command = f"{sys.executable} -m sanic_app results --url {running.url} | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["task", "num", "finished"]
+    assert "Traceback" not in done.stderr
+
+
+class Terminal:
+    """A program in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sanic_app", *arguments],
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.text = ""
+
+    def until(self, pattern: str, seconds: float = 15) -> None:
+        """Read until something is shown that was not there before."""
+        begun, start = time.monotonic(), len(self.text)
+        while not re.search(pattern, self.text[start:]):
+            assert time.monotonic() - begun < seconds, (pattern, self.text[-3_000:])
+            if select.select([self._master], [], [], 0.2)[0]:
+                data = os.read(self._master, 65_536).decode("utf-8", "replace")
+                self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data)
+
+    def close(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(10)
+        finally:
+            os.close(self._master)
+
+
+def test_the_live_view_follows_the_queue_over_a_restart(tmp_path: Path) -> None:
+    with Running(tmp_path) as first:
+        watched = Terminal("watch", "--url", first.url)
+        watched.until("nothing is waiting")
+        say(first, "add", "4711", "0.7")
+        watched.until(r"task 1: num 4711 .* s left")
+        watched.until(r"done: 4711 \(task 1\)")
+        say(first, "pause")
+        watched.until("PAUSED")
+        say(first, "add", "815", "60")
+        watched.until("815")
+        first.stop()
+        watched.until("disconnected")
+        with Running(tmp_path, "--port", str(first.port)) as second:
+            watched.until("1 tasks")
+            say(second, "resume")
+            watched.until(r"num 815 .* s left")
+            assert watched.close() == 0
+    assert "Traceback" not in watched.text
+
+
+def test_events_are_printed_for_scripts(running: Running) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "watch", "--json", "--url", running.url],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not running.request("GET", "/metrics")[1].count("sanic_app_event_listeners 1.0"):
+        time.sleep(0.02)
+    say(running, "add", "5", "0")
+    assert process.stdout is not None
+    lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert [(line["event"], line["id"]) for line in lines[:2]] == [
+        ("added", "1.0"),
+        ("started", "1.0"),
+    ]
+    assert lines[2]["tasks"][0]["num"] == 5
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
+def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
+    listed = re.findall(r"^sanic-app (\w+)", README, re.MULTILINE)
+    assert set(COMMANDS) == set(listed)
+    done = run("http://127.0.0.1:1", "--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+    for command in COMMANDS:
+        assert "--json" in run("http://127.0.0.1:1", command, "--help").stdout
