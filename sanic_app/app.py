@@ -25,6 +25,7 @@ from sanic_app.blueprints import (
     docs,
     events,
     operations,
+    page,
     queue,
     results,
     tasks,
@@ -114,7 +115,7 @@ def create_app(
         unready=asyncio.Event(),
         stopping=asyncio.Event(),
     )
-    for room in (classic, tasks, results, queue, events, operations):
+    for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)
     docs.attach(app, settings)
     app.exception(Exception)(_answer_with_problem)

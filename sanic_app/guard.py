@@ -19,6 +19,7 @@ from sanic_app.settings import Settings
 
 HEALTH = ("/health/live", "/health/ready")
 DOCS = "/api/docs"
+PAGE = "/page"
 CLASSIC_ADD = "/add_task"
 
 
@@ -54,7 +55,8 @@ class Guard:
 
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
-        if path == DOCS or path.startswith(f"{DOCS}/"):
+        if path in ("", DOCS) or path.startswith((f"{DOCS}/", f"{PAGE}/")):
+            # The documentation and the page: they say nothing of the queue.
             return
         accepted = [self._api] if self._api else []
         if path == "/metrics" and self._metrics:

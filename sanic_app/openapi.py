@@ -64,6 +64,7 @@ TAGS: Final[Mapping[str, str]] = {
     "queue": "The queue as a whole; pause and resume.",
     "events": "What happens, as it happens.",
     "operations": "Metrics and health.",
+    "page": "The queue, live, in a browser.",
     "docs": "This documentation.",
 }
 
@@ -80,8 +81,11 @@ class Operation:
     body: str | None = None
 
 
-def document(app: Sanic[Any, Any], settings: Settings, files: Iterable[str]) -> Json:
-    """Return the document of the application's routes; ``files`` are those of its page."""
+def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
+    """Return the document of the application's routes.
+
+    ``files`` are those of its two pages, by the name of the parameter that asks for one.
+    """
     # The builder is one for the process, and would remember other applications.
     SpecificationBuilder.reset()
     specification = SpecificationBuilder()
@@ -146,7 +150,9 @@ def _operation(operation: Operation, docstring: str, *, secured: bool) -> Operat
     return builder
 
 
-def _components(settings: Settings, files: Iterable[str]) -> dict[str, Mapping[str, Json]]:
+def _components(
+    settings: Settings, files: Mapping[str, Iterable[str]]
+) -> dict[str, Mapping[str, Json]]:
     return {
         "schemas": {
             **SCHEMAS,
@@ -275,8 +281,18 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         },
         OPEN,
     ),
+    "GET /": Operation(
+        "getPage", "page", file_answers("The page.", text_content("text/html")), GUARDED
+    ),
+    "GET /page/{file}": Operation(
+        "getPageFile",
+        "page",
+        file_answers("The file.", text_content("text/javascript", "text/css", "image/svg+xml")),
+        (*GUARDED, errors.NotFound),
+        ("PageFile",),
+    ),
     "GET /api/docs": Operation(
-        "getPage", "docs", file_answers("The page.", text_content("text/html")), GUARDED
+        "getDocs", "docs", file_answers("The page.", text_content("text/html")), GUARDED
     ),
     "GET /api/docs/openapi.json": Operation(
         "getDocument",
@@ -285,7 +301,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         GUARDED,
     ),
     "GET /api/docs/{file}": Operation(
-        "getPageFile",
+        "getDocsFile",
         "docs",
         file_answers("The file.", {**text_content("text/javascript", "text/css"), "image/png": {}}),
         (*GUARDED, errors.NotFound),

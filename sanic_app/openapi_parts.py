@@ -343,7 +343,17 @@ HEADERS: Final[Mapping[str, Json]] = {
 }
 
 
-def parameters(files: Iterable[str]) -> dict[str, Json]:
+def _file_parameter(names: Iterable[str]) -> Json:
+    return {
+        "name": "file",
+        "in": "path",
+        "required": True,
+        "description": "A file of the page.",
+        "schema": {"type": "string", "enum": sorted(names)},
+    }
+
+
+def parameters(files: Mapping[str, Iterable[str]]) -> dict[str, Json]:
     """Return the parameters; the two headers have no example, for the page would send it."""
     return {
         "RequestId": {
@@ -417,13 +427,7 @@ def parameters(files: Iterable[str]) -> dict[str, Json]:
             " it, without gaps or doubles.",
             "schema": {"type": "string", "pattern": r"^([0-9]{1,18}\.[0-9]{1,18})?$"},
         },
-        "File": {
-            "name": "file",
-            "in": "path",
-            "required": True,
-            "description": "A file of the page.",
-            "schema": {"type": "string", "enum": sorted(files)},
-        },
+        **{name: _file_parameter(names) for name, names in files.items()},
     }
 
 

@@ -76,8 +76,8 @@ def test_every_route_is_in_the_table_and_every_row_is_a_route(app: App) -> None:
         # A slash at the end makes no difference to the service.
         return route.rstrip("/")
 
-    # The page's own files are part of the page.
-    files = {route for route in served if re.fullmatch(r"GET /api/docs/\{\w+\}", route)}
+    # A page's own files are part of the page.
+    files = {route for route in served if re.fullmatch(r"GET /(api/docs|page)/\{\w+\}", route)}
     assert {same(route) for route in served - files} == {same(route) for route in listed}
 
 

@@ -57,7 +57,7 @@ def bearer(token: str) -> tuple[str, str]:
         ([("x-api-token", TOKEN)], False),
     ],
 )
-@pytest.mark.parametrize("path", ["/add_task", "/api/v1/tasks", "/metrics", "/", "/nothing"])
+@pytest.mark.parametrize("path", ["/add_task", "/api/v1/tasks", "/metrics", "/nothing"])
 def test_with_a_token_set_every_request_needs_it(
     headers: list[tuple[str, str]], passes: bool, path: str
 ) -> None:
@@ -66,13 +66,16 @@ def test_with_a_token_set_every_request_needs_it(
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/docs", "/api/docs/", "/api/docs/openapi.json", "/api/docs/x/y.js"]
+    "path",
+    ["/api/docs", "/api/docs/", "/api/docs/openapi.json", "/api/docs/x/y.js", "/", "/page/page.js"],
 )
-def test_the_documentation_needs_no_token(path: str) -> None:
+def test_documentation_and_page_need_no_token(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is None
 
 
-@pytest.mark.parametrize("path", ["/api/docsx", "/api/docs.json", "/api", "/API/docs/"])
+@pytest.mark.parametrize(
+    "path", ["/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"]
+)
 def test_what_only_looks_like_the_documentation_needs_it(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is Unauthorized
 

@@ -20,7 +20,10 @@ from tests.serving import ON_UVLOOP, Service, problem, service
 pytestmark = ON_UVLOOP
 
 DOCUMENT = "/api/docs/openapi.json"
-OPEN = {"/health/live", "/health/ready", "/api/docs", DOCUMENT, "/api/docs/{file}"}
+OPEN = {
+    *("/health/live", "/health/ready", "/api/docs", DOCUMENT, "/api/docs/{file}"),
+    *("/", "/page/{file}"),
+}
 BEARER: dict[str, list[str]] = {"bearer": []}
 TOKENS: list[dict[str, Any]] = [{}, {"api_token": b"secret"}, {"metrics_token": b"scrape"}]
 
@@ -132,7 +135,7 @@ async def test_with_a_token_all_but_health_and_documentation_ask_for_it(tmp_path
         document = await served.get(DOCUMENT)
         assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
         for method, path, operation in operations(document):
-            given = path.format(history_num=1, file="swagger-ui.css")
+            given = path.format(history_num=1, file="page.css")
             answer = await served.client.request(method, given)
             assert (answer.status_code == 401) == (path not in OPEN), path
             assert operation.get("security", []) == ([] if path in OPEN else [BEARER]), path
@@ -158,7 +161,7 @@ async def test_every_answer_to_an_undeclared_method_is_a_declared_405(tmp_path: 
     async with service(tmp_path) as served:
         document = await served.get(DOCUMENT)
         for path, methods in document["paths"].items():
-            answer = await served.client.put(path.format(history_num=1, file="swagger-ui.css"))
+            answer = await served.client.put(path.format(history_num=1, file="page.css"))
             problem(answer, "method-not-allowed", 405)
             assert answer.headers["allow"].lower().split(", ") == sorted(methods), path
             assert all("405" in operation["responses"] for operation in methods.values())
@@ -228,9 +231,9 @@ async def test_nothing_but_the_page_answers_html(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         await served.add(1)
         accept = {"Accept": "text/html"}
-        streams = {("GET", "/api/docs"), ("GET", "/api/v1/events")}
-        for _, path in routes(served.app) - streams:
-            for given in (path.format(history_num=1, file="swagger-ui.css"), f"{path}/nothing"):
+        others = {("GET", "/"), ("GET", "/api/docs"), ("GET", "/api/v1/events")}
+        for _, path in routes(served.app) - others:
+            for given in (path.format(history_num=1, file="page.css"), f"{path}/nothing"):
                 answer = await served.client.get(given, headers=accept)
                 assert "html" not in answer.headers["content-type"], given
 

@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser import tab
 from tests.running import Running
 
 pytestmark = pytest.mark.system
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 TOKEN = "of-this-test"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-# A violation of the page's policy that the browser would only mention becomes an error.
-REPORT = """
-document.addEventListener("securitypolicyviolation", (event) => {
-  console.error(`${event.violatedDirective}: ${event.blockedURI}`);
-});
-"""
-
-
-@dataclass
-class Tab:
-    """A tab of the browser, what went wrong in it, and what it wanted from elsewhere."""
-
-    page: Page
-    errors: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def tab(origin: str) -> Iterator[Tab]:
-    """Open a tab in which each request to another origin fails."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = Tab(browser.new_page())
-
-        def route(route: Route) -> None:
-            if route.request.url.startswith(f"{origin}/"):
-                route.continue_()
-            else:
-                opened.elsewhere.append(route.request.url)
-                route.abort()
-
-        def note(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning"):
-                opened.errors.append(message.text)
-
-        opened.page.route("**/*", route)
-        opened.page.on("console", note)
-        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        opened.page.add_init_script(REPORT)
-        yield opened
-        browser.close()
 
 
 def test_the_page_shows_each_operation_and_adds_a_task(tmp_path: Path) -> None:

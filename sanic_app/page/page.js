@@ -1,0 +1,433 @@
+// The page: it listens to the events, and each says that something moved; what is shown is then asked
+// for anew, at most so many times a second. Between two answers the page counts on by itself.
+
+import { Chart } from "./chart.js";
+import { Refused, Service } from "./service.js";
+
+const WINDOW = 50; // tasks of the queue that are shown
+const RESULTS = 20;
+const LOOK_MS = 250; // between two looks at the service
+const RETRY_MS = 1000;
+const TICK_MS = 100;
+
+const $ = (id) => document.getElementById(id);
+const service = new Service();
+const chart = new Chart();
+const state = { figures: null, tasks: [], untilDue: null, lookedAt: 0, cursor: "", lost: false, started: false };
+
+// Looking.
+
+let looking = false;
+let again = false;
+
+/** Ask for what is shown, now or when the last look is old enough. */
+async function look() {
+  if (looking) {
+    again = true;
+    return;
+  }
+  looking = true;
+  try {
+    do {
+      again = false;
+      await lookOnce();
+      await sleep(LOOK_MS);
+    } while (again);
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) askForToken();
+    else if (error instanceof Refused) say($("switch-error"), error.message);
+    else setTimeout(look, RETRY_MS);
+  } finally {
+    looking = false;
+  }
+}
+
+async function lookOnce() {
+  const figures = await service.ask("GET", "/api/v1/queue");
+  const { tasks } = await service.ask("GET", `/api/v1/tasks?limit=${WINDOW}`);
+  let untilDue = null;
+  if (figures.head !== null) {
+    const head = await service.ask("GET", `/api/v1/tasks/${figures.head.history_num}`);
+    untilDue = head.seconds_until_due;
+  }
+  const lookedAt = performance.now();
+  const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : BigInt(state.cursor.split(".")[0] || 0);
+  const after = last > 200n ? last - 200n : 0n;
+  const { results } = await service.ask("GET", `/api/v1/results?limit=1000&after=${after}`);
+  Object.assign(state, { figures, tasks, untilDue, lookedAt });
+  showAll(results.slice(-RESULTS).reverse());
+}
+
+/** Listen for ever; each message is a reason to look. */
+async function listen() {
+  for (;;) {
+    try {
+      for await (const message of service.events(state.cursor)) {
+        state.cursor = message.id || state.cursor;
+        if (message.kind === "finished") chart.count(message.data);
+        if (message.kind === "paused") speak("The queue is paused.");
+        if (message.kind === "resumed") speak("The queue is resumed.");
+        if (state.lost || !state.started || message.kind !== "") {
+          found();
+          look();
+        }
+      }
+      lose("The service ended the connection.");
+    } catch (error) {
+      if (error instanceof Refused && error.status === 401) {
+        askForToken();
+        return;
+      }
+      lose(error instanceof Refused ? error.message : "The service does not answer.");
+    }
+    await sleep(RETRY_MS);
+  }
+}
+
+function lose(text) {
+  $("lost").textContent = `Disconnected. ${text} Trying again; what is shown is old.`;
+  if (!state.lost) speak("Disconnected from the service.");
+  state.lost = true;
+  $("lost").hidden = false;
+  $("main").classList.add("stale");
+}
+
+function found() {
+  if (state.lost) speak("Connected again.");
+  state.lost = false;
+  state.started = true;
+  $("lost").hidden = true;
+  $("main").classList.remove("stale");
+}
+
+// Showing.
+
+function showAll(results) {
+  const { figures, tasks } = state;
+  const head = figures.head;
+  set($("head"), head ? `Task ${head.history_num}: number ${head.num}` : nothing(figures));
+  $("cancel-head").hidden = head === null;
+  $("paused").hidden = !figures.paused;
+  set($("switch"), figures.paused ? "Resume" : "Pause");
+  set($("depth"), figures.depth.toLocaleString("en"));
+  set($("window"), windowText(figures.depth, tasks.length));
+  document.title = `${figures.paused ? "Paused · " : ""}${figures.depth.toLocaleString("en")} · sanic-app`;
+  showTasks();
+  rows($("tasks"), tasks, taskRow);
+  rows($("results"), results, resultRow);
+  tick();
+}
+
+function nothing(figures) {
+  return figures.depth > 0 ? "Paused: nothing is waiting." : "Nothing is waiting.";
+}
+
+function windowText(depth, shown) {
+  if (depth === 0) return "The queue is empty.";
+  return `Showing ${shown.toLocaleString("en")} of ${depth.toLocaleString("en")}.`;
+}
+
+/** Note for each shown task in how many seconds it can be done at the earliest. */
+function showTasks() {
+  let ahead = 0;
+  let due = state.untilDue;
+  for (const task of state.tasks) {
+    const isHead = task.history_num === state.figures.head?.history_num;
+    if (!isHead) due = due === null || state.figures.paused ? null : due + task.timeout;
+    task.ahead = ahead++;
+    task.dueAt = due === null ? null : Date.now() + due * 1000;
+    task.isHead = isHead;
+  }
+}
+
+/** Show what counts on between two answers. */
+function tick() {
+  const { figures } = state;
+  if (figures === null) return;
+  const passed = state.lost ? 0 : (performance.now() - state.lookedAt) / 1000;
+  const head = figures.head;
+  $("wait").hidden = head === null;
+  if (head === null) {
+    set($("left"), "");
+  } else {
+    const left = Math.max((state.untilDue ?? 0) - passed, 0);
+    $("wait").max = Math.max(head.timeout, 1e-6);
+    $("wait").value = head.timeout > 0 ? Math.max(head.timeout - left, 0) : 1;
+    set($("left"), `${duration(left)} left of ${duration(head.timeout)}`);
+  }
+  const backlog = Math.max(figures.backlog_seconds - (head === null ? 0 : passed), 0);
+  set($("backlog"), duration(backlog));
+  set($("age"), figures.depth === 0 ? "none" : duration(figures.oldest_task_age_seconds + passed));
+  if (figures.depth === 0) set($("end"), "empty now");
+  else if (figures.paused) set($("end"), "not while paused");
+  else set($("end"), when(Date.now() + backlog * 1000));
+}
+
+/** Make the rows of a body those of the items; a row that stays keeps its focus. */
+function rows(body, items, fill) {
+  const keys = new Set(items.map((item) => item.history_num));
+  for (const row of [...body.children]) if (!keys.has(row.dataset.key)) row.remove();
+  const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
+  let place = body.firstElementChild;
+  for (const item of items) {
+    let row = old.get(item.history_num);
+    if (row === undefined) {
+      row = document.createElement("tr");
+      row.dataset.key = item.history_num;
+    }
+    fill(row, item);
+    if (row === place) place = place.nextElementSibling;
+    else body.insertBefore(row, place);
+  }
+}
+
+function taskRow(row, task) {
+  if (row.childElementCount === 0) {
+    cells(row, 5);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Cancel";
+    button.setAttribute("aria-label", `Cancel task ${task.history_num}`);
+    button.addEventListener("click", () => cancel(task.history_num));
+    row.insertCell().append(button);
+  }
+  row.className = task.isHead ? "head" : "";
+  const due = task.dueAt === null ? "after the pause" : when(task.dueAt);
+  fillCells(row, [task.history_num, task.ahead.toString(), task.num, duration(task.timeout), due]);
+}
+
+function resultRow(row, result) {
+  if (row.childElementCount === 0) cells(row, 3);
+  fillCells(row, [result.history_num, result.num, when(Date.parse(result.date_finished.slice(0, 23) + "Z"))]);
+}
+
+function cells(row, number) {
+  for (let index = 0; index < number; index++) row.insertCell();
+}
+
+function fillCells(row, texts) {
+  texts.forEach((text, index) => set(row.cells[index], text));
+}
+
+// Acting.
+
+/** Do one thing for a form or button: errors are shown where they arise. */
+async function act(where, action) {
+  say(where, "");
+  try {
+    await action();
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) askForToken();
+    say(where, error instanceof Refused ? error.message : `No answer came, and it may have been done. ${hint(where)}`);
+    return false;
+  }
+  look();
+  return true;
+}
+
+function hint(where) {
+  return where.id === "add-error" || where.id === "batch-error" ? "Trying again adds nothing twice." : "";
+}
+
+// The key of what was sent last and has no answer yet: trying the same again adds nothing twice.
+const unsure = { body: "", key: "" };
+
+async function add(path, body) {
+  if (unsure.body !== path + body) Object.assign(unsure, { body: path + body, key: randomKey() });
+  try {
+    return await service.ask("POST", path, body, { "Idempotency-Key": unsure.key });
+  } catch (error) {
+    if (error instanceof Refused && error.status < 500) unsure.body = "";
+    throw error;
+  }
+}
+
+function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const WHOLE = /^-?(0|[1-9]\d*)$/;
+const SECONDS = /^(0|[1-9]\d*)(\.\d+)?$/;
+
+function fault(field, text) {
+  field.setAttribute("aria-invalid", text ? "true" : "false");
+  say($(`${field.id}-error`), text);
+  return text !== "";
+}
+
+$("add").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [num, timeout] = [$("num"), $("timeout")];
+  const wrong = [
+    fault(num, WHOLE.test(num.value.trim()) ? "" : "Must be a whole number."),
+    fault(timeout, SECONDS.test(timeout.value.trim()) ? "" : "Must be a number of seconds."),
+  ];
+  if (wrong.includes(true)) {
+    (wrong[0] ? num : timeout).focus();
+    return;
+  }
+  await act($("add-error"), async () => {
+    try {
+      const task = await add("/api/v1/tasks", `{"num":${num.value.trim()},"timeout":${timeout.value.trim()}}`);
+      unsure.body = "";
+      speak(`Added task ${task.history_num}.`);
+      num.value = "";
+      num.focus();
+    } catch (error) {
+      if (!(error instanceof Refused) || error.faults.length === 0) throw error;
+      const shown = [fault(num, error.at("/num")), fault(timeout, error.at("/timeout"))];
+      if (!shown.includes(true)) throw error;
+    }
+  });
+});
+
+$("batch").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const lines = $("lines").value.split("\n").map((text, index) => ({ text: text.trim(), number: index + 1 }));
+  const tasks = lines.filter((line) => line.text !== "");
+  const bodies = [];
+  for (const { text, number } of tasks) {
+    const words = text.split(/[\s,;]+/);
+    if (words.length !== 2 || !WHOLE.test(words[0]) || !SECONDS.test(words[1])) {
+      say($("batch-error"), `Line ${number} must be a whole number and a number of seconds.`);
+      $("lines").focus();
+      return;
+    }
+    bodies.push(`{"num":${words[0]},"timeout":${words[1]}}`);
+  }
+  await act($("batch-error"), async () => {
+    try {
+      const batch = await add("/api/v1/tasks/batch", `{"tasks":[${bodies.join(",")}]}`);
+      unsure.body = "";
+      speak(`Added ${batch.count} tasks.`);
+      $("lines").value = "";
+    } catch (error) {
+      if (!(error instanceof Refused) || error.faults.length === 0) throw error;
+      error.message = error.faults.map((found) => inLine(found, tasks)).join("\n");
+      throw error;
+    }
+  });
+});
+
+/** Return a fault of a batch with the line that was written instead of its pointer. */
+function inLine(found, tasks) {
+  const [, index, field] = /^\/tasks\/(\d+)(?:\/(\w+))?/.exec(found.pointer) ?? [];
+  return index === undefined ? found.message : `Line ${tasks[Number(index)].number}, ${field}: ${found.message}`;
+}
+
+async function cancel(number) {
+  const row = document.activeElement?.closest("tr");
+  const next = row?.nextElementSibling ?? row?.previousElementSibling;
+  const isDone = await act($("cancel-error"), () => service.ask("DELETE", `/api/v1/tasks/${number}`));
+  if (!isDone) return;
+  speak(`Cancelled task ${number}.`);
+  // The button is about to go: whoever uses the keyboard goes on at the next one.
+  next?.querySelector("button")?.focus();
+}
+
+$("cancel-head").addEventListener("click", () => {
+  const head = state.figures?.head;
+  if (head) cancel(head.history_num);
+});
+
+$("range").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [from, to] = [$("from").value.trim(), $("to").value.trim()];
+  if (!/^\d+$/.test(from) || !/^\d+$/.test(to)) {
+    say($("range-error"), "Both must be history numbers.");
+    return;
+  }
+  await act($("range-error"), async () => {
+    const { count } = await service.ask("DELETE", `/api/v1/tasks?from=${from}&to=${to}`);
+    speak(`Cancelled ${count} tasks.`);
+  });
+});
+
+$("switch").addEventListener("click", () =>
+  act($("switch-error"), () => service.ask("POST", `/api/v1/queue/${state.figures?.paused ? "resume" : "pause"}`)),
+);
+
+// The token.
+
+let tokenGiven = false;
+
+function askForToken() {
+  if (!$("token").hidden && !tokenGiven) return;
+  say($("token-error"), tokenGiven ? "This token is not accepted." : "");
+  tokenGiven = false;
+  state.started = false;
+  $("token").hidden = false;
+  $("main").hidden = true;
+  $("token-value").focus();
+}
+
+$("token-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const value = $("token-value").value.trim();
+  if (!/^[\x21-\x7e]+$/.test(value)) {
+    say($("token-error"), "A token is made of visible ASCII characters.");
+    return;
+  }
+  service.token = value;
+  tokenGiven = true;
+  try {
+    await service.ask("GET", "/api/v1/queue");
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) askForToken();
+    else say($("token-error"), error.message);
+    return;
+  }
+  $("token-value").value = "";
+  $("token").hidden = true;
+  $("main").hidden = false;
+  listen();
+});
+
+// Small things.
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function say(element, text) {
+  set(element, text);
+}
+
+/** Tell a screen reader something that happened; never what merely counts on. */
+function speak(text) {
+  $("spoken").textContent = text;
+}
+
+function sleep(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Return seconds as people say them. */
+function duration(seconds) {
+  if (seconds < 60) return `${seconds.toLocaleString("en", { maximumFractionDigits: seconds < 10 ? 1 : 0 })} s`;
+  const whole = Math.round(seconds);
+  const parts = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
+  const shown = [];
+  let rest = whole;
+  for (const [size, unit] of parts) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count > 0 || shown.length > 0) shown.push(`${count.toLocaleString("en")} ${unit}`);
+    if (shown.length === 2) break;
+  }
+  return shown.join(" ");
+}
+
+const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+/** Return a moment in the reader's own time, with its date when that is not today's. */
+function when(ms) {
+  if (!Number.isFinite(ms) || ms > 8.64e15) return "beyond all dates";
+  const date = new Date(ms);
+  return (date.toDateString() === new Date().toDateString() ? TIME : DATE).format(date);
+}
+
+setInterval(tick, TICK_MS);
+setInterval(() => chart.draw($("throughput"), $("throughput-text"), $("lateness"), $("lateness-text")), 1000);
+listen();

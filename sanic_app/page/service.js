@@ -1,0 +1,99 @@
+// The service as the page sees it: requests, answers, events.
+
+const ANSWER_MS = 10_000;
+// A stream without a heartbeat for so long is lost.
+const SILENT_MS = 25_000;
+
+/** What the service refused, with its problem document. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem?.detail ?? `The answer was ${status}, and not from this service.`);
+    this.status = status;
+    this.faults = problem?.errors ?? [];
+  }
+
+  /** Return what is wrong with one field, by its JSON pointer. */
+  at(pointer) {
+    return this.faults.filter((fault) => fault.pointer === pointer).map((fault) => fault.message).join(" ");
+  }
+}
+
+/** Return JSON whose 64-bit integers are texts: a number of this language would round them. */
+export function exact(text) {
+  return JSON.parse(text.replace(/"(num|history_num|first|last)":\s*(-?\d+)/g, '"$1":"$2"'));
+}
+
+export class Service {
+  #token = "";
+
+  set token(value) {
+    this.#token = value;
+  }
+
+  #headers(more = {}) {
+    return this.#token ? { ...more, Authorization: `Bearer ${this.#token}` } : more;
+  }
+
+  /** Return the JSON of a 2xx; throw Refused, or another Error when no answer came. */
+  async ask(method, path, body, headers = {}) {
+    const answer = await fetch(path, {
+      method,
+      body,
+      cache: "no-store",
+      redirect: "error",
+      headers: this.#headers(body === undefined ? headers : { ...headers, "Content-Type": "application/json" }),
+      signal: AbortSignal.timeout(ANSWER_MS),
+    });
+    return parsed(answer);
+  }
+
+  /** Return messages {id, kind, data} from the stream; heartbeats have no kind. */
+  async *events(after) {
+    const silence = new AbortController();
+    let watchdog = setTimeout(() => silence.abort(), SILENT_MS);
+    try {
+      const answer = await fetch("/api/v1/events", {
+        cache: "no-store",
+        redirect: "error",
+        headers: this.#headers(after ? { "Last-Event-ID": after } : {}),
+        signal: silence.signal,
+      });
+      if (!answer.ok) await parsed(answer);
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        clearTimeout(watchdog);
+        watchdog = setTimeout(() => silence.abort(), SILENT_MS);
+        const blocks = (text + value).split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) yield message(block);
+      }
+    } finally {
+      clearTimeout(watchdog);
+      silence.abort();
+    }
+  }
+}
+
+async function parsed(answer) {
+  const text = await answer.text();
+  let content = null;
+  try {
+    content = exact(text);
+  } catch {
+    if (answer.ok) throw new Refused(answer.status, null);
+  }
+  if (!answer.ok) throw new Refused(answer.status, content);
+  return content;
+}
+
+function message(block) {
+  const fields = {};
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).trimStart();
+  }
+  return { id: fields.id ?? "", kind: fields.event ?? "", data: fields.data ? exact(fields.data) : {} };
+}

@@ -1,0 +1,303 @@
+"""The page in a real browser that can reach nothing but the service."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import Tab, tab
+from tests.running import Running
+
+pytestmark = pytest.mark.system
+
+EXACT = 9007199254740993
+"""2^53 + 1, which a number of the browser's language cannot hold."""
+PICTURES = os.environ.get("PAGE_PICTURES")
+"""A folder for pictures of the page, for whoever wants to look."""
+TOKEN = "of-this-test"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SCREENS = {
+    "narrow-light": {"viewport": {"width": 320, "height": 700}, "color_scheme": "light"},
+    "narrow-dark": {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"},
+    "wide-light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "wide-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "4k-light": {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "light"},
+}
+
+
+@contextmanager
+def opened(folder: Path, **context: Any) -> Iterator[tuple[Running, Tab, Page]]:
+    with Running(folder) as running, tab(running.url, **context) as one:
+        one.page.goto(running.url)
+        expect(one.page.locator("#depth")).not_to_have_text("…")
+        yield running, one, one.page
+        assert one.elsewhere == []
+
+
+def add(page: Page, num: object, timeout: object) -> None:
+    page.get_by_label("Number", exact=True).fill(str(num))
+    page.get_by_label("Timeout in seconds").fill(str(timeout))
+    page.get_by_role("button", name="Add", exact=True).click()
+
+
+def batch(running: Running, *timeouts: float, **headers: str) -> None:
+    tasks = [{"num": index, "timeout": timeout} for index, timeout in enumerate(timeouts, 1)]
+    path = "/api/v1/tasks/batch"
+    assert running.request("POST", path, {"tasks": tasks}, headers)[0] == 201
+
+
+def cells(page: Page, body: str) -> list[list[str]]:
+    rows = page.locator(f"#{body} tr").all()
+    return [[cell.inner_text() for cell in row.locator("td").all()] for row in rows]
+
+
+def test_a_task_is_added_watched_and_finished_exactly(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, one, page):
+        expect(page.locator("#head")).to_have_text("Nothing is waiting.")
+        add(page, EXACT, 1.5)
+        expect(page.locator("#head")).to_have_text(f"Task 1: number {EXACT}")
+        expect(page.locator("#left")).to_have_text(
+            re.compile(r"^(1(\.\d)?|0\.\d) s left of 1\.5 s$")
+        )
+        before = float(page.locator("#wait").get_attribute("value") or 0)
+        page.wait_for_timeout(300)
+        assert float(page.locator("#wait").get_attribute("value") or 0) > before
+        assert cells(page, "tasks")[0][:4] == ["1", "0", str(EXACT), "1.5 s"]
+        expect(page.locator("#results tr")).to_have_count(1)
+        assert cells(page, "results")[0][:2] == ["1", str(EXACT)]
+        expect(page.locator("#head")).to_have_text("Nothing is waiting.")
+        expect(page.locator("#throughput-text")).to_contain_text("Finished: 1,")
+        expect(page.locator("#lateness-text")).to_contain_text(re.compile(r"at most [\d.]+ ms"))
+        assert running.result() == [EXACT]
+        assert one.errors == []
+
+
+def test_many_are_added_and_cancelled(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, one, page):
+        page.get_by_text("Add many").click()
+        page.get_by_label("A number and a timeout in each line").fill(
+            f"1 600\n\n-{EXACT}, 60\n3\t0.5"
+        )
+        page.get_by_role("button", name="Add all").click()
+        expect(page.locator("#tasks tr")).to_have_count(3)
+        shown = cells(page, "tasks")
+        assert [row[:4] for row in shown] == [
+            ["1", "0", "1", "10 min 0 s"],
+            ["2", "1", f"-{EXACT}", "1 min 0 s"],
+            ["3", "2", "3", "0.5 s"],
+        ]
+        page.get_by_role("button", name="Cancel task 2", exact=True).click()
+        expect(page.locator("#tasks tr")).to_have_count(2)
+        expect(page.get_by_role("button", name="Cancel task 3")).to_be_focused()
+        page.get_by_role("button", name="Cancel this task").click()
+        expect(page.locator("#head")).to_have_text("Nothing is waiting.")
+        assert running.result() == [3]
+        batch(running, 60, 60, 60, 60)
+        page.get_by_text("Cancel many").click()
+        page.get_by_label("From task").fill("5")
+        page.get_by_label("To task").fill("99")
+        page.get_by_role("button", name="Cancel these").click()
+        expect(page.locator("#tasks tr")).to_have_count(1)
+        assert one.errors == []
+
+
+def test_pause_and_resume_cannot_be_missed(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, _, page):
+        batch(running, 600, 600)
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#paused")).to_be_visible()
+        expect(page).to_have_title(re.compile("^Paused"))
+        expect(page.locator("#end")).to_have_text("not while paused")
+        assert [row[4] == "after the pause" for row in cells(page, "tasks")] == [False, True]
+        assert running.request("GET", "/api/v1/queue")[1]["paused"] is True
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator("#paused")).to_be_hidden()
+        assert running.request("GET", "/api/v1/queue")[1]["paused"] is False
+        # Whoever else pauses is seen too.
+        running.request("POST", "/api/v1/queue/pause")
+        expect(page.locator("#paused")).to_be_visible()
+
+
+def test_errors_are_shown_where_they_arise_and_lose_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, _, page):
+        add(page, "1.5", "x")
+        expect(page.locator("#num-error")).to_have_text("Must be a whole number.")
+        expect(page.locator("#timeout-error")).to_have_text("Must be a number of seconds.")
+        expect(page.get_by_label("Number", exact=True)).to_be_focused()
+        add(page, "9223372036854775808", "86401")
+        expect(page.locator("#num-error")).to_contain_text("64-bit")
+        expect(page.locator("#timeout-error")).to_contain_text("86400")
+        expect(page.get_by_label("Number", exact=True)).to_have_value("9223372036854775808")
+        page.get_by_text("Add many").click()
+        lines = page.get_by_label("A number and a timeout in each line")
+        lines.fill("1 1\nnonsense")
+        page.get_by_role("button", name="Add all").click()
+        expect(page.locator("#batch-error")).to_contain_text("Line 2")
+        lines.fill("1 1\n\n2 99999")
+        page.get_by_role("button", name="Add all").click()
+        expect(page.locator("#batch-error")).to_contain_text("Line 3, timeout: Must be")
+        expect(lines).to_have_value("1 1\n\n2 99999")
+        assert running.request("GET", "/api/v1/queue")[1]["depth"] == 0
+
+
+def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
+    with Running(tmp_path) as first, tab(first.url) as one:
+        page = one.page
+        page.goto(first.url)
+        add(page, 1, 600)
+        expect(page.locator("#tasks tr")).to_have_count(1)
+        first.kill()
+        expect(page.locator("#lost")).to_be_visible()
+        expect(page.locator("#lost")).to_contain_text("Disconnected")
+        expect(page.locator("#tasks tr")).to_have_count(1)
+        add(page, 2, 600)
+        expect(page.locator("#add-error")).to_contain_text("Trying again adds nothing twice.")
+        with Running(tmp_path, "--port", str(first.port)) as second:
+            expect(page.locator("#lost")).to_be_hidden()
+            page.get_by_role("button", name="Add", exact=True).click()
+            expect(page.locator("#tasks tr")).to_have_count(2)
+            second.request("DELETE", "/api/v1/tasks/1")
+            expect(page.locator("#head")).to_have_text("Task 2: number 2")
+
+
+def test_a_token_is_asked_for_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    with (
+        Running(tmp_path, environ={"SANIC_APP_API_TOKEN": TOKEN}) as running,
+        tab(running.url) as one,
+    ):
+        page = one.page
+        page.goto(running.url)
+        field = page.locator("#token-value")
+        expect(field).to_be_focused()
+        expect(page.locator("#main")).to_be_hidden()
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("This token is not accepted.")
+        field.fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_visible()
+        add(page, 7, 0)
+        expect(page.locator("#results tr")).to_have_count(1)
+        stores = "[localStorage.length, sessionStorage.length, document.cookie.length]"
+        assert page.evaluate(stores) == [0, 0, 0]
+        page.reload()
+        expect(page.locator("#token-value")).to_be_visible()
+
+
+def test_everything_can_be_done_with_the_keyboard(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, _, page):
+
+        def tab_to(name: str) -> None:
+            for _ in range(60):
+                page.keyboard.press("Tab")
+                active = page.evaluate(
+                    "document.activeElement.getAttribute('aria-label')"
+                    " ?? document.activeElement.labels?.[0]?.textContent"
+                    " ?? document.activeElement.textContent"
+                )
+                if active.strip() == name:
+                    return
+            pytest.fail(f"the keyboard does not reach {name}")
+
+        tab_to("Number")
+        page.keyboard.type("5")
+        page.keyboard.press("Tab")
+        page.keyboard.type("600")
+        page.keyboard.press("Enter")
+        expect(page.locator("#tasks tr")).to_have_count(1)
+        expect(page.locator("#spoken")).to_have_text("Added task 1.")
+        tab_to("Cancel task 1")
+        page.keyboard.press("Enter")
+        expect(page.locator("#tasks tr")).to_have_count(0)
+        tab_to("Pause")
+        page.keyboard.press("Space")
+        expect(page.locator("#paused")).to_be_visible()
+        assert running.request("GET", "/api/v1/queue")[1]["paused"] is True
+
+
+def test_a_million_tasks_are_shown_as_a_window(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, one, page):
+        running.request("POST", "/api/v1/queue/pause")
+        body = {"tasks": [{"num": 1, "timeout": 86_400}] * 10_000}
+        for _ in range(100):
+            assert running.request("POST", "/api/v1/tasks/batch", body)[0] == 201
+        expect(page.locator("#window")).to_have_text("Showing 50 of 1,000,000.")
+        expect(page.locator("#tasks tr")).to_have_count(50)
+        add(page, 2, 0)
+        expect(page.locator("#depth")).to_have_text("1,000,001")
+        assert one.errors == []
+
+
+def axe() -> str:
+    found = find_spec("axe_playwright_python")
+    assert found is not None
+    assert found.origin is not None
+    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds; it is run past the page's policy, which forbids such scripts."""
+    page.evaluate(axe())
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 15
+    return [
+        f"{each['id']}: {node['html']} {node.get('failureSummary')}"
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+
+
+def states(running: Running, page: Page) -> Iterator[str]:
+    yield "empty"
+    batch(running, *[0] * 30, *[7, 75, 4_000] * 4)
+    expect(page.locator("#tasks tr")).to_have_count(12)
+    add(page, "x", "y")
+    for text in ("Add many", "Cancel many"):
+        page.get_by_text(text).click()
+    expect(page.locator("#throughput-text")).to_contain_text("30")
+    yield "busy"
+    running.request("POST", "/api/v1/queue/pause")
+    expect(page.locator("#paused")).to_be_visible()
+    yield "paused"
+    running.kill()
+    expect(page.locator("#lost")).to_be_visible()
+    page.wait_for_timeout(300)
+    yield "lost"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nobody_is_kept_out_on_any_screen(tmp_path: Path, screen: str) -> None:
+    with opened(tmp_path, **SCREENS[screen]) as (running, _, page):
+        for state in states(running, page):
+            if PICTURES:
+                page.screenshot(path=f"{PICTURES}/{screen}-{state}.png", full_page=state == "busy")
+            assert violations(page) == [], (screen, state)
+            overflow = "document.documentElement.scrollWidth - innerWidth"
+            assert page.evaluate(overflow) <= 0, (screen, state)
+
+
+def test_axe_finds_what_is_wrong(tmp_path: Path) -> None:
+    with opened(tmp_path) as (_, _, page):
+        page.evaluate("document.querySelector('label[for=num]').remove()")
+        assert any(line.startswith("label:") for line in violations(page))
+
+
+def test_the_policy_of_the_page_forbids_what_it_should(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, one, page):
+        policy = page.request.get(running.url).headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert policy.startswith("default-src 'none';")
+        inline: Callable[[], Any] = lambda: page.evaluate(  # noqa: E731
+            "const s = document.createElement('script'); s.textContent = 'window.bad = 1';"
+            " document.body.append(s); window.bad ?? 0"
+        )
+        assert inline() == 0
+        assert any("script-src" in error for error in one.errors)
