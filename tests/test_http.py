@@ -331,7 +331,14 @@ async def test_a_number_nobody_has_is_not_found(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         for number in (1, HISTORY_NUM_MAX):
             problem(await served.client.get(f"/api/v1/tasks/{number}"), "not-found", 404)
-        for path in ("/", "/nothing", "/api", "/api/v2/tasks", "/api/v1/tasks/1/2", "/Add_task"):
+        for path in (
+            "/page",
+            "/nothing",
+            "/api",
+            "/api/v2/tasks",
+            "/api/v1/tasks/1/2",
+            "/Add_task",
+        ):
             problem(await served.client.get(path), "not-found", 404)
             problem(await served.client.post(path), "not-found", 404)
 

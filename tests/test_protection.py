@@ -24,7 +24,7 @@ TOKENS: dict[str, Any] = {
 }
 BODY = b'{"num": 1, "timeout": 600}'
 READS = ["/get_queue_work", "/get_result", "/api/v1/tasks", "/api/v1/results", "/api/v1/queue"]
-CLOSED = [*READS, "/add_task", "/api/v1/tasks/1", "/metrics", "/nothing", "/", "/api/docsx"]
+CLOSED = [*READS, "/add_task", "/api/v1/tasks/1", "/metrics", "/nothing", "/page", "/api/docsx"]
 HEALTH = ["/health/live", "/health/ready", "/health/live/"]
 
 
@@ -35,7 +35,7 @@ def bearer(token: str, scheme: str = "Bearer") -> dict[str, str]:
 # Tokens.
 
 
-async def test_without_the_token_only_health_and_documentation_answer(tmp_path: Path) -> None:
+async def test_without_the_token_only_health_documentation_and_page_answer(tmp_path: Path) -> None:
     async with service(tmp_path, **TOKENS) as served:
         for path in CLOSED:
             for method in ("GET", "POST", "PUT", "HEAD"):
@@ -44,7 +44,7 @@ async def test_without_the_token_only_health_and_documentation_answer(tmp_path: 
                 assert answer.headers["www-authenticate"] == "Bearer"
                 if method != "HEAD":
                     problem(answer, "unauthorized", 401)
-        for path in HEALTH:
+        for path in (*HEALTH, "/", "/page/page.js"):
             assert (await served.client.get(path)).status_code == 200
         for path in ("/api/docs", "/api/docs/", "/api/docs/openapi.json", "/api/docs/nothing"):
             assert (await served.client.get(path)).status_code in (200, 301, 302, 308, 404), path
