@@ -215,7 +215,7 @@ async def test_more_than_twenty_messages_a_second_are_summarised(tmp_path: Path)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         number = 1
-        while loop.time() < begun + 1.5:
+        while loop.time() < begun + 1.5 or number < 150:
             await served.add(0, 60)
             number += 1
         told: list[Message] = []
@@ -223,8 +223,7 @@ async def test_more_than_twenty_messages_a_second_are_summarised(tmp_path: Path)
             message = await stream.next()
             if message.kind == "added":
                 told.append(message)
-        assert number > 200
-        assert 30 <= len(told) <= 20 + 20 * (loop.time() - begun) + 1
+        assert 20 <= len(told) <= 20 + 20 * (loop.time() - begun) + 1
         assert any("tasks" not in message.data for message in told)
         assert without_gaps(told) == number
         for message in told:

@@ -162,7 +162,7 @@ class Model:
         self.stamp = max(self.stamp, (self.head.started_at or 0) + self.head.timeout)
         while self.queue and len(done) < RUN_MAX:
             head = self.queue[0]
-            if done and (head.timeout or done[0].timeout):
+            if done and (head.timeout or done[0].timeout or self.paused):
                 break
             done.append(
                 self.queue.pop(0)._replace(
@@ -276,6 +276,11 @@ class Machine(RuleBasedStateMachine):
     def finish_several(self, again: int) -> None:
         first = self.model.queue[0].history_num
         self._commit([Finish(first + n) for n in range(again)])
+
+    @precondition(lambda self: self.model.queue)
+    @rule(paused=st.booleans())
+    def finish_in_the_commit_of_a_switch(self, paused: bool) -> None:
+        self._commit([Switch(paused), Finish(self.model.queue[0].history_num)])
 
     @rule(number=NUMBERS)
     def finish_any(self, number: int) -> None:

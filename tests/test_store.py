@@ -798,3 +798,16 @@ async def test_finishes_are_found_in_their_order(engine: Engine, clock: FakeCloc
         assert [task.history_num for task in await store.store.finished(0, 4)] == [2, 4, 1]
         assert [task.history_num for task in await store.store.finished(1, 3)] == [2, 4]
         assert [task.history_num for task in await store.store.finished(2, 3)] == [4]
+
+
+async def test_a_pause_ends_a_run_of_zero_timeouts(engine: Engine, clock: FakeClock) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(0, 0, 0, num=5)
+        await store.switch(paused=True)
+        assert [task.num for task in await store.finish_head()] == [5]
+        assert [(task.num, task.state) for task in await store.queue()] == [
+            (6, State.QUEUED),
+            (7, State.QUEUED),
+        ]
+        await store.switch(paused=False)
+        assert [task.num for task in await store.finish_head()] == [6, 7]

@@ -41,7 +41,10 @@ class Added(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """Finish the started head, and with it the run of zero timeouts that it begins."""
+    """Finish the started head, and with it the run of zero timeouts that it begins.
+
+    A pause ends the run at the head: no further task starts.
+    """
 
     history_num: int
 

@@ -208,9 +208,10 @@ class _Transaction:
         rows = self._from(finish.history_num, 2)
         if not rows or rows[0][0] != self._head:
             raise StoreFailed("corrupt", "the head is not in the queue")  # noqa: EM101
-        if _run_length(rows) == 2:  # noqa: PLR2004 - as many as were looked at: there may be more
+        if not self._paused and _run_length(rows) == 2:  # noqa: PLR2004 - as many as were looked at: there may be more
             rows = self._from(finish.history_num, RUN_MAX + 1)
-        length = _run_length(rows)
+        # Those behind the first of a run would start in this commit, which a pause forbids.
+        length = 1 if self._paused else _run_length(rows)
         # Never early, even when the wall clock went back during the wait.
         self._stamp = max(self._stamp, (self._head_started_at or 0) + rows[0][2])
         finished = self._append(rows[:length], State.DONE)

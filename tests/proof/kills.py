@@ -22,7 +22,7 @@ def kills(seed: int, scale: Scale, folder: Path) -> Outcome:
     rounds = scale.pick(12, 1_000)
     chance = random.Random(seed)
     broken: list[str] = []
-    lost = added = done = 0
+    lost = added = done = cancelled = 0
     left = rounds
     while left > 0:
         count = min(left, ROUNDS_PER_DATABASE)
@@ -30,6 +30,7 @@ def kills(seed: int, scale: Scale, folder: Path) -> Outcome:
         verdict, wrong = _run(chance.randrange(10**6), count, folder)
         added += verdict.counts.added
         done += verdict.counts.done
+        cancelled += verdict.counts.cancelled
         if not verdict.holds or wrong:
             lost += max(len(verdict.violations), 1)
             broken += [verdict.summary, *wrong]
@@ -38,13 +39,14 @@ def kills(seed: int, scale: Scale, folder: Path) -> Outcome:
     kinds = {violation.kind for violation in control.violations}
     return Outcome(
         promise="acknowledged means durable; order; exactly once",
-        fault="SIGKILL at a random moment under the load of 3 adding clients and a reader",
+        fault="SIGKILL at a random moment under the load of clients that add one and many,"
+        " cancel, pause, resume and read",
         tried=rounds,
         lost=lost,
         control=f"a service that answers before its commit: {control.summary}",
         broken=tuple(broken),
         missed=() if Kind.LOST in kinds else ("nothing was lost by a service that commits late",),
-        notes=f"{added:,} tasks acknowledged, {done:,} done",
+        notes=f"{added:,} tasks acknowledged, {done:,} done, {cancelled:,} cancelled",
     )
 
 
@@ -56,7 +58,7 @@ def _run(
     with emptied(parent) as folder:
         running = service(folder, changes=changes)
         try:
-            with load(target, history, seed):
+            with load(target, history, seed, steered=True):
                 for _ in range(rounds):
                     next_port(target, running.port)
                     time.sleep(chance.uniform(0.02, 0.25))

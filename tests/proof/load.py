@@ -1,4 +1,4 @@
-"""Clients that add and read, and record what they asked and what they were told."""
+"""Clients that add, steer and read, and record what they asked and what they were told."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from typing import Any
 from tests.proof.history import (
     Add,
     Added,
+    Cancel,
     History,
     Operation,
+    Pause,
     ReadQueue,
     ReadResults,
     ReadTask,
     Request,
     Results,
+    Resume,
     Seen,
 )
 
@@ -63,6 +66,38 @@ class Client:
             added = Added(number, number, stamp(task["date_created"]))
             self.history.ok(operation, added)
             self.added.append(added)
+        return operation
+
+    def add_batch(self, tasks: Sequence[tuple[int, float]], key: str | None = None) -> Operation:
+        """Add tasks, all or none."""
+        operation = self.history.invoke(self._name, Add(tuple(tasks), key))
+        headers = {"Idempotency-Key": key} if key else {}
+        body = {"tasks": [{"num": num, "timeout": timeout} for num, timeout in tasks]}
+        status, batch = self._ask(operation, "POST", "/api/v1/tasks/batch", body, headers)
+        if status == 201:
+            added = Added(batch["first"], batch["last"], stamp(batch["date_created"]))
+            self.history.ok(operation, added)
+            self.added.append(added)
+        return operation
+
+    def cancel(self, first: int, last: int) -> Operation:
+        """Cancel one task (``first == last``), or a range."""
+        operation = self.history.invoke(self._name, Cancel(first, last))
+        one = first == last
+        path = f"/{first}" if one else f"?from={first}&to={last}"
+        status, answer = self._ask(operation, "DELETE", f"/api/v1/tasks{path}")
+        if status == 200:
+            self.history.ok(operation, 1 if one else answer["count"])
+        elif status == 404:
+            self.history.refused(operation)
+        return operation
+
+    def switch(self, *, paused: bool) -> Operation:
+        """Pause the queue, or resume it."""
+        operation = self.history.invoke(self._name, Pause() if paused else Resume())
+        path = f"/api/v1/queue/{'pause' if paused else 'resume'}"
+        if self._ask(operation, "POST", path)[0] == 200:
+            self.history.ok(operation)
         return operation
 
     def read_results(self, after: int = 0) -> Operation:
@@ -171,8 +206,13 @@ def load(
     adders: int = 3,
     waits: Sequence[float] = WAITS,
     pause: float = 0.0,
+    steered: bool = False,
 ) -> Iterator[list[Client]]:
-    """Let clients add, and one read, while the context lasts and the target is up."""
+    """Let clients add, and one read, while the context lasts and the target is up.
+
+    ``steered``: another adds batches, cancels, pauses and resumes; in the end the queue runs, for
+    which the service has to be there.
+    """
     clients = [Client(f"adder {number}", target, history) for number in range(adders)]
     reader = Client("reader", target, history)
     numbers = count(seed % 1_000 * 1_000_000 + 1)
@@ -185,6 +225,14 @@ def load(
         for i, client in enumerate(clients)
     ]
     threads.append(threading.Thread(target=_read, args=(target, reader, random.Random(seed))))
+    if steered:
+        steward = Client("steward", target, history)
+        clients.append(steward)
+        threads.append(
+            threading.Thread(
+                target=_steer, args=(target, steward, random.Random(f"{seed} s"), numbers)
+            )
+        )
     for thread in threads:
         thread.start()
     try:
@@ -220,6 +268,33 @@ def _add(
                 client.add(number, wait, key)
         elif pause:
             time.sleep(pause)
+
+
+def _steer(target: Target, client: Client, chance: random.Random, numbers: Iterator[int]) -> None:
+    while target.up.wait() and not target.over.is_set():
+        paused = chance.random() < 0.5
+        if paused:
+            client.switch(paused=True)
+        tasks = [(next(numbers), chance.choice(WAITS)) for _ in range(chance.randrange(1, 60))]
+        key = f"batch-{tasks[0][0]}"
+        if client.add_batch(tasks, key).answer == "unknown" and target.up.wait():
+            client.add_batch(tasks, key)
+        if client.added:
+            batch = client.added[-1]
+            one = chance.randint(batch.first, batch.last)
+            client.cancel(one, one)
+            client.cancel(chance.randint(batch.first, batch.last), batch.last)
+        if paused:
+            _resume(target, client)
+        time.sleep(chance.random() * 0.02)
+    _resume(target, client)
+
+
+def _resume(target: Target, client: Client) -> None:
+    deadline = time.monotonic() + SECONDS
+    while client.switch(paused=False).answer != "ok" and time.monotonic() < deadline:
+        target.up.wait(SECONDS)
+        time.sleep(0.01)
 
 
 def _read(target: Target, client: Client, chance: random.Random) -> None:

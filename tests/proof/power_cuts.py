@@ -81,7 +81,7 @@ def _run(
             volume.unmount()
             volume.mount()
             running = service(volume.folder, changes=changes, prefix=prefix)
-            with load(target, history, seed):
+            with load(target, history, seed, steered=True):
                 for _ in range(cuts):
                     next_port(target, running.port)
                     time.sleep(chance.uniform(0.03, 0.4))
