@@ -113,6 +113,7 @@ class EventFeed:
         self._switched: Switched | None = None
         self._pace: Pace | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._beat: asyncio.TimerHandle | None = None
         self._ending = asyncio.Event()
 
     @property
@@ -131,6 +132,8 @@ class EventFeed:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._beat is not None:
+            self._beat.cancel()
         self._tell()
         self._ending.set()
         for listener in self._listeners:
@@ -223,17 +226,26 @@ class EventFeed:
                     yield text
             else:
                 self._listeners.add(listener)
+            if self._beat is None:
+                self._beat_later()
             while not self._ending.is_set():
-                try:
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        await listener.arrived.wait()
-                except TimeoutError:
-                    yield b":\n\n"
-                else:
-                    yield listener.take()
+                await listener.arrived.wait()
+                yield listener.take()
             yield listener.take()
         finally:
             self._listeners.discard(listener)
+
+    def _beat_later(self) -> None:
+        """Let silent streams be heard of again and again, while there are any.
+
+        One timer for all: one for each would cost them more than their messages.
+        """
+        for listener in self._listeners if self._beat is not None else ():
+            if not listener.messages:
+                listener.put(b":\n\n")
+        loop = asyncio.get_running_loop()
+        again = self._listeners and not self._ending.is_set()
+        self._beat = loop.call_later(HEARTBEAT_SECONDS, self._beat_later) if again else None
 
     async def _missed(self, cursor: Cursor, listener: _Listener) -> AsyncGenerator[bytes, None]:
         """Return what the tables tell since the cursor, page by page; then let it listen."""

@@ -22,6 +22,8 @@ MEASURES: Mapping[str, Callable[[Bench], list[Line]]] = {
     "adds": adds.many,
     "one": adds.one,
     "connections": adds.between,
+    "batches": adds.batches,
+    "listened": adds.listened,
     "drain": waits.drain,
     "idle": waits.idle,
     "lateness": waits.lateness,
@@ -29,7 +31,7 @@ MEASURES: Mapping[str, Callable[[Bench], list[Line]]] = {
     "depth": depth.depth,
     "lists": lists.lists,
 }
-LOADED = {"adds", "one", "connections", "depth"}
+LOADED = {"adds", "one", "connections", "batches", "listened", "depth"}
 """These need wrk."""
 
 

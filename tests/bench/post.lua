@@ -1,6 +1,13 @@
--- For wrk: adds tasks, and says at the end what became of them in one line of JSON.
+-- For wrk: adds tasks, and says at the end what became of them in one line of JSON. With TASKS in
+-- the environment each request is a batch of so many.
+local task = '{"num": 5, "timeout": 3600}'
+local tasks = tonumber(os.getenv("TASKS") or "0")
+
 wrk.method = "POST"
-wrk.body = '{"num": 5, "timeout": 3600}'
+wrk.body = task
+if tasks > 0 then
+  wrk.body = '{"tasks": [' .. string.rep(task .. ", ", tasks - 1) .. task .. "]}"
+end
 wrk.headers["Content-Type"] = "application/json"
 
 done = function(summary, latency, _)

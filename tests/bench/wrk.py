@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,14 +24,18 @@ def installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def load(port: int, connections: int, seconds: float) -> Load:
+def load(port: int, connections: int, seconds: float, batch: int = 0) -> Load:
     """Add tasks as fast as so many connections can, each waiting for its answer.
+
+    With ``batch`` each request adds so many.
 
     wrk counts whole seconds alone.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s"]
+    path = "/api/v1/tasks/batch" if batch else "/add_task"
     done = subprocess.run(
-        [*command, "-s", str(SCRIPT), f"http://127.0.0.1:{port}/add_task"],
+        [*command, "-s", str(SCRIPT), f"http://127.0.0.1:{port}{path}"],
+        env={**os.environ, "TASKS": str(batch)},
         capture_output=True,
         text=True,
         timeout=seconds + 30,
