@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes.append(outcome)
         verdict = "holds" if outcome is not None and outcome.holds else "BROKEN"
         _say(f"{proof.name:>16}  {verdict}  {seconds:.1f} s")
+        for line in () if outcome is None else (*outcome.broken, *outcome.missed):
+            _say(f"{'':>16}  {line}")
     _say(f"\n{table(outcomes)}\n")
     for line in failed:
         _say(f"NOT PROVEN  {line}")

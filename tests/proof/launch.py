@@ -21,7 +21,7 @@ from sanic_app.clock import SystemClock
 from sanic_app.errors import DiskFull, StoreFailed
 from sanic_app.queue import TaskQueue
 from sanic_app.store import Add, Added, Commit, sqlite, sqlite_commit, sqlite_file
-from sanic_app.task import NewTask
+from sanic_app.task import Keep, NewTask
 
 LAZY = 20
 """Of so many commits a lazy store makes one."""
@@ -107,6 +107,17 @@ def strict(_: str) -> None:
     _put(sqlite, "_failure", harsh)
 
 
+def forgetful(_: str) -> None:
+    """Remove one finished task more than retention allows."""
+    count = sqlite_commit._Transaction._count_prunable
+
+    def more(self: Any, keep: Keep) -> int:
+        found = count(self, keep)
+        return found + 1 if found > 0 else found
+
+    _put(sqlite_commit._Transaction, "_count_prunable", more)
+
+
 def wall_clock(_: str) -> None:
     """Wait by the wall clock: a step of it makes a task early or stuck."""
     _put(SystemClock, "monotonic", lambda _: time.time())
@@ -179,7 +190,7 @@ CHANGES: dict[str, Callable[[str], None]] = {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
-        *(no_lock, patient, blocking_commit, handlers_commit, lax_parsing),
+        *(forgetful, no_lock, patient, blocking_commit, handlers_commit, lax_parsing),
     )
 }
 

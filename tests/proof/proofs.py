@@ -13,6 +13,7 @@ from tests.proof.full_disk import full_disk
 from tests.proof.hostile_requests import hostile_requests
 from tests.proof.images import images
 from tests.proof.kills import kills
+from tests.proof.listeners import listeners
 from tests.proof.long_wal import long_wal
 from tests.proof.lost_clients import lost_clients
 from tests.proof.machine import Need
@@ -20,6 +21,7 @@ from tests.proof.odd_input import odd_input
 from tests.proof.outcome import Outcome, Scale
 from tests.proof.owners import owners
 from tests.proof.power_cuts import power_cuts
+from tests.proof.retention import retention
 from tests.proof.slow_clients import slow_clients
 from tests.proof.slow_disk import slow_disk
 from tests.proof.unwritable import unwritable
@@ -35,6 +37,8 @@ class Proof(NamedTuple):
 
 PROOFS = (
     Proof("kills", kills),
+    Proof("listeners", listeners),
+    Proof("retention", retention),
     Proof("every-call", every_call, (Need.STRACE,)),
     Proof("disk-errors", disk_errors, (Need.STRACE,)),
     Proof("power-cuts", power_cuts, (Need.ROOT, Need.STRACE, Need.LOOP)),

@@ -25,10 +25,8 @@ PICTURES = os.environ.get("PAGE_PICTURES")
 TOKEN = "of-this-test"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 SCREENS = {
-    "narrow-light": {"viewport": {"width": 320, "height": 700}, "color_scheme": "light"},
     "narrow-dark": {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"},
     "wide-light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
-    "wide-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "4k-light": {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "light"},
 }
 
