@@ -66,7 +66,7 @@ class Listener:
             self.wrong.append(f"told up to {self.last} and not to {cursor}")
 
     def _once(self, messages: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._target.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self._target.port, timeout=1)
         try:
             connection.request("GET", "/api/v1/events", headers={"Last-Event-ID": self.last})
             answer = connection.getresponse()
