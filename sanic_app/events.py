@@ -219,13 +219,14 @@ class EventFeed:
         ``cut`` ends the connection of one that is too slow. Whatever is yielded is whole messages.
         """
         listener = _Listener(cut)
+        if cursor is None:
+            # Before the first message is on its way: nothing falls between that and the next.
+            self._listeners.add(listener)
         try:
             yield f"retry: {RETRY_MS}\nid: {cursor or self._told}\n\n".encode()
             if cursor is not None:
                 async for text in self._missed(cursor, listener):
                     yield text
-            else:
-                self._listeners.add(listener)
             if self._beat is None:
                 self._beat_later()
             while not self._ending.is_set():

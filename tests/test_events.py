@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,6 +314,18 @@ async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert await stream.next(beats=True) == Message(None, None, None)
         await served.add(0, 60)
         assert (await stream.next()).kind == "added"
+
+
+async def test_nothing_falls_between_the_first_message_and_the_next(tmp_path: Path) -> None:
+    async with (
+        service(tmp_path) as served,
+        aclosing(served.parts.events.listen(None, lambda: None)) as stream,
+    ):
+        assert b"id: 0.0\n" in await anext(stream)
+        # The client has not taken it yet.
+        await served.add(0, 60)
+        async with asyncio.timeout(5):
+            assert b"event: added\n" in await anext(stream)
 
 
 async def test_listeners_are_counted(tmp_path: Path) -> None:

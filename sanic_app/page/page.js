@@ -35,7 +35,7 @@ async function look() {
     } while (again);
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForToken();
-    else if (error instanceof Refused) say($("switch-error"), error.message);
+    else if (error instanceof Refused) set($("switch-error"), error.message);
     else setTimeout(look, RETRY_MS);
   } finally {
     looking = false;
@@ -213,12 +213,12 @@ function fillCells(row, texts) {
 
 /** Do one thing for a form or button: errors are shown where they arise. */
 async function act(where, action) {
-  say(where, "");
+  set(where, "");
   try {
     await action();
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForToken();
-    say(where, error instanceof Refused ? error.message : `No answer came, and it may have been done. ${hint(where)}`);
+    set(where, error instanceof Refused ? error.message : `No answer came, and it may have been done. ${hint(where)}`);
     return false;
   }
   look();
@@ -251,7 +251,7 @@ const SECONDS = /^(0|[1-9]\d*)(\.\d+)?$/;
 
 function fault(field, text) {
   field.setAttribute("aria-invalid", text ? "true" : "false");
-  say($(`${field.id}-error`), text);
+  set($(`${field.id}-error`), text);
   return text !== "";
 }
 
@@ -289,7 +289,7 @@ $("batch").addEventListener("submit", async (event) => {
   for (const { text, number } of tasks) {
     const words = text.split(/[\s,;]+/);
     if (words.length !== 2 || !WHOLE.test(words[0]) || !SECONDS.test(words[1])) {
-      say($("batch-error"), `Line ${number} must be a whole number and a number of seconds.`);
+      set($("batch-error"), `Line ${number} must be a whole number and a number of seconds.`);
       $("lines").focus();
       return;
     }
@@ -334,7 +334,7 @@ $("range").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [from, to] = [$("from").value.trim(), $("to").value.trim()];
   if (!/^\d+$/.test(from) || !/^\d+$/.test(to)) {
-    say($("range-error"), "Both must be history numbers.");
+    set($("range-error"), "Both must be history numbers.");
     return;
   }
   await act($("range-error"), async () => {
@@ -353,7 +353,7 @@ let tokenGiven = false;
 
 function askForToken() {
   if (!$("token").hidden && !tokenGiven) return;
-  say($("token-error"), tokenGiven ? "This token is not accepted." : "");
+  set($("token-error"), tokenGiven ? "This token is not accepted." : "");
   tokenGiven = false;
   state.started = false;
   $("token").hidden = false;
@@ -365,7 +365,7 @@ $("token-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const value = $("token-value").value.trim();
   if (!/^[\x21-\x7e]+$/.test(value)) {
-    say($("token-error"), "A token is made of visible ASCII characters.");
+    set($("token-error"), "A token is made of visible ASCII characters.");
     return;
   }
   service.token = value;
@@ -374,7 +374,7 @@ $("token-form").addEventListener("submit", async (event) => {
     await service.ask("GET", "/api/v1/queue");
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForToken();
-    else say($("token-error"), error.message);
+    else set($("token-error"), error.message);
     return;
   }
   $("token-value").value = "";
@@ -387,10 +387,6 @@ $("token-form").addEventListener("submit", async (event) => {
 
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
-}
-
-function say(element, text) {
-  set(element, text);
 }
 
 /** Tell a screen reader something that happened; never what merely counts on. */
