@@ -25,7 +25,7 @@ def test_killed_twenty_times_under_load_no_acknowledged_task_is_lost_doubled_or_
     history, target = History(), Target()
     running = Running(tmp_path)
     try:
-        with load(target, history, seed, waits=WAITS, pause=0.003):
+        with load(target, history, seed, waits=WAITS, pause=0.003, keyed=0.5):
             for _ in range(KILLS):
                 next_port(target, running.port)
                 time.sleep(chance.uniform(0.02, 0.3))

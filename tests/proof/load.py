@@ -206,10 +206,12 @@ def load(
     adders: int = 3,
     waits: Sequence[float] = WAITS,
     pause: float = 0.0,
+    keyed: float = 0.1,
     steered: bool = False,
 ) -> Iterator[list[Client]]:
     """Let clients add, and one read, while the context lasts and the target is up.
 
+    ``keyed``: the share of adds with a key; those alone are tried again when the answer is lost.
     ``steered``: another adds batches, cancels, pauses and resumes; in the end the queue runs, for
     which the service has to be there.
     """
@@ -220,7 +222,7 @@ def load(
         threading.Thread(
             target=_add,
             args=(target, client, random.Random(f"{seed} {i}")),
-            kwargs={"numbers": numbers, "waits": waits, "pause": pause},
+            kwargs={"numbers": numbers, "waits": waits, "pause": pause, "keyed": keyed},
         )
         for i, client in enumerate(clients)
     ]
@@ -254,11 +256,11 @@ def _add(
     numbers: Iterator[int],
     waits: Sequence[float],
     pause: float,
+    keyed: float,
 ) -> None:
     while target.up.wait() and not target.over.is_set():
         number = next(numbers)
-        # One in ten retries what it was not told, under its key.
-        key = f"key-{number}" if chance.random() < 0.1 else None
+        key = f"key-{number}" if chance.random() < keyed else None
         wait = chance.choice(waits)
         operation = client.add(number, wait, key)
         if operation.answer != "ok":
