@@ -56,8 +56,12 @@ WAL_SHARE = 8
 WAL_KEPT_BYTES = 16 * 2**20
 """To this size the WAL is cut when it starts again from its beginning."""
 WAIT_SUM_MODULUS = 2**63
-SLICE_ROWS = 5_000
-"""Rows in one slice of a whole list: some milliseconds of a reader's time."""
+SLICE_ROWS = 250
+"""Rows in one slice of a whole list: a quarter of a millisecond of a reader's time.
+
+Longer slices make a list come faster and all other answers later: with 5,000 rows adds took up to
+4 times as long at their 99th percentile while a list was sent, with 250 rows twice as long.
+"""
 
 log = logging.getLogger(__name__)
 

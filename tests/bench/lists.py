@@ -7,6 +7,8 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.bench import servers
 from tests.bench.adds import LONG_WAIT
@@ -78,10 +80,8 @@ def _meanwhile(bench: Bench, server: Server) -> list[Line]:
             for name, path in PATHS.items():
                 without = client.timed_for(bench.scale.load_seconds, request)
                 tails[f"without {name}"].append(percentile(without, 0.99))
-                with _reading(server, path, 1) as reader:
-                    taken: list[float] = []
-                    while reader.poll() is None:
-                        taken += client.timed_for(0.02, request)
+                with _reading(server, path) as reader:
+                    taken = client.timed_for(bench.scale.load_seconds, request)
                     _found(reader)
                 tails[name].append(percentile(taken, 0.99))
     lines = []
@@ -100,17 +100,23 @@ def _meanwhile(bench: Bench, server: Server) -> list[Line]:
     return lines
 
 
-def _reading(server: Server, path: str, repetitions: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.bench.reader"]
-    return subprocess.Popen(
-        [*command, str(server.port), path, str(repetitions)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def _reading(server: Server, path: str, times: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Let a reader begin, which reads so many times, or until its results are asked for."""
+    command = [sys.executable, "-m", "tests.bench.reader", str(server.port), path, str(times)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        yield reader
 
 
 def _found(reader: subprocess.Popen[str]) -> list[tuple[float, int]]:
+    """End the reading and return what was found."""
     output, _ = reader.communicate(timeout=SECONDS)
     assert reader.returncode == 0
     return [(taken, size) for taken, size in json.loads(output)]
