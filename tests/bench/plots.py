@@ -10,7 +10,7 @@ from tests.bench.bench import Curve
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 44, 40
-COLOURS = ("#0b6e4f", "#8a8a8a", "#c1440e", "#2f5d9b", "#7b4fa3")
+COLOURS = ("#8a8a8a", "#0b6e4f", "#c1440e", "#2f5d9b", "#7b4fa3")
 BAR = 22
 
 
@@ -59,7 +59,7 @@ def bars(title: str, values: Mapping[str, float], limit: float) -> str:
     def parts() -> Iterator[str]:
         for index, (name, value) in enumerate(values.items()):
             top = TOP + BAR * index
-            colour = COLOURS[0] if value <= limit else COLOURS[2]
+            colour = COLOURS[1] if value <= limit else COLOURS[2]
             yield _text(RIGHT - 8, top + 14, name, "end")
             long = width * value / greatest
             yield f'<rect x="{RIGHT}" y="{top}" width="{long:.1f}" height="16" fill="{colour}"/>'

@@ -45,7 +45,7 @@ def document(bench: Bench, command: str) -> str:
     facts = machine(bench.folder, bench.disk)
     targets = [line for line in bench.lines if line.reached is not None]
     others = [line for line in bench.lines if line.reached is None]
-    missing = "".join(f"- Not measured: {each}.\n" for each in bench.missing)
+    missing = "".join(f"- Not measured: {each}.\n" for each in dict.fromkeys(bench.missing))
     return f"""\
 # Benchmarks
 
