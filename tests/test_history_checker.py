@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from tests.proof.checker import Kind, Verdict, check
 from tests.proof.history import (
     Add,
     Added,
     Cancel,
     History,
-    Kind,
     Listed,
     Operation,
     Pause,
@@ -36,8 +36,6 @@ from tests.proof.history import (
     Row,
     Seen,
     Snapshot,
-    Verdict,
-    check,
 )
 
 EPOCH = 1_700_000_000_000_000

@@ -8,7 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from tests.proof.history import History, check
+from tests.proof.checker import check
+from tests.proof.history import History
 from tests.proof.load import Client, Target
 from tests.proof.machine import emptied, faketime
 from tests.proof.outcome import Outcome, Scale

@@ -8,7 +8,8 @@ import random
 import time
 from pathlib import Path
 
-from tests.proof.history import History, ReadResults, check
+from tests.proof.checker import check
+from tests.proof.history import History, ReadResults
 from tests.proof.load import Client, Target, requests_of
 from tests.proof.machine import Volume, emptied, tmpfs
 from tests.proof.outcome import Outcome, Scale

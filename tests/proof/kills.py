@@ -6,7 +6,8 @@ import random
 import time
 from pathlib import Path
 
-from tests.proof.history import History, Kind, Verdict, check
+from tests.proof.checker import Kind, Verdict, check
+from tests.proof.history import History
 from tests.proof.load import Target, load, next_port
 from tests.proof.machine import emptied
 from tests.proof.outcome import Outcome, Scale

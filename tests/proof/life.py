@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.proof.history import History, check
+from tests.proof.checker import check
+from tests.proof.history import History
 from tests.proof.load import Client, Target
 from tests.proof.machine import strace
 from tests.proof.service import DATABASE, drained, service

@@ -11,7 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from tests.proof.history import Add, History, check
+from tests.proof.checker import check
+from tests.proof.history import Add, History
 from tests.proof.load import Client, Target
 from tests.proof.machine import emptied
 from tests.proof.outcome import Outcome, Scale

@@ -6,7 +6,8 @@ import random
 import time
 from pathlib import Path
 
-from tests.proof.history import History, Kind, Verdict, check
+from tests.proof.checker import Kind, Verdict, check
+from tests.proof.history import History
 from tests.proof.load import Target, load, next_port
 from tests.proof.machine import Volume, freeze, strace
 from tests.proof.outcome import Outcome, Scale
@@ -39,7 +40,7 @@ def power_cuts(seed: int, scale: Scale, folder: Path) -> Outcome:
     controls = {"synchronous=NORMAL": normal, "a sync that lies": lying}
     return Outcome(
         promise="acknowledged means durable; shown means durable",
-        fault="power cut (EXT4_IOC_SHUTDOWN without log flush) under 3 adding clients and a reader",
+        fault="power cut (EXT4_IOC_SHUTDOWN without log flush) under load",
         tried=cuts,
         lost=lost,
         control="; ".join(f"{name}: {_losses(verdict)}" for name, verdict in controls.items()),

@@ -6,7 +6,8 @@ import random
 import time
 from pathlib import Path
 
-from tests.proof.history import Add, History, check
+from tests.proof.checker import check
+from tests.proof.history import Add, History
 from tests.proof.load import Target, load, next_port, requests_of
 from tests.proof.machine import emptied, strace
 from tests.proof.outcome import Outcome, Scale
