@@ -57,14 +57,18 @@ class Disk:
         self.seconds += taken
         return statistics.median(taken)
 
+    def once(self) -> float:
+        """Return the seconds of one overwrite: a lone one takes longer than one of a row."""
+        return self._overwrite()
+
     @property
     def median(self) -> float:
-        """The median of the whole run."""
+        """The median of the rows of the whole run."""
         return statistics.median(self.seconds)
 
     @property
     def p99(self) -> float:
-        """The 99th percentile of the whole run."""
+        """The 99th percentile of the rows of the whole run."""
         return percentile(self.seconds, 0.99)
 
     def _overwrite(self) -> float:

@@ -75,7 +75,9 @@ run; ratios are formed per repetition. Everything is on: `synchronous=FULL`, val
 - **one commit per request**: this service with group commit taken away.
 - **in memory, aiohttp**: the three routes of the sample, a list and a coroutine; a restart loses
   everything.
-- **sync**: 4 KiB overwritten and synced with `fdatasync`, on the same disk in the same run.
+- **sync**: 4 KiB overwritten and synced with `fdatasync`, on the same disk in the same run: in rows
+  of a hundred, but for one connection right behind a bare round trip, and for an idle queue after a
+  pause, as the service's own syncs are. A sync after something else takes longer than one of a row.
 
 The load at several connections comes from `wrk` in one thread, which takes about one core; single
 connections are a plain socket in Python, whose own time (some 20 µs) is in the figures.
