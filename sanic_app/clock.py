@@ -6,6 +6,9 @@ import asyncio
 import time
 from typing import Protocol
 
+EXACT_SECONDS = 0.0015
+"""The last part of an exact wait. The event loop's timers count whole milliseconds."""
+
 
 class Clock(Protocol):
     """What the time is, and how to wait."""
@@ -16,10 +19,14 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back and no wall clock moves."""
 
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
         """Return when the event is set or the seconds (None: no limit) are over.
 
-        It may return up to a millisecond early, as event loops do: the caller looks again.
+        It may return up to a millisecond early or late, as event loops do: the caller looks again.
+        When ``exact`` it does not, and lets the loop turn without sleep for the last of them: for
+        a few callers, not for thousands.
         """
 
 
@@ -34,13 +41,17 @@ class SystemClock:
         """Return the seconds of the monotonic clock."""
         return time.monotonic()
 
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
         """Wait for the event, or for the seconds to be over."""
         if seconds is None:
             await event.wait()
             return
+        due = self.monotonic() + seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds - EXACT_SECONDS if exact else seconds):
                 await event.wait()
         except TimeoutError:
-            pass
+            while exact and not event.is_set() and self.monotonic() < due:  # noqa: ASYNC110 - an event has the timers that this makes up for
+                await asyncio.sleep(0)

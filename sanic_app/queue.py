@@ -229,7 +229,7 @@ class TaskQueue:
 
     async def changed(self, seconds: float | None) -> None:
         """Return when the head may have changed, or the seconds (None: no limit) are over."""
-        await self._clock.wait(self._changed, seconds)
+        await self._clock.wait(self._changed, seconds, exact=True)
         self._changed.clear()
 
     def wake(self) -> None:

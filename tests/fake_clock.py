@@ -40,7 +40,9 @@ class FakeClock:
     def monotonic(self) -> float:
         return self._monotonic / SECOND
 
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
         if event.is_set():
             return
         if seconds is not None and seconds * SECOND < 1:

@@ -30,6 +30,36 @@ async def test_a_wait_ends_with_its_time_or_its_event() -> None:
     await clock.wait(event, None)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.000_01, 0.001, 0.001_7, 0.004_3])
+async def test_an_exact_wait_is_never_early_and_lets_others_run(seconds: float) -> None:
+    clock, turns = SystemClock(), 0
+
+    async def run() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(run())
+    begun = clock.monotonic()
+    await clock.wait(asyncio.Event(), seconds, exact=True)
+    assert clock.monotonic() - begun >= seconds
+    other.cancel()
+    assert turns > 0
+
+
+async def test_the_exact_part_of_a_wait_ends_with_the_event_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sanic_app.clock.EXACT_SECONDS", 3_600)
+    clock, event = SystemClock(), asyncio.Event()
+    waiter = asyncio.create_task(clock.wait(event, 3_600, exact=True))
+    await asyncio.sleep(0.01)
+    assert not waiter.done()
+    event.set()
+    await waiter
+
+
 @pytest.mark.parametrize("clock", [SystemClock(), FakeClock()])
 @pytest.mark.parametrize("seconds", [None, 3_600])
 async def test_a_wait_is_over_as_soon_as_the_event_is_set(

@@ -172,11 +172,13 @@ class Interrupted(FakeClock):
         super().__init__()
         self.between: Callable[[], Awaitable[object]] | None = None
 
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
         between, self.between = self.between, None
         if between is not None:
             await between()
-        await super().wait(event, seconds)
+        await super().wait(event, seconds, exact=exact)
 
 
 async def test_no_change_is_lost_between_a_look_and_a_sleep(engine: Engine) -> None:
@@ -292,7 +294,9 @@ async def test_it_can_be_started_again_and_twice(engine: Engine, clock: FakeCloc
 
 
 class Broken(FakeClock):
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
         message = "the clock is broken"
         raise RuntimeError(message)
 
