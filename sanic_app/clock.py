@@ -25,8 +25,8 @@ class Clock(Protocol):
         """Return when the event is set or the seconds (None: no limit) are over.
 
         It may return up to a millisecond early or late, as event loops do: the caller looks again.
-        When ``exact`` it does not, and lets the loop turn without sleep for the last of them: for
-        a few callers, not for thousands.
+        When ``exact`` it is never early, and late only by what the loop has to do: it lets the loop
+        turn without sleep at the end, so it is for a few callers, not for thousands.
         """
 
 

@@ -57,7 +57,7 @@ async def test_the_exact_part_of_a_wait_ends_with_the_event_too(
     await asyncio.sleep(0.01)
     assert not waiter.done()
     event.set()
-    await waiter
+    await asyncio.wait_for(waiter, 10)
 
 
 @pytest.mark.parametrize("clock", [SystemClock(), FakeClock()])

@@ -290,6 +290,33 @@ async def test_it_can_be_started_again_and_twice(engine: Engine, clock: FakeCloc
         assert len(clock._sleepers) == 1
 
 
+class Watched(FakeClock):
+    """Notes which waits were exact, by their seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exact: dict[float | None, bool] = {}
+
+    async def wait(
+        self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
+        self.exact[seconds] = exact
+        await super().wait(event, seconds, exact=exact)
+
+
+async def test_the_wait_of_the_head_is_exact_and_that_of_a_client_is_not(engine: Engine) -> None:
+    clock = Watched()
+    async with service(engine, clock, working=True) as running:
+        await running.queue.add(new(3))
+        await clock.until_asleep(3)
+        client = asyncio.create_task(running.queue.task(1, wait=60))
+        await clock.until_asleep(60)
+        assert clock.exact[3] is True
+        assert clock.exact[60] is False
+        client.cancel()
+        await asyncio.wait([client])
+
+
 # Failing.
 
 

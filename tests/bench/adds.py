@@ -117,7 +117,7 @@ def one(bench: Bench) -> list[Line]:
         # Many short turns: a disk that is slow for a while is slow for all.
         for _ in range(TURNS * bench.scale.repetitions):
             bench.disk.sync()
-            each = _in_a_row(clients[BARE], bench, bench.scale.load_seconds / TURNS)
+            each = _bare_then_sync(clients[BARE], bench, bench.scale.load_seconds / TURNS)
             both.append(statistics.median(each))
             for name, client in clients.items():
                 each = client.timed_for(bench.scale.load_seconds / TURNS, request)
@@ -140,7 +140,7 @@ def one(bench: Bench) -> list[Line]:
     return lines
 
 
-def _in_a_row(bare: Client, bench: Bench, duration: float) -> list[float]:
+def _bare_then_sync(bare: Client, bench: Bench, duration: float) -> list[float]:
     """Return the seconds of one bare round trip and one sync, the one after the other.
 
     Like this, and not as a sum of two medians: a sync in a row of a hundred takes two thirds of

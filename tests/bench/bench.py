@@ -48,18 +48,14 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self._descriptor = os.open(folder / "sync", os.O_RDWR | os.O_CREAT, 0o600)
-        self._overwrite()
+        self.once()
         self.seconds: list[float] = []
 
     def sync(self) -> float:
         """Return the median of some overwrites now, in seconds."""
-        taken = [self._overwrite() for _ in range(SYNCS)]
+        taken = [self.once() for _ in range(SYNCS)]
         self.seconds += taken
         return statistics.median(taken)
-
-    def once(self) -> float:
-        """Return the seconds of one overwrite: a lone one takes longer than one of a row."""
-        return self._overwrite()
 
     @property
     def median(self) -> float:
@@ -71,7 +67,8 @@ class Disk:
         """The 99th percentile of the rows of the whole run."""
         return percentile(self.seconds, 0.99)
 
-    def _overwrite(self) -> float:
+    def once(self) -> float:
+        """Return the seconds of one overwrite: a lone one takes longer than one of a row."""
         begun = time.perf_counter()
         os.pwrite(self._descriptor, BLOCK, 0)
         os.fdatasync(self._descriptor)
