@@ -18,7 +18,9 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server.async_server import AsyncioServer
 
-from sanic_app.blueprints import (
+from sanic_app.clock import Clock, SystemClock
+from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, MethodNotAllowed
+from sanic_app.http.blueprints import (
     App,
     Parts,
     classic,
@@ -30,18 +32,16 @@ from sanic_app.blueprints import (
     results,
     tasks,
 )
-from sanic_app.clock import Clock, SystemClock
-from sanic_app.connection import Connection
-from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, MethodNotAllowed
-from sanic_app.events import EventFeed
-from sanic_app.guard import Guard
+from sanic_app.http.connection import Connection
+from sanic_app.http.feed import EventFeed
+from sanic_app.http.guard import Guard
+from sanic_app.http.problems import problem, reason
 from sanic_app.metrics import REFUSALS, Metrics
-from sanic_app.problems import problem, reason
 from sanic_app.queue import TaskQueue
+from sanic_app.queue.worker import Worker
 from sanic_app.settings import Settings
-from sanic_app.store.sqlite import SqliteStore
-from sanic_app.store.sqlite_file import FileLease
-from sanic_app.worker import Worker
+from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.store import SqliteStore
 
 STOP_SECONDS: Final = 4.0
 """How long a stop waits for the commit in flight."""

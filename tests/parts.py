@@ -13,6 +13,7 @@ from typing import Protocol
 from sanic_app.errors import ServiceError, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
+from sanic_app.queue.worker import Worker
 from sanic_app.store import (
     Add,
     Added,
@@ -29,9 +30,8 @@ from sanic_app.store import (
     Switched,
     Write,
 )
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Keep, NewTask, Task
-from sanic_app.worker import Worker
 from tests.fake_clock import PATIENCE, FakeClock
 
 KEEP = 1_000 * SECOND

@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-from sanic_app.schemas import WAIT_MAX
+from sanic_app.http.schemas import WAIT_MAX
 
 
 @schemathesis.hook

@@ -16,8 +16,8 @@ import pytest
 from sanic import Sanic
 
 from sanic_app.app import create_app, serving
-from sanic_app.blueprints import App, Parts
 from sanic_app.clock import Clock
+from sanic_app.http.blueprints import App, Parts
 from sanic_app.process import bind
 from sanic_app.settings import Settings
 from sanic_app.store import Commit, Lease, Write

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from sanic_app.clock import SystemClock
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.bench import figures, plots, report, servers
 from tests.bench.__main__ import LOADED, MEASURES

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sanic_app import connection
+from sanic_app.http import connection
 from sanic_app.store import Slice
 from tests.serving import ON_UVLOOP, Service, Wire, held, request, service
 

@@ -227,8 +227,8 @@ async def test_a_wait_outlives_the_limits_of_slow_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("REQUEST_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS"):
-        monkeypatch.setattr(f"sanic_app.connection.{name}", 0.2)
-    monkeypatch.setattr("sanic_app.connection.CHECK_SECONDS", 0.05)
+        monkeypatch.setattr(f"sanic_app.http.connection.{name}", 0.2)
+    monkeypatch.setattr("sanic_app.http.connection.CHECK_SECONDS", 0.05)
     async with service(tmp_path) as served:
         await served.add(1, 1)
         assert (await served.get(f"{TASKS}/1?wait=10"))["state"] == "done"

@@ -12,11 +12,11 @@ from sanic import Sanic
 from sanic_app import errors
 from sanic_app.__main__ import _parser
 from sanic_app.app import create_app
-from sanic_app.blueprints import App
-from sanic_app.connection import _template
+from sanic_app.http.blueprints import App
+from sanic_app.http.connection import _template
+from sanic_app.http.problems import PROBLEMS
+from sanic_app.http.schemas import seconds
 from sanic_app.metrics import OUTCOMES, STORE_ERRORS, Metrics
-from sanic_app.problems import PROBLEMS
-from sanic_app.schemas import seconds
 from sanic_app.settings import KEYS, Settings
 from sanic_app.task import SECOND
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sanic_app import events
-from sanic_app.events import Pace
+from sanic_app.http import feed
+from sanic_app.http.feed import Pace
 from sanic_app.task import Keep
 from tests.serving import ON_UVLOOP, Service, problem, request, service
 
@@ -284,7 +284,7 @@ async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_pa
 async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "LAG_MAX", 4)
+    monkeypatch.setattr(feed, "LAG_MAX", 4)
     async with (
         service(tmp_path) as served,
         served.wire(narrow=True) as slow,
@@ -308,7 +308,7 @@ async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
 
 
 async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.05)
     async with service(tmp_path) as served, listening(served) as stream:
         for _ in range(3):
             assert await stream.next(beats=True) == Message(None, None, None)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sanic_app.problems import PROBLEMS
+from sanic_app.http.problems import PROBLEMS
 from sanic_app.task import HISTORY_NUM_MAX
 from tests.serving import JSON, ON_UVLOOP, Service, problem, request, service
 

@@ -16,16 +16,22 @@ ROOMS = [
     "client",
     "process",
     "app",
-    "blueprints",
-    "openapi",
-    "openapi_parts",
-    "connection",
-    "guard",
-    "problems",
-    "events",
-    "schemas",
-    "worker",
+    "http.blueprints",
+    "http.openapi",
+    "http.openapi_parts",
+    "http.connection",
+    "http.guard",
+    "http.problems",
+    "http.feed",
+    "http.schemas",
+    "http",
+    "queue.worker",
     "queue",
+    "store.sqlite.store",
+    "store.sqlite.commit",
+    "store.sqlite.file",
+    "store.sqlite",
+    "store.migrations",
     "store",
     "metrics",
     "settings",
@@ -86,7 +92,10 @@ def outside(name: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    return module.partition(".")[0]
+    """Return the module's own place, or that of the package that it stands in."""
+    while module not in ROOMS and "." in module:
+        module = module.rpartition(".")[0]
+    return module
 
 
 def reached(module: str) -> set[str]:
@@ -121,19 +130,19 @@ def test_no_module_comes_along_with_itself(module: str) -> None:
 
 
 def members(*rooms: str) -> Iterator[str]:
-    return (name for name in MODULES if room(name) in rooms)
+    return (name for name in MODULES if any(f"{name}.".startswith(f"{each}.") for each in rooms))
 
 
 def test_the_store_knows_neither_the_framework_nor_metrics_nor_the_queue() -> None:
     for module in members("store"):
-        rooms = {room(each) for each in reached(module)}
+        rooms = {each.partition(".")[0] for each in reached(module)}
         assert rooms <= {"store", "clock", "errors", "task"}, module
         for each in (module, *reached(module)):
             assert not outside(each) & (SANIC | {"prometheus_client"}), each
 
 
 def test_queue_and_worker_know_nothing_of_the_framework() -> None:
-    for module in members("queue", "worker", "task", "clock", "errors", "settings"):
+    for module in members("queue", "task", "clock", "errors", "settings"):
         assert not outside(module) & SANIC, module
 
 
@@ -141,20 +150,23 @@ def test_only_those_who_start_it_know_which_engine_is_below() -> None:
     engines = {name for name in MODULES if name.startswith("store.sqlite")}
     assert engines
     for module in MODULES:
-        if room(module) in ("store", "app", "process", "__main__"):
+        if module.startswith("store.") or module in ("app", "process", "__main__"):
             continue
         assert not inside(module) & engines, module
         assert not outside(module) & {"aiosqlite", "sqlite3"}, module
 
 
 def test_blueprints_know_the_store_by_its_protocol_alone() -> None:
-    for module in members("blueprints"):
-        assert {each for each in inside(module) if room(each) == "store"} <= {"store"}, module
+    for module in members("http.blueprints"):
+        assert {each for each in inside(module) if each.startswith("store")} <= {"store"}, module
 
 
 def test_nobody_knows_everyone_but_the_composition_root() -> None:
     """The parts are put together in one place; the command line and the process only call it."""
-    composed = {"store.sqlite", "queue", "worker", "metrics", "guard", "connection"}
+    composed = {
+        *("store.sqlite.store", "queue", "queue.worker", "metrics"),
+        *("http.guard", "http.connection"),
+    }
     for module in MODULES:
         if module != "app":
             assert not composed <= inside(module), module
@@ -171,15 +183,15 @@ def test_the_checks_would_see_a_circle_and_a_step_upwards(tmp_path: Path) -> Non
     file = tmp_path / "x.py"
     file.write_text(
         "import sanic_app.queue\n"
-        "from sanic_app import worker, __version__\n"
-        "from sanic_app.store.sqlite import SqliteStore\n"
+        "from sanic_app.queue import worker\nfrom sanic_app import __version__\n"
+        "from sanic_app.store.sqlite.store import SqliteStore\n"
         "def late():\n    from sanic_app.app import create_app\n",
         encoding="utf-8",
     )
     assert imports(file) == {
         "sanic_app.queue",
-        "sanic_app.worker",
+        "sanic_app.queue.worker",
         "sanic_app",
-        "sanic_app.store.sqlite",
+        "sanic_app.store.sqlite.store",
         "sanic_app.app",
     }

@@ -12,7 +12,8 @@ import pytest
 
 from sanic_app import app as application
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
-from sanic_app.store import Commit, Lease, Slice, Write, sqlite
+from sanic_app.store import Commit, Lease, Slice, Write
+from sanic_app.store.sqlite import store as sqlite_store
 from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP
@@ -80,7 +81,7 @@ async def test_a_stop_without_delay_refuses_at_once(tmp_path: Path) -> None:
 async def test_the_delay_of_a_stop_is_served_in_full_and_unready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "SLICE_ROWS", 2)
+    monkeypatch.setattr(sqlite_store, "SLICE_ROWS", 2)
     async with service(tmp_path, stop_delay=0.5) as served:
         for num in range(5):
             await served.add(num, 0)
@@ -301,7 +302,7 @@ async def test_a_finish_that_meets_a_full_disk_is_tried_again(
                 raise DiskFull
             return await commit(lease, writes)
 
-        monkeypatch.setattr("sanic_app.worker.FULL_PAUSE", 0.05)
+        monkeypatch.setattr("sanic_app.queue.worker.FULL_PAUSE", 0.05)
         monkeypatch.setattr(served.parts.store, "commit", full_twice)
         await served.add(1, 0)
         while await served.result() != [1]:  # noqa: ASYNC110 - seen from outside

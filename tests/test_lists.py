@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sanic_app.store import Slice, sqlite
+from sanic_app.store import Slice
+from sanic_app.store.sqlite import store as sqlite_store
 from tests.serving import ON_UVLOOP, Service, Wire, request, service
 
 pytestmark = ON_UVLOOP
@@ -20,7 +21,7 @@ LISTS = {"/get_queue_work": "queue_slice", "/get_result": "results_slice"}
 
 @pytest.fixture(autouse=True)
 def slices_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "SLICE_ROWS", 3)
+    monkeypatch.setattr(sqlite_store, "SLICE_ROWS", 3)
 
 
 class Reading:

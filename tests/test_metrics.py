@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import sanic_app
+from sanic_app.http.problems import PROBLEMS
 from sanic_app.metrics import (
     COMMIT_BUCKETS,
     DAY,
@@ -24,7 +25,6 @@ from sanic_app.metrics import (
     WRITES_BUCKETS,
     Metrics,
 )
-from sanic_app.problems import PROBLEMS
 from sanic_app.store import RUN_MAX
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, new, service

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app.store import migrate as module
-from sanic_app.store.migrate import Migration, migrate, migrations
+from sanic_app.store import migrations as module
+from sanic_app.store.migrations import Migration, migrate, migrations
 
 REPOSITORY = Path(__file__).parents[1] / "migrations" / "sqlite"
 

@@ -43,8 +43,8 @@ from sanic_app.store import (
     Switched,
     Write,
 )
-from sanic_app.store.sqlite import SqliteStore
-from sanic_app.store.sqlite_file import FileLease
+from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Keep, NewTask, State, Task, seconds_left
 from tests.fake_clock import FakeClock
 

@@ -12,8 +12,8 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sanic_app import __version__
-from sanic_app.blueprints import App, docs
-from sanic_app.problems import PROBLEMS, URN
+from sanic_app.http.blueprints import App, docs
+from sanic_app.http.problems import PROBLEMS, URN
 from sanic_app.task import SECOND
 from tests.serving import ON_UVLOOP, Service, problem, service
 

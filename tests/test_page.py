@@ -6,12 +6,12 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from sanic_app.blueprints.page import FILES
+from sanic_app.http.blueprints.page import FILES
 from tests.serving import ON_UVLOOP, problem, service
 
 pytestmark = ON_UVLOOP
 
-FOLDER = files("sanic_app") / "page"
+FOLDER = files("sanic_app.http") / "static"
 
 
 async def test_the_page_and_its_files_are_served_with_a_strict_policy(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sanic.compat import Header
 
 from sanic_app import errors
 from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
-from sanic_app.problems import PROBLEMS, problem, reason
+from sanic_app.http.problems import PROBLEMS, problem, reason
 
 CONTRACT = {
     "invalid": 400,

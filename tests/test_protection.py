@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sanic_app import guard, log
+from sanic_app import log
+from sanic_app.http import guard
 from tests.serving import JSON, ON_UVLOOP, Answer, Service, problem, request, service
 
 pytestmark = ON_UVLOOP

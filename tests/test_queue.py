@@ -27,7 +27,7 @@ from sanic_app.errors import (
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import COMMIT_WEIGHT, KEY_WEIGHT, TaskQueue
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.fake_clock import FakeClock
 from tests.parts import (
@@ -448,7 +448,7 @@ async def test_a_full_disk_gives_the_places_back(engine: Engine, clock: FakeCloc
 async def test_another_programs_lock_is_waited_for(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.BUSY_TIMEOUT", 10)
+    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 10)
     monkeypatch.setattr("sanic_app.queue.BUSY_PAUSE", 0.001)
     place = SqliteEngine(tmp_path)
     async with service(place, clock) as running:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_app.errors import Fault, Invalid, NotFound
-from sanic_app.schemas import (
+from sanic_app.http.schemas import (
     added_body,
     parse_history_num,
     parse_key,

@@ -16,10 +16,11 @@ from typing import NoReturn
 import pytest
 
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Finish, sqlite_file
-from sanic_app.store.migrate import Migration, migrations
-from sanic_app.store.sqlite import SqliteStore
-from sanic_app.store.sqlite_file import APPLICATION_ID, FileLease, has_room
+from sanic_app.store import Add, Finish
+from sanic_app.store.migrations import Migration, migrations
+from sanic_app.store.sqlite import file as sqlite_file
+from sanic_app.store.sqlite.file import APPLICATION_ID, FileLease, has_room
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask
 from tests.fake_clock import FakeClock
 from tests.parts import KEEP, Opened, SqliteEngine, damage_page_of, limit_pages, new, opened, shut
@@ -418,8 +419,8 @@ async def test_a_newer_schema_is_refused(
 
 def pretend_a_second_migration(monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
     found = [*migrations("sqlite"), Migration(len(migrations("sqlite")) + 1, "next.sql", sql)]
-    monkeypatch.setattr("sanic_app.store.migrate.migrations", lambda _: found)
-    monkeypatch.setattr("sanic_app.store.sqlite_file.migrations", lambda _: found)
+    monkeypatch.setattr("sanic_app.store.migrations.migrations", lambda _: found)
+    monkeypatch.setattr("sanic_app.store.sqlite.file.migrations", lambda _: found)
 
 
 async def test_an_older_schema_is_brought_up_to_date(
@@ -600,7 +601,7 @@ async def test_the_wal_of_an_earlier_process_is_emptied_before_any_write(
 async def test_a_start_beside_another_program_that_reads_is_refused(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.BUSY_TIMEOUT", 20)
+    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 20)
     await crashed(place, clock)
     with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
         other.execute("BEGIN")
@@ -769,7 +770,7 @@ async def test_a_full_disk_in_the_middle_of_separate_writes_refuses_that_one(
 async def test_another_programs_lock_is_busy_and_nothing_more(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.BUSY_TIMEOUT", 20)
+    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 20)
     async with opened(place, clock) as store:
         with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

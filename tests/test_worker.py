@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 
 from sanic_app.errors import NotHead
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.queue.worker import FULL_PAUSE, rest
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Head, NewTask, State, Task
-from sanic_app.worker import FULL_PAUSE, rest
 from tests.fake_clock import PATIENCE, START, FakeClock
 from tests.parts import (
     Engine,
@@ -364,7 +364,9 @@ async def test_a_finish_that_met_a_full_disk_is_tried_again(
         assert len(await running.done()) == 1_000
         assert not running.queue.disk_full
         assert running.deaths == []
-    levels = {record.levelno for record in caplog.records if record.name == "sanic_app.worker"}
+    levels = {
+        record.levelno for record in caplog.records if record.name == "sanic_app.queue.worker"
+    }
     assert levels == {logging.WARNING}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sanic_app.clock import SystemClock
 from sanic_app.store import RUN_MAX, Add, Finish, Lease, Store, Write
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask
 
 CHUNK = 20_000

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from sanic_app.clock import SystemClock
 from sanic_app.errors import StartError
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from tests.proof.history import History
 from tests.proof.load import Client, Target, load, next_port
 from tests.proof.machine import strace

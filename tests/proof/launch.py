@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sanic_app import connection
 from sanic_app.__main__ import main
-from sanic_app.blueprints import adding
 from sanic_app.clock import SystemClock
 from sanic_app.errors import DiskFull, StoreFailed
+from sanic_app.http import connection
+from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
-from sanic_app.store import Add, Added, Commit, sqlite, sqlite_commit, sqlite_file
+from sanic_app.store import Add, Added, Commit
+from sanic_app.store.sqlite import commit as sqlite_commit
+from sanic_app.store.sqlite import file as sqlite_file
+from sanic_app.store.sqlite import store as sqlite_store
 from sanic_app.task import Keep, NewTask
 
 LAZY = 20
@@ -35,7 +38,7 @@ def _put(owner: object, name: str, value: object) -> None:
 
 def checkpoint_pages(pages: str) -> None:
     """Checkpoint more often than the service does, so that a short run has many."""
-    _put(sqlite, "CHECKPOINT_PAGES", int(pages))
+    _put(sqlite_store, "CHECKPOINT_PAGES", int(pages))
 
 
 def lazy_commit(_: str) -> None:
@@ -65,38 +68,38 @@ def lazy_commit(_: str) -> None:
 
 def unsynced(_: str) -> None:
     """Do not sync each commit (``synchronous=NORMAL``): a power cut takes what was acknowledged."""
-    configure = sqlite._configure_writer
+    configure = sqlite_store._configure_writer
 
     def weaken(raw: sqlite3.Connection) -> None:
         configure(raw)
         raw.execute("PRAGMA synchronous = NORMAL")
 
-    _put(sqlite, "_configure_writer", weaken)
+    _put(sqlite_store, "_configure_writer", weaken)
 
 
 def no_recovery(_: str) -> None:
     """Write behind the frames of an earlier process, of which some may never reach the disk."""
 
-    async def nothing(_: sqlite.SqliteStore) -> None:
+    async def nothing(_: sqlite_store.SqliteStore) -> None:
         return
 
-    _put(sqlite.SqliteStore, "_recover", nothing)
+    _put(sqlite_store.SqliteStore, "_recover", nothing)
 
 
 def going_on(_: str) -> None:
     """Take an I/O error for a full disk, and try again."""
-    failure = sqlite._failure
+    failure = sqlite_store._failure
 
     def lenient(error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) or 0
         return DiskFull() if code & 0xFF == sqlite3.SQLITE_IOERR else failure(error)
 
-    _put(sqlite, "_failure", lenient)
+    _put(sqlite_store, "_failure", lenient)
 
 
 def strict(_: str) -> None:
     """Take a full disk for an I/O error: the service ends instead of serving reads."""
-    failure = sqlite._failure
+    failure = sqlite_store._failure
 
     def harsh(error: Exception) -> Exception:
         result = failure(error)
@@ -104,7 +107,7 @@ def strict(_: str) -> None:
             return StoreFailed("full", "the disk is full")
         return result
 
-    _put(sqlite, "_failure", harsh)
+    _put(sqlite_store, "_failure", harsh)
 
 
 def forgetful(_: str) -> None:
@@ -147,14 +150,14 @@ def blocking_commit(_: str) -> None:
                 configure(raw)
                 return raw
 
-            result = sqlite._Connection(open_anywhere, iter_chunk_size=64)
+            result = sqlite_store._Connection(open_anywhere, iter_chunk_size=64)
             await result
             return result
 
         return opened()
 
-    _put(sqlite.SqliteStore, "_connect", connect)
-    _put(sqlite._Connection, "run", run)
+    _put(sqlite_store.SqliteStore, "_connect", connect)
+    _put(sqlite_store._Connection, "run", run)
 
 
 def handlers_commit(_: str) -> None:

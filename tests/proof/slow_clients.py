@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sanic_app.clock import SystemClock
 from sanic_app.store import Add, Finish
-from sanic_app.store.sqlite import SqliteStore
+from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.proof.machine import emptied
 from tests.proof.outcome import Outcome, Scale

@@ -7,8 +7,16 @@ from typing import Any, Final
 
 from sanic_app import errors
 from sanic_app.errors import ServiceError
-from sanic_app.problems import CONTENT_TYPE, PROBLEMS, URN
-from sanic_app.schemas import KEY_MAX, NUM_MAX, NUM_MIN, PAGE_DEFAULT, PAGE_MAX, WAIT_MAX, seconds
+from sanic_app.http.problems import CONTENT_TYPE, PROBLEMS, URN
+from sanic_app.http.schemas import (
+    KEY_MAX,
+    NUM_MAX,
+    NUM_MIN,
+    PAGE_DEFAULT,
+    PAGE_MAX,
+    WAIT_MAX,
+    seconds,
+)
 from sanic_app.settings import TIMEOUT_LIMIT, Settings
 from sanic_app.task import HISTORY_NUM_MAX, State
 

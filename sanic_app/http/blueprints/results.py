@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from sanic_app.blueprints import parts_of, query_of
-from sanic_app.blueprints.tasks import page
-from sanic_app.schemas import parse_page, result_object
+from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints.tasks import page
+from sanic_app.http.schemas import parse_page, result_object
 
 RESULTS = "/api/v1/results"
 

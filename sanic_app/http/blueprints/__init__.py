@@ -10,11 +10,11 @@ from typing import cast
 from sanic import Request, Sanic
 from sanic.config import Config
 
-from sanic_app.events import EventFeed
+from sanic_app.http.feed import EventFeed
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
+from sanic_app.queue.worker import Worker
 from sanic_app.store import Store
-from sanic_app.worker import Worker
 
 App = Sanic[Config, SimpleNamespace]
 """The framework's application as this service makes it; ``ctx.parts`` has the parts."""

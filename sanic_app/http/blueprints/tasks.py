@@ -8,10 +8,10 @@ from typing import Any
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from sanic_app.blueprints import parts_of, query_of
-from sanic_app.blueprints.adding import add_batch, add_one
 from sanic_app.errors import Gone, NotFound
-from sanic_app.schemas import (
+from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints.adding import add_batch, add_one
+from sanic_app.http.schemas import (
     parse_history_num,
     parse_page,
     parse_range,

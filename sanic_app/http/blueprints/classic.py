@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
-from sanic_app.blueprints import cut, parts_of, query_of
-from sanic_app.blueprints.adding import add_one
-from sanic_app.schemas import refuse_query
+from sanic_app.http.blueprints import cut, parts_of, query_of
+from sanic_app.http.blueprints.adding import add_one
+from sanic_app.http.schemas import refuse_query
 from sanic_app.store import Slice
 
 ADD_TASK = "/add_task"

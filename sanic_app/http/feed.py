@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sanic_app.schemas import task_object
+from sanic_app.http.schemas import task_object
 from sanic_app.store import Add, Added, Cancelled, Commit, Figures, Finished, Store, Switched, Write
 from sanic_app.task import State, Task
 

@@ -17,7 +17,7 @@ from sanic_ext.extensions.openapi.builders import OperationBuilder, Specificatio
 from sanic_ext.utils.route import get_all_routes
 
 from sanic_app import __version__, errors
-from sanic_app.openapi_parts import (
+from sanic_app.http.openapi_parts import (
     ADDING,
     CANCELLED,
     CHANGING,

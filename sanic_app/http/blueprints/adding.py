@@ -5,9 +5,9 @@ from __future__ import annotations
 from sanic import HTTPResponse, Request
 from sanic.response import json
 
-from sanic_app.blueprints import parts_of, query_of
-from sanic_app.guard import check_media_type
-from sanic_app.schemas import (
+from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.guard import check_media_type
+from sanic_app.http.schemas import (
     added_body,
     batch_object,
     batch_text,

@@ -38,9 +38,9 @@ from sanic_app.store import (
     Slice,
     Started,
     Write,
-    sqlite_commit,
 )
-from sanic_app.store.sqlite_file import FIGURES, FileLease, has_room, prepare, reason, size_of
+from sanic_app.store.sqlite import commit as sqlite_commit
+from sanic_app.store.sqlite.file import FIGURES, FileLease, has_room, prepare, reason, size_of
 from sanic_app.task import SECOND, Keep, State, Task, seconds_left
 
 P = ParamSpec("P")

@@ -40,7 +40,7 @@ from sanic_app.store import (
     Switched,
     Write,
 )
-from sanic_app.store.sqlite_file import FIGURES
+from sanic_app.store.sqlite.file import FIGURES
 from sanic_app.task import SECOND, Keep, State, Task
 
 _SUM_MASK = 2**63 - 1

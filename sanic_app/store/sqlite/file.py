@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from sanic_app.errors import NotOwner, StartError
 from sanic_app.store import Figures
-from sanic_app.store.migrate import migrate, migrations
+from sanic_app.store.migrations import migrate, migrations
 
 APPLICATION_ID = 0x53517565
 """Marks a database as this service's (``SQue``)."""

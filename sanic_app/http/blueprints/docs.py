@@ -14,10 +14,10 @@ from typing import Final
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from sanic_app.blueprints import App, page
-from sanic_app.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
 from sanic_app.errors import NotFound
-from sanic_app.openapi import document
+from sanic_app.http.blueprints import App, page
+from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
+from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
 
 DOCS = "/api/docs"

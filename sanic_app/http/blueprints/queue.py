@@ -5,8 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from sanic_app.blueprints import parts_of, query_of
-from sanic_app.schemas import queue_object, refuse_query
+from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.schemas import queue_object, refuse_query
 
 QUEUE = "/api/v1/queue"
 

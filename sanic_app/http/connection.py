@@ -20,7 +20,7 @@ from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
-from sanic_app.guard import Guard
+from sanic_app.http.guard import Guard
 from sanic_app.log import accept_request_id, request_id
 from sanic_app.metrics import Metrics
 

@@ -10,10 +10,10 @@ from typing import cast
 from sanic import Blueprint, Request
 from sanic.response import BaseHTTPResponse
 
-from sanic_app.blueprints import cut, parts_of, query_of
 from sanic_app.errors import Stopping
-from sanic_app.events import Cursor
-from sanic_app.schemas import parse_cursor, refuse_query
+from sanic_app.http.blueprints import cut, parts_of, query_of
+from sanic_app.http.feed import Cursor
+from sanic_app.http.schemas import parse_cursor, refuse_query
 
 blueprint = Blueprint("events")
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Final
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from sanic_app.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
 from sanic_app.errors import NotFound
+from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
 
 PAGE: Final = "/page"
 FILES: Final = {
@@ -40,4 +40,4 @@ async def page_file(request: Request, file: str) -> HTTPResponse:
 
 @cache
 def _read(name: str, content_type: str) -> File:
-    return file((files("sanic_app") / "page" / name).read_bytes(), content_type)
+    return file((files("sanic_app.http") / "static" / name).read_bytes(), content_type)
