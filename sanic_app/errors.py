@@ -74,7 +74,7 @@ class RequestTimeout(ServiceError):
     """The request did not arrive in time."""
 
 
-class Finished(ServiceError):
+class AlreadyFinished(ServiceError):
     """The task is finished already."""
 
 

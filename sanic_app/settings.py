@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from sanic_app.errors import SettingsError
-from sanic_app.task import SECOND, Keep
+from sanic_app.task import SECOND, Retention
 
 PREFIX = "SANIC_APP_"
 CONFIG_FILE = "config_app.yaml"
@@ -46,7 +46,7 @@ class Settings:
     body_max: int = 16_384
     batch_max: int = 10_000
     idempotency_keep_us: int = 86_400 * SECOND
-    history_keep: Keep | None = None
+    history_keep: Retention | None = None
     stop_delay: float = 0.0
 
 
@@ -157,7 +157,7 @@ def _seconds(high: int) -> Callable[[Any], float]:
     return lambda value: float(number(value))
 
 
-def _history_keep(value: Any) -> Keep:
+def _history_keep(value: Any) -> Retention:
     """Read a number of tasks, or an age: a number with its unit."""
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
     text = str(value).strip().lower() if type(value) in (int, str) else ""
@@ -166,7 +166,7 @@ def _history_keep(value: Any) -> Keep:
         msg = "must be a number of tasks such as 100000, or an age such as 12h or 30d"
         raise ValueError(msg)
     count, unit = int(match[1]), match[2]
-    return Keep(age=count * units[unit] * SECOND) if unit else Keep(tasks=count)
+    return Retention(age=count * units[unit] * SECOND) if unit else Retention(tasks=count)
 
 
 def _switch(value: Any) -> bool:

@@ -52,7 +52,7 @@ class Head(NamedTuple):
     deadline: float
 
 
-class Keep(NamedTuple):
+class Retention(NamedTuple):
     """How much of the history is kept; exactly one of the two is given."""
 
     tasks: int | None = None

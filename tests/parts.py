@@ -21,17 +21,17 @@ from sanic_app.store import (
     Cancelled,
     CancelRange,
     Commit,
+    Done,
     Finish,
-    Finished,
     Lease,
+    PauseState,
     Result,
+    SetPaused,
     Store,
-    Switch,
-    Switched,
     Write,
 )
 from sanic_app.store.sqlite.store import SqliteStore
-from sanic_app.task import SECOND, Keep, NewTask, Task
+from sanic_app.task import SECOND, NewTask, Retention, Task
 from tests.fake_clock import PATIENCE, FakeClock
 
 KEEP = 1_000 * SECOND
@@ -47,7 +47,7 @@ class Engine(Protocol):
         clock: FakeClock,
         keep: int = KEEP,
         queue_max: int = NO_LIMIT,
-        history_keep: Keep | None = None,
+        history_keep: Retention | None = None,
     ) -> Store:
         """Return a store on this place, not open."""
 
@@ -61,7 +61,7 @@ class SqliteEngine:
         clock: FakeClock,
         keep: int = KEEP,
         queue_max: int = NO_LIMIT,
-        history_keep: Keep | None = None,
+        history_keep: Retention | None = None,
     ) -> SqliteStore:
         return SqliteStore(self.path, clock, keep, queue_max, history_keep=history_keep)
 
@@ -101,7 +101,7 @@ class Opened:
 
     async def finish(self, history_num: int) -> Sequence[Task]:
         result = await self.one(Finish(history_num))
-        assert isinstance(result, Finished)
+        assert isinstance(result, Done)
         return result.tasks
 
     async def finish_head(self) -> Sequence[Task]:
@@ -117,8 +117,8 @@ class Opened:
 
     async def switch(self, *, paused: bool) -> bool:
         """Pause or resume; return whether that changed anything."""
-        result = await self.one(Switch(paused))
-        assert isinstance(result, Switched)
+        result = await self.one(SetPaused(paused))
+        assert isinstance(result, PauseState)
         assert result.paused is paused
         return result.changed
 
@@ -146,7 +146,7 @@ async def opened(
     clock: FakeClock,
     keep: int = KEEP,
     queue_max: int = NO_LIMIT,
-    history_keep: Keep | None = None,
+    history_keep: Retention | None = None,
 ) -> AsyncIterator[Opened]:
     """Own and open a store, and close it in the end, whatever happens."""
     store = engine.store(clock, keep, queue_max, history_keep)

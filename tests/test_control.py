@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sanic_app.task import HISTORY_NUM_MAX, Keep
+from sanic_app.task import HISTORY_NUM_MAX, Retention
 from tests.parts import until
 from tests.serving import ON_UVLOOP, Service, problem, service
 
@@ -238,7 +238,7 @@ async def test_a_wait_outlives_the_limits_of_slow_clients(
 
 
 async def test_what_retention_removed_is_gone(tmp_path: Path) -> None:
-    async with service(tmp_path, history_keep=Keep(tasks=2)) as served:
+    async with service(tmp_path, history_keep=Retention(tasks=2)) as served:
         for num in range(5):
             await served.add(num)
         await served.until_empty()
@@ -254,7 +254,7 @@ async def test_an_idle_service_removes_what_has_its_age(tmp_path: Path) -> None:
         for num in range(3):
             await served.add(num)
         await served.until_empty()
-    async with service(tmp_path, history_keep=Keep(age=500_000)) as served:
+    async with service(tmp_path, history_keep=Retention(age=500_000)) as served:
         await until(lambda: served.parts.queue.figures.pruned == 3)
         assert await served.result() == []
         await served.add(9)

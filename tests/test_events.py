@@ -14,7 +14,7 @@ import pytest
 
 from sanic_app.http import feed
 from sanic_app.http.feed import Pace
-from sanic_app.task import Keep
+from sanic_app.task import Retention
 from tests.serving import ON_UVLOOP, Service, problem, request, service
 
 pytestmark = ON_UVLOOP
@@ -182,7 +182,7 @@ async def test_a_listener_resumes_over_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", ["99.3", "9.10", "3.3"])
 async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str) -> None:
-    async with service(tmp_path, history_keep=Keep(tasks=2)) as served:
+    async with service(tmp_path, history_keep=Retention(tasks=2)) as served:
         await batch(served, *[0] * 9)
         await served.until_empty()
         async with listening(served, after) as stream:

@@ -37,15 +37,15 @@ from sanic_app.store import (
     Cancel,
     Cancelled,
     CancelRange,
+    Done,
     Finish,
-    Finished,
-    Switch,
-    Switched,
+    PauseState,
+    SetPaused,
     Write,
 )
 from sanic_app.store.sqlite.file import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
-from sanic_app.task import SECOND, Keep, NewTask, State, Task, seconds_left
+from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
 from tests.fake_clock import FakeClock
 
 T = TypeVar("T")
@@ -123,10 +123,10 @@ class Model:
             case CancelRange():
                 numbers = range(write.first, write.last + 1)
                 return self._take_out([t for t in self.queue if t.history_num in numbers])
-            case Switch():
+            case SetPaused():
                 changed, self.paused = self.paused != write.paused, write.paused
                 self._start()
-                return Switched(write.paused, changed)
+                return PauseState(write.paused, changed)
 
     def _add(self, add: Add) -> object:
         known = self.keys.get(add.key or "")
@@ -174,7 +174,7 @@ class Model:
         self.history += done
         self._start()
         self._end_keys()
-        return Finished(done)
+        return Done(done)
 
     def _cancel(self, number: int) -> object:
         found = [task for task in self.queue if task.history_num == number]
@@ -183,7 +183,7 @@ class Model:
         if number > self.last:
             return NotFound
         kept = any(task.history_num == number for task in self.kept_history)
-        return errors.Finished if kept else Gone
+        return errors.AlreadyFinished if kept else Gone
 
     def _take_out(self, tasks: list[Task]) -> object:
         self.queue = [task for task in self.queue if task not in tasks]
@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
         self.run(self._open())
 
     async def _open(self) -> None:
-        keep = None if self.model.kept is None else Keep(tasks=self.model.kept)
+        keep = None if self.model.kept is None else Retention(tasks=self.model.kept)
         self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX, history_keep=keep)
         self.lease: FileLease = await self.store.own()
         await self.store.open(self.lease)
@@ -280,7 +280,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.queue)
     @rule(paused=st.booleans())
     def finish_in_the_commit_of_a_switch(self, paused: bool) -> None:
-        self._commit([Switch(paused), Finish(self.model.queue[0].history_num)])
+        self._commit([SetPaused(paused), Finish(self.model.queue[0].history_num)])
 
     @rule(number=NUMBERS)
     def finish_any(self, number: int) -> None:
@@ -306,7 +306,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(paused=st.booleans(), add=st.none() | ADDS)
     def switch(self, paused: bool, add: Add | None) -> None:
-        self._commit([Switch(paused), *([] if add is None else [add])])
+        self._commit([SetPaused(paused), *([] if add is None else [add])])
 
     @rule()
     def commit_nothing(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sanic_app.__main__ import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
-from sanic_app.task import SECOND, Keep
+from sanic_app.task import SECOND, Retention
 
 SAMPLE = """\
 HOST_APP: 127.0.0.1
@@ -109,7 +109,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "BODY_MAX": ("8", "body_max", 8),
     "BATCH_MAX": ("9", "batch_max", 9),
     "IDEMPOTENCY_KEEP": ("0", "idempotency_keep_us", 0),
-    "HISTORY_KEEP": ("30d", "history_keep", Keep(age=30 * 86_400 * SECOND)),
+    "HISTORY_KEEP": ("30d", "history_keep", Retention(age=30 * 86_400 * SECOND)),
     "STOP_DELAY": ("0.5", "stop_delay", 0.5),
 }
 """A value for each key, as text, and what it makes of which field."""

@@ -762,7 +762,7 @@ async def test_a_full_disk_in_the_middle_of_separate_writes_refuses_that_one(
         too_large, much = Add([NewTask(2**63, 0)]), Add(new(*[1] * 3_000))
         commit = await one.commit(too_large, Add(new(1)), much, Finish(1))
         kinds = [type(each).__name__ for each in commit.results]
-        assert kinds == ["Internal", "Added", "DiskFull", "Finished"]
+        assert kinds == ["Internal", "Added", "DiskFull", "Done"]
         assert commit.started is not None
         assert commit.started.history_num == 2
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sanic_app.errors import Internal, KeyReused, NotHead, NotOwner, QueueFull
-from sanic_app.store import RUN_MAX, Add, Added, Finish, Finished, Slice
-from sanic_app.task import HISTORY_NUM_MAX, SECOND, Keep, NewTask, State, Task, date
+from sanic_app.store import RUN_MAX, Add, Added, Done, Finish, Slice
+from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Retention, State, Task, date
 from tests.fake_clock import START, FakeClock
 from tests.parts import KEEP, Engine, Opened, new, opened
 
@@ -138,7 +138,7 @@ async def test_beyond_the_limit_an_add_is_refused_whole(engine: Engine, clock: F
         await figures_agree_with_the_tables(store)
         # A finish in the same commit makes room for what comes behind it.
         commit = await store.commit(Finish(1), Add(new(1)))
-        assert [type(each) for each in commit.results] == [Finished, Added]
+        assert [type(each) for each in commit.results] == [Done, Added]
 
 
 # Finishing.
@@ -154,7 +154,7 @@ async def test_a_finish_appends_removes_and_starts_the_next_in_one_commit(
         now = START + 3_500_000
         done = Task(1, 5, 3 * SECOND, START, State.DONE, START, now)
         head = Task(2, 6, 2 * SECOND, START, State.WAITING, now)
-        assert commit.results == [Finished([done])]
+        assert commit.results == [Done([done])]
         assert commit.started == head
         assert await store.done() == [done]
         assert await store.queue() == [head]
@@ -232,7 +232,7 @@ async def test_a_second_finish_of_the_same_task_is_refused(
     async with opened(engine, clock) as store:
         await store.add(1, 1)
         once, again = (await store.commit(Finish(1), Finish(1))).results
-        assert isinstance(once, Finished)
+        assert isinstance(once, Done)
         assert isinstance(again, NotHead)
         with pytest.raises(NotHead):
             await store.finish(1)
@@ -242,7 +242,7 @@ async def test_a_second_finish_of_the_same_task_is_refused(
 async def test_what_one_commit_adds_it_can_finish(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         commit = await store.commit(Add(new(1, num=5)), Finish(1), Add(new(2, num=6)))
-        assert [type(each) for each in commit.results] == [Added, Finished, Added]
+        assert [type(each) for each in commit.results] == [Added, Done, Added]
         assert commit.started is not None
         assert (commit.started.history_num, commit.started.num) == (2, 6)
         # Never early, although the finish came at once: a commit is where time is taken.
@@ -304,7 +304,7 @@ async def test_a_run_has_at_most_a_thousand_tasks(
 async def test_a_run_takes_what_its_own_commit_added(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         commit = await store.commit(Add(new(0)), Add(new(0)), Finish(1), Add(new(0)), Finish(3))
-        lengths = [len(each.tasks) for each in commit.results if isinstance(each, Finished)]
+        lengths = [len(each.tasks) for each in commit.results if isinstance(each, Done)]
         assert lengths == [2, 1]
         assert commit.started is None
         await figures_agree_with_the_tables(store)
@@ -322,7 +322,7 @@ async def test_a_write_that_fails_on_its_own_account_fails_alone(
             Add(new(1, num=1)), TOO_LARGE, Finish(1), Finish(9), Add(new(2, num=2), "key", "r")
         )
         kinds = [type(each) for each in commit.results]
-        assert kinds == [Added, Internal, Finished, NotHead, Added]
+        assert kinds == [Added, Internal, Done, NotHead, Added]
         assert [task.num for task in await store.queue()] == [1, 2]
         assert commit.started is not None
         assert commit.started.history_num == 2
@@ -794,7 +794,7 @@ async def test_adds_are_found_by_number_in_both_tables(engine: Engine, clock: Fa
 
 
 async def test_finishes_are_found_in_their_order(engine: Engine, clock: FakeClock) -> None:
-    async with opened(engine, clock, history_keep=Keep(tasks=3)) as store:
+    async with opened(engine, clock, history_keep=Retention(tasks=3)) as store:
         await store.add(1, 1, 1, 1, 1)
         for number in (5, 2, 4, 1):
             await store.cancel(number)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from sanic_app.errors import Finished, Gone, NotFound, NotHead, ServiceError
+from sanic_app.errors import AlreadyFinished, Gone, NotFound, NotHead, ServiceError
 from sanic_app.store import (
     CANCEL_MAX,
     PRUNE_MAX,
     Cancel,
     CancelRange,
     Finish,
-    Switch,
+    SetPaused,
 )
-from sanic_app.task import HISTORY_NUM_MAX, SECOND, Keep, State
+from sanic_app.task import HISTORY_NUM_MAX, SECOND, Retention, State
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, Opened, opened
 
@@ -77,7 +77,7 @@ async def test_of_a_finish_and_a_cancel_the_first_wins(engine: Engine, clock: Fa
         await store.add(1)
         clock.advance(1)
         commit = await store.commit(Finish(1), Cancel(1))
-        assert isinstance(commit.results[1], Finished)
+        assert isinstance(commit.results[1], AlreadyFinished)
         assert await results(store) == [1]
         figures = await store.store.figures()
         assert (figures.depth, figures.head, figures.oldest_created_at) == (0, None, None)
@@ -90,7 +90,7 @@ async def test_what_is_not_in_the_queue_cannot_be_cancelled(
         await store.add(1, 1)
         await store.cancel(2)
         before = await store.store.figures()
-        for number, error in ((2, Finished), (3, NotFound), (HISTORY_NUM_MAX, NotFound)):
+        for number, error in ((2, AlreadyFinished), (3, NotFound), (HISTORY_NUM_MAX, NotFound)):
             with pytest.raises(error):
                 await store.cancel(number)
         assert await store.store.figures() == before
@@ -193,7 +193,7 @@ async def test_in_a_pause_the_head_goes_on_and_nothing_else_starts(
     async with opened(engine, clock) as store:
         assert await store.store.started() is None
         clock.advance(5)
-        commit = await store.commit(Switch(paused=False))
+        commit = await store.commit(SetPaused(paused=False))
         assert commit.started is not None
         assert (commit.started.history_num, commit.started.started_at) == (2, clock.wall())
         assert not await store.switch(paused=False)
@@ -265,7 +265,7 @@ async def test_a_place_is_right_when_sums_go_beyond_64_bits(
 
 
 async def test_so_many_finished_tasks_are_kept(engine: Engine, clock: FakeClock) -> None:
-    async with opened(engine, clock, history_keep=Keep(tasks=2)) as store:
+    async with opened(engine, clock, history_keep=Retention(tasks=2)) as store:
         await store.add(1, 1, 1, 1, 1)
         await store.cancel(5)
         for number in (1, 2, 3):
@@ -281,7 +281,7 @@ async def test_so_many_finished_tasks_are_kept(engine: Engine, clock: FakeClock)
         # What is gone from the history still counts in nobody's place.
         await store.add(7)
         assert await store.place(6) == (1, 8.0)
-    async with opened(engine, clock, history_keep=Keep(tasks=2)) as store:
+    async with opened(engine, clock, history_keep=Retention(tasks=2)) as store:
         assert await results(store) == [2, 3]
 
 
@@ -290,7 +290,7 @@ async def test_a_commit_removes_a_thousand_at_most(engine: Engine, clock: FakeCl
         await store.add(*[0] * (2 * PRUNE_MAX + 10))
         while (await store.store.figures()).depth:
             await store.finish_head()
-    async with opened(engine, clock, history_keep=Keep(tasks=5)) as store:
+    async with opened(engine, clock, history_keep=Retention(tasks=5)) as store:
         for pruned, prune_in in ((PRUNE_MAX, 0.0), (2 * PRUNE_MAX, 0.0), (2 * PRUNE_MAX + 5, None)):
             commit = await store.commit()
             assert commit.results == []
@@ -299,7 +299,7 @@ async def test_a_commit_removes_a_thousand_at_most(engine: Engine, clock: FakeCl
 
 
 async def test_those_of_an_age_are_kept(engine: Engine, clock: FakeClock) -> None:
-    async with opened(engine, clock, history_keep=Keep(age=10 * SECOND)) as store:
+    async with opened(engine, clock, history_keep=Retention(age=10 * SECOND)) as store:
         await store.add(1, 1, 1)
         clock.advance(1)
         await store.finish(1)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sanic_app.http.schemas import task_object
-from sanic_app.store import Add, Added, Cancelled, Commit, Figures, Finished, Store, Switched, Write
+from sanic_app.store import Add, Added, Cancelled, Commit, Done, Figures, PauseState, Store, Write
 from sanic_app.task import State, Task
 
 RATE = 20
@@ -110,7 +110,7 @@ class EventFeed:
         self._added: _Part | None = None
         self._finished: _Part | None = None
         self._started: _Part | None = None
-        self._switched: Switched | None = None
+        self._switched: PauseState | None = None
         self._pace: Pace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -154,9 +154,9 @@ class EventFeed:
             match result:
                 case Added(replayed=False) if isinstance(write, Add):
                     added += _tasks_of(write, result)
-                case Finished() | Cancelled():
+                case Done() | Cancelled():
                     finished += result.tasks
-                case Switched(changed=True):
+                case PauseState(changed=True):
                     self._switched = result
         self._added = _joined(self._added, added)
         self._finished = _joined(self._finished, finished)

@@ -224,7 +224,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "cancelTask",
         "tasks",
         {200: answer("The task, cancelled.", json_content("Task", CANCELLED))},
-        (*CHANGING, errors.NotFound, errors.Finished, errors.Gone),
+        (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
         ("HistoryNum",),
     ),
     "GET /api/v1/results": Operation(

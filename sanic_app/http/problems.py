@@ -25,7 +25,7 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.NotFound: ("not-found", 404, "Not found"),
     errors.MethodNotAllowed: ("method-not-allowed", 405, "Method not allowed"),
     errors.RequestTimeout: ("timeout", 408, "Request timeout"),
-    errors.Finished: ("finished", 409, "Task finished"),
+    errors.AlreadyFinished: ("finished", 409, "Task finished"),
     errors.Gone: ("gone", 410, "Gone"),
     errors.TooLarge: ("too-large", 413, "Request too large"),
     errors.MediaType: ("media-type", 415, "Unsupported media type"),

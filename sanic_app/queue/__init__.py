@@ -34,13 +34,13 @@ from sanic_app.store import (
     Cancelled,
     CancelRange,
     Commit,
+    Done,
     Figures,
     Finish,
-    Finished,
     Lease,
     Place,
+    SetPaused,
     Store,
-    Switch,
     Write,
 )
 from sanic_app.task import SECOND, Head, NewTask, Task, seconds_left
@@ -183,7 +183,7 @@ class TaskQueue:
         """Take one task out of the queue without its number, and return it as it is then.
 
         Raises:
-            NotFound, Gone, Finished: it is not in the queue (any more).
+            NotFound, Gone, AlreadyFinished: it is not in the queue (any more).
             Stopping, DiskFull: nothing is cancelled.
             OutcomeUnknown: the store failed.
         """
@@ -215,7 +215,7 @@ class TaskQueue:
             Stopping, DiskFull: nothing is changed.
             OutcomeUnknown: the store failed.
         """
-        await self._ask(Switch(paused))
+        await self._ask(SetPaused(paused))
 
     async def finish(self, history_num: int) -> None:
         """Finish the head, and with it the run of zero timeouts that it begins.
@@ -439,7 +439,7 @@ class TaskQueue:
         for result in commit.results:
             if isinstance(result, Added):
                 added += 0 if result.replayed else result.last - result.first + 1
-            elif isinstance(result, Finished):
+            elif isinstance(result, Done):
                 self._observe_done(result.tasks, lateness)
             elif isinstance(result, Cancelled):
                 metrics.tasks_finished["cancelled"].inc(len(result.tasks))
@@ -462,7 +462,7 @@ class TaskQueue:
         if not self._watched:
             return
         for result in commit.results:
-            if isinstance(result, Finished | Cancelled):
+            if isinstance(result, Done | Cancelled):
                 for task in result.tasks:
                     for finished in self._watched.pop(task.history_num, ()):
                         finished.set()

@@ -49,7 +49,7 @@ class Finish(NamedTuple):
     history_num: int
 
 
-class Finished(NamedTuple):
+class Done(NamedTuple):
     """The tasks that this finish took out of the queue, in order."""
 
     tasks: Sequence[Task]
@@ -78,21 +78,21 @@ class Cancelled(NamedTuple):
     tasks: Sequence[Task]
 
 
-class Switch(NamedTuple):
+class SetPaused(NamedTuple):
     """Pause the queue, or resume it: the head's wait goes on, but no task starts in a pause."""
 
     paused: bool
 
 
-class Switched(NamedTuple):
+class PauseState(NamedTuple):
     """Whether the queue is paused now, and whether this changed it."""
 
     paused: bool
     changed: bool
 
 
-Write = Add | Finish | Cancel | CancelRange | Switch
-Result = Added | Finished | Cancelled | Switched
+Write = Add | Finish | Cancel | CancelRange | SetPaused
+Result = Added | Done | Cancelled | PauseState
 
 
 class Figures(NamedTuple):

@@ -326,7 +326,7 @@ class _Run:
     # What was asked and answered, against the rows.
 
     def asked_and_stored(self) -> Iterator[Violation]:
-        """Keep what was acknowledged as it was asked, and nothing that was refused."""
+        """Retention what was acknowledged as it was asked, and nothing that was refused."""
         yield from self.disagreeing
         acknowledged = {asked.history_num for asked in self.asked.values()}
         for row in self.rows:
@@ -405,7 +405,7 @@ class _Run:
                 yield Violation(Kind.REORDERED, message, (highest, number), evidence)
 
     def cancels(self) -> Iterator[Violation]:
-        """Keep cancelled what was cancelled, and cancel nothing unasked."""
+        """Retention cancelled what was cancelled, and cancel nothing unasked."""
         claimed, exact = 0, True
         ranges = []
         for operation in self.operations[Cancel]:

@@ -24,7 +24,7 @@ from sanic_app.store import Add, Added, Commit
 from sanic_app.store.sqlite import commit as sqlite_commit
 from sanic_app.store.sqlite import file as sqlite_file
 from sanic_app.store.sqlite import store as sqlite_store
-from sanic_app.task import Keep, NewTask
+from sanic_app.task import NewTask, Retention
 
 LAZY = 20
 """Of so many commits a lazy store makes one."""
@@ -114,7 +114,7 @@ def forgetful(_: str) -> None:
     """Remove one finished task more than retention allows."""
     count = sqlite_commit._Transaction._count_prunable
 
-    def more(self: Any, keep: Keep) -> int:
+    def more(self: Any, keep: Retention) -> int:
         found = count(self, keep)
         return found + 1 if found > 0 else found
 

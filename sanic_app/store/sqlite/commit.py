@@ -32,16 +32,16 @@ from sanic_app.store import (
     Cancelled,
     CancelRange,
     Commit,
+    Done,
     Figures,
     Finish,
-    Finished,
+    PauseState,
     Result,
-    Switch,
-    Switched,
+    SetPaused,
     Write,
 )
 from sanic_app.store.sqlite.file import FIGURES
-from sanic_app.task import SECOND, Keep, State, Task
+from sanic_app.task import SECOND, Retention, State, Task
 
 _SUM_MASK = 2**63 - 1
 ROWS_FEW, ROWS_MANY = 96, 512
@@ -59,7 +59,7 @@ class Limits(NamedTuple):
     idempotency_keep: int
     """How long a key lives on after its last task is finished, in microseconds."""
     queue_max: int
-    history_keep: Keep | None = None
+    history_keep: Retention | None = None
     """None: everything."""
 
 
@@ -120,9 +120,9 @@ class _Transaction:
                     return self._cancel(write)
                 case CancelRange():
                     return self._cancel_range(write)
-                case Switch():
+                case SetPaused():
                     return self._switch(write)
-        except (KeyReused, NotHead, QueueFull, NotFound, errors.Finished, Gone) as refusal:
+        except (KeyReused, NotHead, QueueFull, NotFound, errors.AlreadyFinished, Gone) as refusal:
             return refusal
 
     def end(self) -> Figures:
@@ -201,7 +201,7 @@ class _Transaction:
         )
         return added
 
-    def _finish(self, finish: Finish) -> Finished:
+    def _finish(self, finish: Finish) -> Done:
         if finish.history_num != self._head:
             raise NotHead
         self._insert_rows()
@@ -217,7 +217,7 @@ class _Transaction:
         finished = self._append(rows[:length], State.DONE)
         self._remove(finished)
         self._advance(finished, rows[length:])
-        return Finished(finished)
+        return Done(finished)
 
     def _cancel(self, cancel: Cancel) -> Cancelled:
         self._insert_rows()
@@ -242,7 +242,7 @@ class _Transaction:
         kept = self._connection.execute(
             "SELECT true FROM history WHERE history_num = ?", (history_num,)
         ).fetchone()
-        return errors.Finished() if kept else Gone()
+        return errors.AlreadyFinished() if kept else Gone()
 
     def _take_out(self, rows: Sequence[_Row]) -> Cancelled:
         """Cancel tasks that stand one behind the other in the queue."""
@@ -256,13 +256,13 @@ class _Transaction:
             self._insert("skipped", skipped, columns=2)
         return Cancelled(cancelled)
 
-    def _switch(self, switch: Switch) -> Switched:
+    def _switch(self, switch: SetPaused) -> PauseState:
         changed = bool(self._paused) != switch.paused
         self._paused = int(switch.paused)
         if not switch.paused and self._head is None and self._depth:
             self._insert_rows()
             self._start(*self._from(0, 1)[0])
-        return Switched(switch.paused, changed)
+        return PauseState(switch.paused, changed)
 
     def _from(self, history_num: int, limit: int) -> list[_Row]:
         return self._connection.execute(
@@ -340,7 +340,7 @@ class _Transaction:
             if due > PRUNE_MAX:
                 self.prune_in = 0.0
 
-    def _count_prunable(self, keep: Keep) -> int:
+    def _count_prunable(self, keep: Retention) -> int:
         """Return how many finishes may go (not more than it takes to know that some remain)."""
         if keep.age is None:
             return self._last_finish_num - self._pruned - (keep.tasks or 0)

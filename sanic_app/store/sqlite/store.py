@@ -29,8 +29,8 @@ from sanic_app.store import (
     Added,
     Cancelled,
     Commit,
+    Done,
     Figures,
-    Finished,
     Lease,
     Place,
     Result,
@@ -41,7 +41,7 @@ from sanic_app.store import (
 )
 from sanic_app.store.sqlite import commit as sqlite_commit
 from sanic_app.store.sqlite.file import FIGURES, FileLease, has_room, prepare, reason, size_of
-from sanic_app.task import SECOND, Keep, State, Task, seconds_left
+from sanic_app.task import SECOND, Retention, State, Task, seconds_left
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class SqliteStore:
         queue_max: int = 2**62,
         *,
         lease: FileLease | None = None,
-        history_keep: Keep | None = None,
+        history_keep: Retention | None = None,
     ) -> None:
         """Take a path (links are followed), the life of keys in microseconds, and the limit.
 
@@ -493,7 +493,7 @@ def _rows(result: Result | ServiceError) -> int:
     match result:
         case Added():
             return result.last - result.first + 1
-        case Finished() | Cancelled():
+        case Done() | Cancelled():
             return 3 * len(result.tasks)
         case _:
             return 0
