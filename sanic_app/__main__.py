@@ -90,8 +90,7 @@ class _Parser(argparse.ArgumentParser):
     """One clear line instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        msg = f"flags: {message}"
-        raise SettingsError(msg)
+        raise SettingsError(f"flags: {message}")
 
 
 def _refuse(detail: str, status: int) -> int:

@@ -87,8 +87,7 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "not a host name"
-        msg = f"cannot listen on {host} port {port}: {cause}"
-        raise StartError(msg) from None
+        raise StartError(f"cannot listen on {host} port {port}: {cause}") from None
     sock.setblocking(False)
     return sock
 

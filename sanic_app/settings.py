@@ -113,8 +113,7 @@ class Key(NamedTuple):
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
-        msg = "must be a text that is not empty and has no control characters"
-        raise ValueError(msg)
+        raise ValueError("must be a text that is not empty and has no control characters")
     return value.strip()
 
 
@@ -123,8 +122,7 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip()):
             value = int(value)
         if type(value) is not int or not low <= value <= high:
-            msg = f"must be a whole number from {low} to {high}"
-            raise ValueError(msg)
+            raise ValueError(f"must be a whole number from {low} to {high}")
         return value
 
     return parse
@@ -163,8 +161,7 @@ def _history_keep(value: Any) -> Retention:
     text = str(value).strip().lower() if type(value) in (int, str) else ""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)
     if match is None:
-        msg = "must be a number of tasks such as 100000, or an age such as 12h or 30d"
-        raise ValueError(msg)
+        raise ValueError("must be a number of tasks such as 100000, or an age such as 12h or 30d")
     count, unit = int(match[1]), match[2]
     return Retention(age=count * units[unit] * SECOND) if unit else Retention(tasks=count)
 
@@ -176,16 +173,14 @@ def _switch(value: Any) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
-    msg = "must be true or false"
-    raise ValueError(msg)
+    raise ValueError("must be true or false")
 
 
 def _level(value: Any) -> str:
     names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     name = value.strip().upper() if isinstance(value, str) else ""
     if name not in names:
-        msg = f"must be one of {', '.join(names)}"
-        raise ValueError(msg)
+        raise ValueError(f"must be one of {', '.join(names)}")
     return name
 
 
@@ -194,20 +189,19 @@ def _database(value: Any) -> Path:
     scheme, separator, _ = text.partition("://")
     if not separator:
         if text == ":memory:" or text.startswith("file:"):
-            msg = "must be a file: a queue in memory would not survive a restart"
-            raise ValueError(msg)
+            raise ValueError("must be a file: a queue in memory would not survive a restart")
         return Path(text)
     url = urlsplit(text)
     if scheme != "sqlite" or url.netloc or len(url.path) < 2 or url.query or url.fragment:  # noqa: PLR2004
-        msg = "must be a path or a URL such as sqlite:///queue.db or sqlite:////data/queue.db"
-        raise ValueError(msg)
+        raise ValueError(
+            "must be a path or a URL such as sqlite:///queue.db or sqlite:////data/queue.db"
+        )
     return Path(_text(unquote(url.path[1:])))
 
 
 def _token(value: Any) -> bytes:
     if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value.strip()):
-        msg = "must be a token of visible ASCII characters, not empty"
-        raise ValueError(msg)
+        raise ValueError("must be a token of visible ASCII characters, not empty")
     return value.strip().encode()
 
 
@@ -216,11 +210,9 @@ def _token_file(value: Any) -> bytes:
     try:
         return _token(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        msg = f"cannot be read: {path}: {error.strerror}"
-        raise ValueError(msg) from None
+        raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        msg = "must name a file with a token of visible ASCII characters"
-        raise ValueError(msg) from None
+        raise ValueError("must name a file with a token of visible ASCII characters") from None
 
 
 def _hosts(value: Any) -> frozenset[str]:
@@ -229,8 +221,7 @@ def _hosts(value: Any) -> frozenset[str]:
     for part in parts:
         name = re.sub(r":[0-9]+$", "", part.strip().lower()) if isinstance(part, str) else ""
         if not re.fullmatch(r"[a-z0-9._-]+", name):
-            msg = "must be a comma list of host names"
-            raise ValueError(msg)
+            raise ValueError("must be a comma list of host names")
         names.add(name)
     return frozenset(names)
 
@@ -265,30 +256,24 @@ def _from_file(path: Path, *, required: bool) -> dict[str, _Given]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if required:
-            msg = f"{source}: not found"
-            raise SettingsError(msg) from None
+            raise SettingsError(f"{source}: not found") from None
         return {}
     except OSError as error:
-        msg = f"{source}: {error.strerror}"
-        raise SettingsError(msg) from None
+        raise SettingsError(f"{source}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
         # The library lets through what its conversions raise: `PORT: 2001-99-99`, `!!bool x`.
-        msg = f"{source}: is not valid YAML"
-        raise SettingsError(msg) from None
+        raise SettingsError(f"{source}: is not valid YAML") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        msg = f"{source}: must hold keys and values"
-        raise SettingsError(msg)
+        raise SettingsError(f"{source}: must hold keys and values")
     found: dict[str, _Given] = {}
     for name, value in content.items():
         key: Any = _BY_ALIAS.get(name, name)
         if key not in KEYS:
-            msg = f"{source}: unknown key {name!r}"
-            raise SettingsError(msg)
+            raise SettingsError(f"{source}: unknown key {name!r}")
         if key in found:
-            msg = f"{source}: {key} is given twice"
-            raise SettingsError(msg)
+            raise SettingsError(f"{source}: {key} is given twice")
         found[key] = _Given(value, f"{source}: {name}")
     return found
 
@@ -320,8 +305,7 @@ def _parse(key: str, given: _Given) -> Any:
     try:
         return KEYS[key].parse(given.value)
     except ValueError as error:
-        msg = f"{given.source} {error}"
-        raise SettingsError(msg) from None
+        raise SettingsError(f"{given.source} {error}") from None
 
 
 def _tokens(values: Mapping[str, Any], found: Mapping[str, _Given]) -> dict[str, Any]:
@@ -329,8 +313,7 @@ def _tokens(values: Mapping[str, Any], found: Mapping[str, _Given]) -> dict[str,
     for key in ("API_TOKEN", "METRICS_TOKEN"):
         file = f"{key}_FILE"
         if key in values and file in values:
-            msg = f"{found[file].source}: give either {key} or {file}, not both"
-            raise SettingsError(msg)
+            raise SettingsError(f"{found[file].source}: give either {key} or {file}, not both")
         tokens[key.lower()] = values.get(key, values.get(file))
     return tokens
 
@@ -340,11 +323,11 @@ def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
         sources = ", ".join(
             found[key].source for key in ("QUEUE_MAX", "TIMEOUT_MAX") if key in found
         )
-        msg = f"{sources}: QUEUE_MAX times TIMEOUT_MAX must be below 2^63 microseconds"
-        raise SettingsError(msg)
+        raise SettingsError(
+            f"{sources}: QUEUE_MAX times TIMEOUT_MAX must be below 2^63 microseconds"
+        )
     if not settings.api_token and not settings.allow_anonymous and not is_loopback(settings.host):
-        msg = (
+        raise SettingsError(
             f"HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
             " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"
         )
-        raise SettingsError(msg)

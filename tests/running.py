@@ -77,8 +77,7 @@ class Running:
                 if left <= 0 or not self._arrived.wait(min(left, 0.5)):
                     ended = not self._reader.is_alive()
                     if left <= 0 or (ended and not re.search(pattern, self.log)):
-                        message = f"no line matches {pattern!r} in:\n{self.log}"
-                        raise AssertionError(message)
+                        raise AssertionError(f"no line matches {pattern!r} in:\n{self.log}")
 
     def request(
         self,

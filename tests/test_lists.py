@@ -188,8 +188,7 @@ async def test_a_failure_cuts_a_list_without_its_end(
 
         async def fail(after: int, until: int) -> Slice:
             if after:
-                message = "on purpose"
-                raise RuntimeError(message)
+                raise RuntimeError("on purpose")
             return await read(after, until)
 
         monkeypatch.setattr(served.parts.store, "queue_slice", fail)

@@ -15,8 +15,7 @@ from sanic_app.log import JsonLines, accept_request_id, request_id
 
 class Unspeakable:
     def __str__(self) -> str:
-        message = "no words"
-        raise RuntimeError(message)
+        raise RuntimeError("no words")
 
     __repr__ = __str__
 
@@ -40,8 +39,7 @@ def written(message: object, *arguments: object, **options: Any) -> dict[str, An
     assert line.isprintable()
 
     def refuse(constant: str) -> None:
-        message = f"{constant} is not JSON"
-        raise AssertionError(message)
+        raise AssertionError(f"{constant} is not JSON")
 
     fields: dict[str, Any] = json.loads(line, parse_constant=refuse)
     return fields
@@ -74,8 +72,7 @@ def test_what_comes_along_is_a_field() -> None:
 
 def test_an_exception_is_a_field_of_the_same_line() -> None:
     try:
-        message = "first\nsecond"
-        raise ValueError(message)  # noqa: TRY301 - to be caught
+        raise ValueError("first\nsecond")  # noqa: TRY301 - to be caught
     except ValueError:
         line = written("failed", exc_info=True)
     assert line["exception"].startswith("Traceback")

@@ -314,8 +314,7 @@ def logged() -> Iterator[io.StringIO]:
 
 async def test_no_token_is_ever_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        message = "the store is out of order"
-        raise RuntimeError(message)
+        raise RuntimeError("the store is out of order")
 
     with logged() as text:
         async with service(tmp_path, **TOKENS) as served:
@@ -369,8 +368,7 @@ async def test_lines_of_a_request_carry_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
-        message = "on purpose"
-        raise RuntimeError(message)
+        raise RuntimeError("on purpose")
 
     with logged() as text:
         async with service(tmp_path) as served:

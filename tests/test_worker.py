@@ -324,8 +324,7 @@ class Broken(FakeClock):
     async def wait(
         self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
     ) -> None:
-        message = "the clock is broken"
-        raise RuntimeError(message)
+        raise RuntimeError("the clock is broken")
 
 
 async def test_its_death_is_loud(engine: Engine) -> None:

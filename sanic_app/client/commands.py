@@ -57,16 +57,14 @@ def add(service: Service, given: argparse.Namespace) -> int:
     headers = {"Idempotency-Key": given.key} if given.key else {}
     if given.file is not None:
         if given.num is not None:
-            msg = "give NUM and TIMEOUT, or --file"
-            raise _Usage(msg)
+            raise _Usage("give NUM and TIMEOUT, or --file")
         body = {"tasks": list(_read_tasks(given.file))}
         batch = service.ask("POST", "/api/v1/tasks/batch", body, headers, seconds=60)
         last = batch["last"]
         _show(given, batch, f"added tasks {batch['first']} to {last}")
     else:
         if given.timeout is None:
-            msg = "NUM and TIMEOUT are required"
-            raise _Usage(msg)
+            raise _Usage("NUM and TIMEOUT are required")
         body = {"num": given.num, "timeout": given.timeout}
         task = service.ask("POST", "/api/v1/tasks", body, headers)
         last = task["history_num"]
@@ -198,8 +196,7 @@ def _read_tasks(file: str) -> Iterator[Json]:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except OSError as error:
-        msg = f"cannot read {file}: {error.strerror}"
-        raise _Usage(msg) from None
+        raise _Usage(f"cannot read {file}: {error.strerror}") from None
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words:
@@ -208,8 +205,7 @@ def _read_tasks(file: str) -> Iterator[Json]:
             num, timeout = words
             yield {"num": whole(num), "timeout": seconds(timeout)}
         except ValueError:
-            msg = f"{file}, line {number}: must be a number and a timeout"
-            raise _Usage(msg) from None
+            raise _Usage(f"{file}, line {number}: must be a number and a timeout") from None
 
 
 def _line(task: Json) -> str:
@@ -237,11 +233,9 @@ def _token(environ: Mapping[str, str]) -> str | None:
         try:
             token = Path(file).read_text(encoding="utf-8")
         except OSError as error:
-            msg = f"cannot read {file}: {error.strerror}"
-            raise _Usage(msg) from None
+            raise _Usage(f"cannot read {file}: {error.strerror}") from None
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):
-        msg = "the token must be visible ASCII characters, not empty"
-        raise _Usage(msg)
+        raise _Usage("the token must be visible ASCII characters, not empty")
     return token and token.strip()
 
 
@@ -264,8 +258,7 @@ class _Parser(argparse.ArgumentParser):
 def whole(text: str) -> int:
     """Return an integer as JSON writes it."""
     if not re.fullmatch(r"-?[0-9]{1,20}", text):
-        msg = f"not a whole number: {text}"
-        raise ValueError(msg)
+        raise ValueError(f"not a whole number: {text}")
     return int(text)
 
 
@@ -274,8 +267,7 @@ def seconds(text: str) -> int | float:
     if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", text) or math.isinf(
         float(text)
     ):
-        msg = f"not a number of seconds: {text}"
-        raise ValueError(msg)
+        raise ValueError(f"not a number of seconds: {text}")
     return int(text) if text.isdigit() else float(text)
 
 

@@ -42,8 +42,7 @@ class Service:
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            msg = f"not a URL such as http://127.0.0.1:8000: {url}"
-            raise ValueError(msg)
+            raise ValueError(f"not a URL such as http://127.0.0.1:8000: {url}")
         self.url = url.rstrip("/")
         self._headers = {"Accept": "*/*"} if token is None else {"Authorization": f"Bearer {token}"}
         self._opener = urllib.request.build_opener(_NoRedirect)
@@ -81,8 +80,7 @@ class Service:
                 yield from _events(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._lost(error)
-        msg = f"{self.url} ended the stream"
-        raise Unreachable(msg)
+        raise Unreachable(f"{self.url} ended the stream")
 
     def _open(
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], seconds: float
@@ -98,8 +96,7 @@ class Service:
         if isinstance(error, urllib.error.HTTPError):
             raise Failed(_told(error)) from None
         reason = getattr(error, "reason", None) or error
-        msg = f"no answer from {self.url}: {reason or type(error).__name__}"
-        raise Unreachable(msg) from None
+        raise Unreachable(f"no answer from {self.url}: {reason or type(error).__name__}") from None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -46,8 +46,7 @@ class Guard:
         if len(hosts) != 1:
             raise Invalid(Fault("", "There must be exactly one Host header."))
         if not self._host_allowed(hosts[0]) and self._api is None:
-            msg = "This Host is not served: see the setting ALLOWED_HOSTS."
-            raise Forbidden(msg)
+            raise Forbidden("This Host is not served: see the setting ALLOWED_HOSTS.")
         if self._api is not None or self._metrics is not None:
             self._check_token(path, headers)
         if "sec-fetch-site" in headers or "origin" in headers:
@@ -106,14 +105,12 @@ def _check_site(method: str, host: str, headers: Header) -> None:
             and headers.getone("sec-fetch-dest", "") == "document"
         )
         if site not in ("same-origin", "none") and not navigation:
-            msg = "Pages of other sites may not ask."
-            raise Forbidden(msg)
+            raise Forbidden("Pages of other sites may not ask.")
         return
     if method in ("GET", "HEAD", "OPTIONS"):
         return
     if any(_authority(origin) != host.strip().lower() for origin in headers.getall("origin", [])):
-        msg = "Pages of other sites may not ask."
-        raise Forbidden(msg)
+        raise Forbidden("Pages of other sites may not ask.")
 
 
 def _authority(origin: str) -> str | None:

@@ -321,8 +321,7 @@ def _keys_twice(value: Any, pointer: str = "") -> Iterator[str]:
 
 
 def _constant(_: str) -> NoReturn:
-    msg = "NaN and Infinity are not JSON"
-    raise ValueError(msg)
+    raise ValueError("NaN and Infinity are not JSON")
 
 
 _decoder = json.JSONDecoder(
@@ -365,8 +364,7 @@ def _new_task(fields: Mapping[str, Any], pointer: str, timeout_max: int) -> NewT
 
 def _num(value: Any) -> int:
     if type(value) is not int or not NUM_MIN <= value <= NUM_MAX:
-        msg = "Must be an integer in the range of a signed 64-bit number."
-        raise ValueError(msg)
+        raise ValueError("Must be an integer in the range of a signed 64-bit number.")
     return value
 
 
@@ -380,8 +378,7 @@ def _timeout(value: Any, timeout_max: int) -> int:
     else:
         micros = -1
     if not 0 <= micros <= timeout_max:
-        msg = f"Must be a number of seconds from 0 to {seconds(timeout_max)}."
-        raise ValueError(msg)
+        raise ValueError(f"Must be a number of seconds from 0 to {seconds(timeout_max)}.")
     return micros
 
 

@@ -36,8 +36,7 @@ def migrations(engine: str) -> list[Migration]:
         if (match := re.fullmatch(r"(\d{4})_\w+\.sql", file.name))
     )
     if [m.number for m in found] != list(range(1, len(found) + 1)):
-        msg = f"the migrations of {engine} are not numbered from 0001 without gaps"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"the migrations of {engine} are not numbered from 0001 without gaps")
     return found
 
 

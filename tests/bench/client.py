@@ -41,8 +41,7 @@ class Client:
             data += self._more()
         length = _LENGTH.search(data, 0, end)
         if data[9:10] != b"2" or length is None:
-            message = f"not a success: {data!r}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"not a success: {data!r}")
         missing = end + len(_END) + int(length[1]) - len(data)
         while missing > 0:
             more = self._more()
@@ -75,8 +74,7 @@ class Client:
     def _more(self) -> bytes:
         data = self._socket.recv(65_536)
         if not data:
-            message = "the service closed the connection"
-            raise RuntimeError(message)
+            raise RuntimeError("the service closed the connection")
         return data
 
     def close(self) -> None:

@@ -27,8 +27,7 @@ def read(port: int, path: str) -> tuple[float, int]:
         last = chunk
     connection.close()
     if answer.status != 200 or not last.endswith(b"]}"):
-        message = f"{path} was cut after {size} bytes"
-        raise RuntimeError(message)
+        raise RuntimeError(f"{path} was cut after {size} bytes")
     return time.perf_counter() - begun, size
 
 

@@ -86,8 +86,9 @@ class Server:
             if self._process.poll() is not None:
                 break
             time.sleep(0.002)
-        message = f"it does not serve: {self._log.read_text(encoding='utf-8', errors='replace')}"
-        raise RuntimeError(message)
+        raise RuntimeError(
+            f"it does not serve: {self._log.read_text(encoding='utf-8', errors='replace')}"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -49,6 +49,5 @@ def parse(output: str) -> Load:
     last = output.strip().splitlines()[-1]
     said = json.loads(last)
     if said["errors"] or not said["requests"]:
-        message = f"the load failed: {last}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"the load failed: {last}")
     return Load(said["requests"] * 1e6 / said["micros"], said["p50"] / 1e6, said["p99"] / 1e6)

@@ -257,8 +257,7 @@ class _Run:
             if asked is None:
                 asked = self.asked[num] = _Asked(timeout, operation)
             elif request.key is None or asked.operation.request != request:
-                message = f"num {num} was sent by two different adds"
-                raise ValueError(message)
+                raise ValueError(f"num {num} was sent by two different adds")
             if operation.answer == "refused":
                 continue
             asked.invoked = min(asked.invoked, operation.invoked)

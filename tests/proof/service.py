@@ -34,8 +34,7 @@ def service(
         except AssertionError as error:
             status = running.process.poll()
             running.kill()
-            message = f"status {status}: {error}"
-            raise AssertionError(message) from None
+            raise AssertionError(f"status {status}: {error}") from None
     return running
 
 

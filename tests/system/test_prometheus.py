@@ -88,8 +88,7 @@ def scraped(address: str, query: str, expected: str) -> dict[str, str]:
             labels: dict[str, str] = result[0]["metric"]
             return labels
         time.sleep(0.1)
-    message = f"{query} is not {expected} but {result}"
-    raise AssertionError(message)
+    raise AssertionError(f"{query} is not {expected} but {result}")
 
 
 def test_a_real_prometheus_scrapes_the_service(tmp_path: Path) -> None:

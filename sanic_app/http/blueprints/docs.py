@@ -103,8 +103,7 @@ def _files() -> dict[str, File]:
     """Read what the page loads; the package is found, not imported: its code is not needed."""
     package = find_spec("swagger_ui")
     if package is None or package.origin is None:
-        msg = "the package swagger-ui-py is not installed"
-        raise ModuleNotFoundError(msg)
+        raise ModuleNotFoundError("the package swagger-ui-py is not installed")
     static = Path(package.origin).parent / "static"
     files = {name: file((static / name).read_bytes(), kind) for name, kind in SWAGGER_UI.items()}
     files["initializer.js"] = file(INITIALIZER.encode(), JAVASCRIPT)

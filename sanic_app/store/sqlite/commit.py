@@ -50,7 +50,7 @@ _SWEEP = 10
 """How many expired idempotency keys go with each commit that writes one."""
 
 _ASSIGNMENTS = ", ".join(f"{name} = ?" for name in Figures._fields)
-_UPDATE_STATE = f"UPDATE state SET {_ASSIGNMENTS} WHERE id = 1"  # noqa: S608 - no input in it
+_UPDATE_STATE = f"UPDATE state SET {_ASSIGNMENTS} WHERE id = 1"
 
 
 class Limits(NamedTuple):
@@ -90,7 +90,7 @@ class _Transaction:
     def __init__(self, connection: sqlite3.Connection, wall: int, limits: Limits) -> None:
         row = connection.execute(FIGURES).fetchone()
         if row is None:
-            raise StoreFailed("corrupt", "the state row is missing")  # noqa: EM101
+            raise StoreFailed("corrupt", "the state row is missing")
         self._connection = connection
         self._before = before = Figures(*row)
         self._limits = limits
@@ -207,7 +207,7 @@ class _Transaction:
         self._insert_rows()
         rows = self._from(finish.history_num, 2)
         if not rows or rows[0][0] != self._head:
-            raise StoreFailed("corrupt", "the head is not in the queue")  # noqa: EM101
+            raise StoreFailed("corrupt", "the head is not in the queue")
         if not self._paused and _run_length(rows) == 2:  # noqa: PLR2004 - as many as were looked at: there may be more
             rows = self._from(finish.history_num, RUN_MAX + 1)
         # Those behind the first of a run would start in this commit, which a pause forbids.
@@ -297,7 +297,7 @@ class _Transaction:
             "DELETE FROM queue WHERE history_num BETWEEN ? AND ?", ends
         ).rowcount
         if removed != len(tasks):
-            raise StoreFailed("corrupt", "the queue does not hold what was read")  # noqa: EM101
+            raise StoreFailed("corrupt", "the queue does not hold what was read")
         self._depth -= removed
         self._connection.execute(
             # A key lives on from the moment the last of its tasks is finished, be it not the
@@ -335,7 +335,7 @@ class _Transaction:
                 "DELETE FROM history WHERE finish_num BETWEEN ? AND ?", (self._pruned + 1, through)
             ).rowcount
             if removed != through - self._pruned:
-                raise StoreFailed("corrupt", "the history does not hold its finishes")  # noqa: EM101
+                raise StoreFailed("corrupt", "the history does not hold its finishes")
             self._pruned = through
             if due > PRUNE_MAX:
                 self.prune_in = 0.0
@@ -388,4 +388,4 @@ def _run_length(rows: Sequence[_Row]) -> int:
 @cache
 def _insert_sql(table: str, columns: int, rows: int) -> str:
     one = f"({', '.join('?' * columns)})"
-    return f"INSERT INTO {table} VALUES {', '.join([one] * rows)}"  # noqa: S608 - no input in it
+    return f"INSERT INTO {table} VALUES {', '.join([one] * rows)}"

@@ -26,7 +26,7 @@ ROOM_BYTES = 65_536
 """What an opened database takes beside itself: the index of the WAL, and the first commits."""
 
 _COLUMNS = ", ".join(Figures._fields)
-FIGURES = f"SELECT {_COLUMNS} FROM state WHERE id = 1"  # noqa: S608 - no input in it
+FIGURES = f"SELECT {_COLUMNS} FROM state WHERE id = 1"
 
 _HEADER = {
     0: b"SQLite format 3\0",
@@ -60,14 +60,12 @@ class FileLease:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            msg = f"cannot open the lock file {path}: {error.strerror}"
-            raise StartError(msg) from None
+            raise StartError(f"cannot open the lock file {path}: {error.strerror}") from None
         try:
             _lock(self._descriptor)
         except OSError:
             os.close(self._descriptor)
-            msg = f"another process owns the queue {database}"
-            raise NotOwner(msg) from None
+            raise NotOwner(f"another process owns the queue {database}") from None
 
     @property
     def released(self) -> bool:
@@ -105,17 +103,14 @@ def prepare(path: Path) -> None:
         status = path.stat()
         size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            msg = f"cannot use the database {path}: not a regular file"
-            raise StartError(msg)
+            raise StartError(f"cannot use the database {path}: not a regular file")
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and leave a WAL that nobody can write.
-            msg = f"cannot use the database {path}: not writable"
-            raise StartError(msg)
+            raise StartError(f"cannot use the database {path}: not writable")
     except FileNotFoundError:
         size = 0
     except OSError as error:
-        msg = f"cannot open the database {path}: {error.strerror}"
-        raise StartError(msg) from None
+        raise StartError(f"cannot open the database {path}: {error.strerror}") from None
     if size == 0:
         _create(path)
         return
@@ -123,8 +118,7 @@ def prepare(path: Path) -> None:
         version = _check(path)
         _check_header(path)
     except sqlite3.Error as error:
-        msg = f"cannot use the database {path}: {reason(error)}"
-        raise StartError(msg) from None
+        raise StartError(f"cannot use the database {path}: {reason(error)}") from None
     if version < len(migrations("sqlite")):
         _migrate(path)
 
@@ -144,8 +138,9 @@ def _create(path: Path) -> None:
     """Make the database under another name and rename it: it is there whole or not at all."""
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size:
-        msg = f"the database {path} is missing or empty, but {wal} is not: restore the database"
-        raise StartError(msg)
+        raise StartError(
+            f"the database {path} is missing or empty, but {wal} is not: restore the database"
+        )
     new = Path(f"{path}.new")
     try:
         for leftover in (new, Path(f"{new}-wal"), Path(f"{new}-shm"), Path(f"{new}-journal")):
@@ -167,8 +162,7 @@ def _create(path: Path) -> None:
         reason = error.strerror if isinstance(error, OSError) else error
         with suppress(OSError):
             new.unlink(missing_ok=True)
-        msg = f"cannot create the database {path}: {reason}"
-        raise StartError(msg) from None
+        raise StartError(f"cannot create the database {path}: {reason}") from None
     log.info("created the database", extra={"database": str(path)})
 
 
@@ -215,8 +209,7 @@ def _migrate(path: Path) -> None:
             connection.execute("PRAGMA synchronous = FULL")
             applied = migrate(connection)
     except sqlite3.Error as error:
-        msg = f"cannot migrate the database {path}: {error}"
-        raise StartError(msg) from None
+        raise StartError(f"cannot migrate the database {path}: {error}") from None
     log.info("migrated the database", extra={"database": str(path), "migrations": applied})
 
 
@@ -235,17 +228,14 @@ def _check(path: Path) -> int:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         if application != APPLICATION_ID:
-            msg = f"{path} is not a database of this service"
-            raise StartError(msg)
+            raise StartError(f"{path} is not a database of this service")
         if version > len(migrations("sqlite")):
-            msg = (
+            raise StartError(
                 f"the database {path} has schema version {version}, newer than this service's"
                 f" {len(migrations('sqlite'))}: use a newer service"
             )
-            raise StartError(msg)
         if version < 1:
-            msg = f"the database {path} is damaged: its schema version is {version}"
-            raise StartError(msg)
+            raise StartError(f"the database {path} is damaged: its schema version is {version}")
         _check_length(path, pages, page_size)
         _check_state(path, connection)
         return int(version)
@@ -259,16 +249,14 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         header = file.read(100)
     if any(header[start : start + len(value)] != value for start, value in _HEADER.items()):
-        msg = f"the database {path} is damaged: its header is wrong"
-        raise StartError(msg)
+        raise StartError(f"the database {path} is damaged: its header is wrong")
 
 
 def _check_length(path: Path, pages: int, page_size: int) -> None:
     """Refuse a database whose end is missing: each page lies in the file or in the WAL."""
     missing = range(path.stat().st_size // page_size + 1, pages + 1)
     if missing and not _pages_of_wal(Path(f"{path}-wal"), page_size).issuperset(missing):
-        msg = f"the database {path} is damaged: its end is missing"
-        raise StartError(msg)
+        raise StartError(f"the database {path} is damaged: its end is missing")
 
 
 def _pages_of_wal(wal: Path, page_size: int) -> set[int]:
@@ -304,8 +292,7 @@ def _check_state(path: Path, connection: sqlite3.Connection) -> None:
     ).fetchone()
     connection.execute("COMMIT")
     if row is None or not _agrees(Figures(*row), _Ends(*ends)):
-        msg = f"the database {path} is damaged: its state row is wrong"
-        raise StartError(msg)
+        raise StartError(f"the database {path} is damaged: its state row is wrong")
 
 
 class _Ends(NamedTuple):

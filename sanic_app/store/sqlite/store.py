@@ -96,7 +96,7 @@ _PLACE = f"""
         FROM skipped WHERE history_num < ?
     ) AS skipped
     WHERE mine.history_num = ? AND first.history_num = (SELECT min(history_num) FROM queue)
-"""  # noqa: S608 - no input in it
+"""
 
 
 class _Connection(aiosqlite.Connection):
@@ -178,8 +178,7 @@ class SqliteStore:
             log.warning("the disk is full: serving reads, adding nothing")
         except (sqlite3.Error, ServiceError) as error:
             # Left as it is: an orderly close would write.
-            msg = f"cannot open the database {self._path}: {reason(error)}"
-            raise StartError(msg) from None
+            raise StartError(f"cannot open the database {self._path}: {reason(error)}") from None
 
     async def close(self) -> None:
         """Close the readers first, so that the writer's close finds itself alone."""
@@ -263,7 +262,7 @@ class SqliteStore:
     async def overview(self) -> tuple[Figures, Task | None]:
         """Return the state row and the head, read by one statement."""
         rows = await self._read(
-            f"SELECT {_FIGURES}, num, timeout, created_at FROM state"  # noqa: S608 - no input in it
+            f"SELECT {_FIGURES}, num, timeout, created_at FROM state"
             " LEFT JOIN queue ON history_num = head"
         )
         figures = Figures(*rows[0][: len(Figures._fields)])
@@ -312,7 +311,7 @@ class SqliteStore:
     async def added(self, after: int, until: int) -> list[Task]:
         """Return tasks by history number from both tables: one statement, one snapshot."""
         return await self._tasks(
-            f"SELECT * FROM ({_HISTORY_TASK} WHERE history_num > ? AND history_num <= ?)"  # noqa: S608 - no input in it
+            f"SELECT * FROM ({_HISTORY_TASK} WHERE history_num > ? AND history_num <= ?)"
             f" UNION ALL SELECT * FROM ({_QUEUE_TASK} WHERE history_num > ? AND history_num <= ?)"
             " ORDER BY history_num",
             *(after, until, after, until),
@@ -341,8 +340,7 @@ class SqliteStore:
 
     def _verify(self, lease: Lease) -> None:
         if lease is not self._lease:
-            msg = "this lease is not the owner's"
-            raise RuntimeError(msg)
+            raise RuntimeError("this lease is not the owner's")
 
     async def _connect_all(self) -> None:
         """Open the connections; where there is no room for the writer's, open what can read.
@@ -404,8 +402,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise _failure(error) from error
         if busy and mode == "TRUNCATE":
-            msg = "another program is using the database"
-            raise StoreBusy(msg)
+            raise StoreBusy("another program is using the database")
 
     async def _write(self, writes: Sequence[Write]) -> Commit:
         try:
@@ -437,7 +434,7 @@ class SqliteStore:
 
     async def _slice(self, item: str, table: str, after: int, until: int) -> Slice:
         ((text, rows, last),) = await _open(self._lister).execute_fetchall(
-            f"SELECT group_concat(item), count(*), max(history_num) FROM"  # noqa: S608 - no input in it
+            f"SELECT group_concat(item), count(*), max(history_num) FROM"
             f" (SELECT {item} AS item, history_num FROM {table}"
             "  AND history_num > ? AND history_num <= ? ORDER BY history_num LIMIT ?)",
             (after, until, SLICE_ROWS),
@@ -501,8 +498,7 @@ def _rows(result: Result | ServiceError) -> int:
 
 def _open(connection: _Connection | None) -> _Connection:
     if connection is None:
-        msg = "the store is not open"
-        raise RuntimeError(msg)
+        raise RuntimeError("the store is not open")
     return connection
 
 
@@ -513,8 +509,9 @@ def _configure_writer(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     if journal != "wal" or synchronous != 2:  # noqa: PLR2004 - SQLite's number for FULL
-        msg = f"journal_mode is {journal} and synchronous {synchronous}, not WAL and FULL"
-        raise StartError(msg)
+        raise StartError(
+            f"journal_mode is {journal} and synchronous {synchronous}, not WAL and FULL"
+        )
     connection.execute("PRAGMA fullfsync = ON")
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA foreign_keys = ON")
