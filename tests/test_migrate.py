@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app.store import migrations as module
-from sanic_app.store.migrations import Migration, migrate, migrations
+from sanic_app.store.migrations import Migration, migrations
+from sanic_app.store.sqlite import file as module
+from sanic_app.store.sqlite.file import migrate
 
 REPOSITORY = Path(__file__).parents[1] / "migrations" / "sqlite"
 
@@ -127,7 +128,7 @@ def test_a_gap_in_the_numbers_is_an_error(
     packed.mkdir(parents=True)
     for name in names:
         (packed / name).write_text("", encoding="utf-8")
-    monkeypatch.setattr(module, "files", lambda package: tmp_path)
+    monkeypatch.setattr("sanic_app.store.migrations.files", lambda package: tmp_path)
     with pytest.raises(RuntimeError, match="without gaps"):
         migrations("sqlite")
 
@@ -139,7 +140,7 @@ def test_packed_migrations_are_found_and_other_files_are_not_taken_for_them(
     shutil.copytree(REPOSITORY, packed)
     for name in ("README.md", "1_x.sql", "0001_x.sql.orig", "00002_x.sql"):
         (packed / name).write_text("x", encoding="utf-8")
-    monkeypatch.setattr(module, "files", lambda package: tmp_path)
+    monkeypatch.setattr("sanic_app.store.migrations.files", lambda package: tmp_path)
     assert [each.number for each in migrations("sqlite")] == list(
         range(1, len(list(REPOSITORY.glob("*.sql"))) + 1)
     )

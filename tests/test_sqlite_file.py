@@ -419,7 +419,6 @@ async def test_a_newer_schema_is_refused(
 
 def pretend_a_second_migration(monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
     found = [*migrations("sqlite"), Migration(len(migrations("sqlite")) + 1, "next.sql", sql)]
-    monkeypatch.setattr("sanic_app.store.migrations.migrations", lambda _: found)
     monkeypatch.setattr("sanic_app.store.sqlite.file.migrations", lambda _: found)
 
 

@@ -1,14 +1,8 @@
-"""Migrations: plain SQL files, numbered from 0001, each applied in one transaction.
-
-The number of the last one is SQLite's ``user_version``, which lies in the database header and
-so is written in the same transaction as the migration itself: killed at any moment, a database
-has a migration whole or not at all.
-"""
+"""Migrations: plain SQL files, numbered from 0001. An engine applies each in one transaction."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -38,21 +32,3 @@ def migrations(engine: str) -> list[Migration]:
     if [m.number for m in found] != list(range(1, len(found) + 1)):
         raise RuntimeError(f"the migrations of {engine} are not numbered from 0001 without gaps")
     return found
-
-
-def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Apply the migrations that the database lacks; return their names."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    applied = []
-    for migration in migrations("sqlite")[version:]:
-        try:
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{migration.sql}\n"
-                f"PRAGMA user_version = {migration.number};\nCOMMIT;"
-            )
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        applied.append(migration.name)
-    return applied

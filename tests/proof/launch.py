@@ -20,11 +20,11 @@ from sanic_app.errors import DiskFull, StoreFailed
 from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
-from sanic_app.store import Add, Added, Commit
-from sanic_app.store.sqlite import commit as sqlite_commit
+from sanic_app.store import Add, Added, Commit, retention
 from sanic_app.store.sqlite import file as sqlite_file
+from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
-from sanic_app.task import NewTask, Retention
+from sanic_app.task import NewTask
 
 LAZY = 20
 """Of so many commits a lazy store makes one."""
@@ -43,7 +43,7 @@ def checkpoint_pages(pages: str) -> None:
 
 def lazy_commit(_: str) -> None:
     """Answer before the commit: what the next kill takes was acknowledged."""
-    apply = sqlite_commit.apply
+    apply = sqlite_rows.apply
     begun = 0
 
     class Lazy:
@@ -63,7 +63,7 @@ def lazy_commit(_: str) -> None:
         lazy: Any = Lazy(raw)
         return apply(lazy, *others)
 
-    _put(sqlite_commit, "apply", lazily)
+    _put(sqlite_rows, "apply", lazily)
 
 
 def unsynced(_: str) -> None:
@@ -112,13 +112,16 @@ def strict(_: str) -> None:
 
 def forgetful(_: str) -> None:
     """Remove one finished task more than retention allows."""
-    count = sqlite_commit._Transaction._count_prunable
+    prune = retention.prune
 
-    def more(self: Any, keep: Retention) -> int:
-        found = count(self, keep)
-        return found + 1 if found > 0 else found
+    def more(*rows: Any, pruned: int, **figures: Any) -> tuple[int, float | None]:
+        through, prune_in = prune(*rows, pruned=pruned, **figures)
+        if through > pruned:
+            rows[0].prune(through + 1, through + 1)
+            through += 1
+        return through, prune_in
 
-    _put(sqlite_commit._Transaction, "_count_prunable", more)
+    _put(retention, "prune", more)
 
 
 def wall_clock(_: str) -> None:

@@ -12,21 +12,19 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NamedTuple
 from urllib.parse import quote
 
 from sanic_app.errors import NotOwner, StartError
 from sanic_app.store import Figures
-from sanic_app.store.migrations import migrate, migrations
+from sanic_app.store.consistency import Ends, agrees
+from sanic_app.store.migrations import migrations
+from sanic_app.store.sqlite.rows import FIGURES
 
 APPLICATION_ID = 0x53517565
 """Marks a database as this service's (``SQue``)."""
 
 ROOM_BYTES = 65_536
 """What an opened database takes beside itself: the index of the WAL, and the first commits."""
-
-_COLUMNS = ", ".join(Figures._fields)
-FIGURES = f"SELECT {_COLUMNS} FROM state WHERE id = 1"
 
 _HEADER = {
     0: b"SQLite format 3\0",
@@ -203,6 +201,29 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def migrate(connection: sqlite3.Connection) -> list[str]:
+    """Apply the migrations that the database lacks; return their names.
+
+    The number of the last one is ``user_version``. It lies in the database's header, so it is
+    written in the same transaction as the migration: after a kill at any moment a database has a
+    migration whole or not at all.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    applied = []
+    for migration in migrations("sqlite")[version:]:
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{migration.sql}\n"
+                f"PRAGMA user_version = {migration.number};\nCOMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        applied.append(migration.name)
+    return applied
+
+
 def _migrate(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -291,62 +312,5 @@ def _check_state(path: Path, connection: sqlite3.Connection) -> None:
         """
     ).fetchone()
     connection.execute("COMMIT")
-    if row is None or not _agrees(Figures(*row), _Ends(*ends)):
+    if row is None or not agrees(Figures(*row), Ends(*ends)):
         raise StartError(f"the database {path} is damaged: its state row is wrong")
-
-
-class _Ends(NamedTuple):
-    """What the tables hold at their ends; None where they are empty."""
-
-    first: int | None
-    first_created_at: int | None
-    first_timeout: int | None
-    first_wait_sum: int | None
-    last: int | None
-    last_created_at: int | None
-    last_wait_sum: int | None
-    last_in_history: int | None
-    first_finish_num: int | None
-    last_finish_num: int | None
-    last_finished_at: int | None
-
-
-def _agrees(state: Figures, ends: _Ends) -> bool:
-    numbers = (*state[:6], state.paused, state.pruned)
-    if any(type(value) is not int or value < 0 for value in numbers):
-        return False
-    return (
-        state.paused in (0, 1)
-        and state.pruned <= state.last_finish_num
-        and state.depth == state.last_history_num - state.last_finish_num
-        and (state.depth > 0 or state.backlog == 0)
-        and (state.depth == 0) == (ends.first is None)
-        and max(ends.last or 0, ends.last_in_history or 0) <= state.last_history_num
-        and (ends.first_finish_num or state.last_finish_num + 1) == state.pruned + 1
-        and (ends.last_finish_num or state.pruned) == state.last_finish_num
-        and state.oldest_created_at == ends.first_created_at
-        and max(ends.last_created_at or 0, ends.last_finished_at or 0) <= state.last_stamp
-        and _agrees_on_sums(state, ends)
-        and _agrees_on_head(state, ends)
-    )
-
-
-def _agrees_on_sums(state: Figures, ends: _Ends) -> bool:
-    span = (ends.last or 0) - (ends.first or 1) + 1
-    waits = ((ends.last_wait_sum or 0) - (ends.first_wait_sum or 0)) % 2**63
-    return (
-        span >= state.depth
-        # Where no number is missing between the ends, the sums say what the waits add up to.
-        and (span > state.depth or state.backlog == waits + (ends.first_timeout or 0))
-        and (ends.last != state.last_history_num or state.wait_sum == (ends.last_wait_sum or 0))
-    )
-
-
-def _agrees_on_head(state: Figures, ends: _Ends) -> bool:
-    if state.head is None or state.head_started_at is None:
-        idle = state.depth == 0 or state.paused == 1
-        return idle and state.head is None and state.head_started_at is None
-    started_at = state.head_started_at
-    return state.head == ends.first and (ends.first_created_at or 0) <= started_at <= (
-        state.last_stamp
-    )

@@ -19,13 +19,13 @@ import aiosqlite
 from sanic_app.clock import Clock
 from sanic_app.errors import (
     DiskFull,
-    Internal,
     ServiceError,
     StartError,
     StoreBusy,
     StoreFailed,
 )
 from sanic_app.store import (
+    WAIT_SUM_MODULUS,
     Added,
     Cancelled,
     Commit,
@@ -39,8 +39,11 @@ from sanic_app.store import (
     Started,
     Write,
 )
-from sanic_app.store.sqlite import commit as sqlite_commit
-from sanic_app.store.sqlite.file import FIGURES, FileLease, has_room, prepare, reason, size_of
+from sanic_app.store.isolation import WriteFailed, commit_isolated
+from sanic_app.store.sqlite import rows as sqlite_rows
+from sanic_app.store.sqlite.file import FileLease, has_room, prepare, reason, size_of
+from sanic_app.store.sqlite.rows import FIGURES
+from sanic_app.store.transition import Limits
 from sanic_app.task import SECOND, Retention, State, Task, seconds_left
 
 P = ParamSpec("P")
@@ -55,7 +58,6 @@ WAL_SHARE = 8
 """Sooner, when they take this part of a small file system: the database needs room to grow too."""
 WAL_KEPT_BYTES = 16 * 2**20
 """To this size the WAL is cut when it starts again from its beginning."""
-WAIT_SUM_MODULUS = 2**63
 SLICE_ROWS = 250
 """Rows in one slice of a whole list: a quarter of a millisecond of a reader's time.
 
@@ -137,7 +139,7 @@ class SqliteStore:
         """
         self._path = Path(os.path.realpath(path))
         self._clock = clock
-        self._limits = sqlite_commit.Limits(idempotency_keep, queue_max, history_keep)
+        self._limits = Limits(idempotency_keep, queue_max, history_keep)
         self._lease = lease
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
@@ -158,7 +160,7 @@ class SqliteStore:
     @property
     def prunes(self) -> bool:
         """Whether something of the history is removed one day."""
-        return self._limits.history_keep is not None
+        return self._limits.retention is not None
 
     async def own(self) -> FileLease:
         """Take the owner's lock beside the real path of the database."""
@@ -202,39 +204,7 @@ class SqliteStore:
         if self._writer is None and self._stills:
             await self._connect_late()
         await self._recover()
-        try:
-            return await self._write(writes)
-        except _OwnAccount as error:
-            if len(writes) == 1:
-                log.exception("the store refused a write", exc_info=error.__cause__)
-                figures = await self.figures()
-                return Commit([Internal()], figures, None)
-        return await self._commit_apart(lease, writes)
-
-    async def _commit_apart(self, lease: Lease, writes: Sequence[Write]) -> Commit:
-        results: list[Result | ServiceError] = []
-        started = prune_in = None
-        for write in writes:
-            try:
-                commit = await self._commit_free(lease, write)
-            except DiskFull as refusal:
-                results.append(refusal)
-            else:
-                results += commit.results
-                started = commit.started or started
-                prune_in = commit.prune_in
-        figures = await self.figures()
-        if started is not None and started.history_num != figures.head:
-            started = None
-        return Commit(results, figures, started, prune_in)
-
-    async def _commit_free(self, lease: Lease, write: Write) -> Commit:
-        while True:
-            try:
-                return await self.commit(lease, [write])
-            except StoreBusy:
-                # Each try has waited BUSY_TIMEOUT; what is behind it in the batch waits too.
-                log.warning("another program holds the database's lock: trying again")
+        return await commit_isolated(writes, self._write, self.figures)
 
     async def maintain(self, lease: Lease) -> None:
         """Copy a long WAL into the database.
@@ -415,7 +385,7 @@ class SqliteStore:
 
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = _open(self._writer)
-        apply = partial(sqlite_commit.apply, writer.raw, writes, self._clock.wall(), self._limits)
+        apply = partial(sqlite_rows.apply, writer.raw, writes, self._clock.wall(), self._limits)
         commit = await writer.run(_or_nothing, apply, writer.raw)
         # SQLite tells nobody how long the WAL is, and the file's length says only how long it
         # was at most: so this estimates. The state row, the ends of the tables, and the rows.
@@ -440,10 +410,6 @@ class SqliteStore:
             (after, until, SLICE_ROWS),
         )
         return Slice(text or "", last if rows == SLICE_ROWS else None)
-
-
-class _OwnAccount(Exception):
-    """One of the writes cannot be applied; nothing was."""
 
 
 def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection) -> Commit:
@@ -471,7 +437,7 @@ def _failure(error: Exception) -> Exception:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy()
         case None | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_MISMATCH | sqlite3.SQLITE_TOOBIG:
-            return _OwnAccount()
+            return WriteFailed()
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreFailed("corrupt", str(error))
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:

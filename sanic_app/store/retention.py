@@ -1,0 +1,51 @@
+"""Retention: which finished tasks are removed from the history, and when."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sanic_app.errors import StoreFailed
+from sanic_app.store import PRUNE_MAX
+from sanic_app.task import SECOND, Retention
+
+
+class HistoryRows(Protocol):
+    """The old end of the history in one open transaction. Its stamps never decrease."""
+
+    def next_finished_at(self, finish_num: int) -> int | None:
+        """Return the stamp of the first finish after this one."""
+
+    def count_finished(self, finish_num: int, until: int, limit: int) -> int:
+        """Count the finishes after this one and up to a stamp, not beyond the limit."""
+
+    def prune(self, first: int, last: int) -> int:
+        """Remove the finishes from one number to another; return how many there were."""
+
+
+def prune(
+    rows: HistoryRows, retention: Retention, *, pruned: int, last_finish_num: int, stamp: int
+) -> tuple[int, float | None]:
+    """Remove the oldest finishes that are not kept, at most ``PRUNE_MAX``.
+
+    Returns:
+        The number of the last finish that is removed now, and the seconds until retention wants
+        another commit, even an empty one; None when the next finish will do.
+
+    Raises:
+        StoreFailed: the history does not hold what it should.
+    """
+    prune_in = None
+    if retention.age is None:
+        due = last_finish_num - pruned - (retention.tasks or 0)
+    elif (oldest := rows.next_finished_at(pruned)) is None:
+        due = 0
+    else:
+        until = stamp - retention.age
+        prune_in = max(oldest - until, 0) / SECOND
+        due = 0 if prune_in else rows.count_finished(pruned, until, PRUNE_MAX + 1)
+    if due <= 0:
+        return pruned, prune_in
+    through = pruned + min(due, PRUNE_MAX)
+    if rows.prune(pruned + 1, through) != through - pruned:
+        raise StoreFailed("corrupt", "the history does not hold its finishes")
+    return through, 0.0 if due > PRUNE_MAX else prune_in

@@ -1,0 +1,197 @@
+"""The tables of SQLite in one open transaction.
+
+Runs in the thread of the writing connection. Each statement releases the interpreter's lock while
+SQLite works and takes it back afterwards, which costs more than the statement on a busy service.
+So there are few statements, each for many rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from typing import Any
+
+from sanic_app.errors import StoreFailed
+from sanic_app.store import Commit, Figures, Write
+from sanic_app.store.keys import KeyRow
+from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
+from sanic_app.task import Task
+
+ROWS_FEW, ROWS_MANY = 96, 512
+"""Any number of rows up to the first has a statement of its own, and so has the second."""
+
+FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
+_UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
+
+
+def apply(
+    connection: sqlite3.Connection, writes: Sequence[Write], wall: int, limits: Limits
+) -> Commit:
+    """Apply the writes in one transaction and return when it is synced.
+
+    ``wall`` is the wall clock now in microseconds.
+
+    Raises:
+        sqlite3.Error: the transaction failed; the caller rolls back.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    transition = Transition(SqliteRows(connection), wall, limits)
+    results = [transition.apply(write) for write in writes]
+    figures, changed = transition.end()
+    if changed:
+        connection.execute(_UPDATE_STATE, figures)
+    connection.execute("COMMIT" if changed else "ROLLBACK")
+    return Commit(results, figures, transition.started, transition.prune_in)
+
+
+class SqliteRows:
+    """See ``Rows`` in ``transition.py``."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take the connection with the open transaction."""
+        self._execute = connection.execute
+
+    def figures(self) -> Figures:
+        """Read the state row."""
+        row = self._execute(FIGURES).fetchone()
+        if row is None:
+            raise StoreFailed("corrupt", "the state row is missing")
+        return Figures(*row)
+
+    # The queue.
+
+    def queue(self, rows: Sequence[NewRow]) -> None:
+        """Insert into the queue."""
+        self._insert("queue", list(chain.from_iterable(rows)), columns=5)
+
+    def queued(self, first: int, limit: int) -> list[QueuedRow]:
+        """Read the queue from a number on."""
+        return self._execute(
+            "SELECT history_num, num, timeout, created_at FROM queue WHERE history_num >= ?"
+            " ORDER BY history_num LIMIT ?",
+            (first, limit),
+        ).fetchall()
+
+    def last_queued(self, first: int, last: int, limit: int) -> list[QueuedRow]:
+        """Read the end of a range of the queue."""
+        found = self._execute(
+            "SELECT history_num, num, timeout, created_at FROM queue"
+            " WHERE history_num BETWEEN ? AND ? ORDER BY history_num DESC LIMIT ?",
+            (first, last, limit),
+        ).fetchall()
+        return found[::-1]
+
+    def remove(self, first: int, last: int) -> int:
+        """Delete from the queue."""
+        return self._execute(
+            "DELETE FROM queue WHERE history_num BETWEEN ? AND ?", (first, last)
+        ).rowcount
+
+    def skip(self, tasks: Sequence[Task]) -> None:
+        """Insert into the skipped."""
+        values = [value for task in tasks for value in (task.history_num, task.timeout)]
+        self._insert("skipped", values, columns=2)
+
+    def forget_skipped(self, before: int) -> None:
+        """Delete from the skipped."""
+        self._execute("DELETE FROM skipped WHERE history_num < ?", (before,))
+
+    # The history.
+
+    def append(self, tasks: Sequence[Task], finish_num: int) -> None:
+        """Insert into the history."""
+        values: list[Any] = []
+        for number, task in enumerate(tasks, finish_num):
+            history_num, num, timeout, created_at, outcome, started_at, finished_at = task
+            values += (history_num, num, timeout, created_at, outcome.value)
+            values += (started_at, finished_at, number)
+        self._insert("history", values, columns=8)
+
+    def in_history(self, history_num: int) -> bool:
+        """Look into the history."""
+        return bool(
+            self._execute(
+                "SELECT true FROM history WHERE history_num = ?", (history_num,)
+            ).fetchone()
+        )
+
+    def next_finished_at(self, finish_num: int) -> int | None:
+        """Read the next finish of the history."""
+        row = self._execute(
+            "SELECT finished_at FROM history WHERE finish_num > ? ORDER BY finish_num LIMIT 1",
+            (finish_num,),
+        ).fetchone()
+        return row and int(row[0])
+
+    def count_finished(self, finish_num: int, until: int, limit: int) -> int:
+        """Count the next finishes of the history."""
+        (count,) = self._execute(
+            "SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > ?"
+            " ORDER BY finish_num LIMIT ?) WHERE finished_at <= ?",
+            (finish_num, limit, until),
+        ).fetchone()
+        return int(count)
+
+    def prune(self, first: int, last: int) -> int:
+        """Delete from the history."""
+        return self._execute(
+            "DELETE FROM history WHERE finish_num BETWEEN ? AND ?", (first, last)
+        ).rowcount
+
+    # The keys.
+
+    def find_key(self, key: str) -> KeyRow | None:
+        """Read a key."""
+        row = self._execute(
+            f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?", (key,)
+        ).fetchone()
+        return row and KeyRow(*row)
+
+    def put_key(self, key: str, row: KeyRow) -> None:
+        """Insert a key, or write over an expired one."""
+        columns = ("key", *KeyRow._fields)
+        self._execute(
+            f"INSERT INTO idempotency ({', '.join(columns)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET"
+            f" ({', '.join(columns)}) = (excluded.{', excluded.'.join(columns)})",
+            (key, *row),
+        )
+
+    def end_keys(self, first: int, last: int, stamp: int) -> None:
+        """Update the keys of removed tasks. Keys do not overlap: at most one reaches beyond."""
+        self._execute(
+            """
+            UPDATE idempotency SET finished_at = ?
+            WHERE last BETWEEN ? AND coalesce(
+                (SELECT min(last) FROM idempotency WHERE last > ?), 9223372036854775807
+            )
+            AND finished_at IS NULL
+            AND NOT EXISTS (SELECT true FROM queue WHERE history_num BETWEEN first AND last)
+            """,
+            (stamp, first, last),
+        )
+
+    def sweep_keys(self, until: int, limit: int) -> None:
+        """Delete expired keys."""
+        self._execute(
+            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
+            " WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)",
+            (until, limit),
+        )
+
+    def _insert(self, table: str, values: list[Any], columns: int) -> None:
+        done, left = 0, len(values) // columns
+        while left:
+            # Few rows go in one statement, whatever their number: its text is kept for the next.
+            size = ROWS_MANY if left >= ROWS_MANY else min(left, ROWS_FEW)
+            end = done + size * columns
+            self._execute(_insert_sql(table, columns, size), values[done:end])
+            done, left = end, left - size
+
+
+@cache
+def _insert_sql(table: str, columns: int, rows: int) -> str:
+    one = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {table} VALUES {', '.join([one] * rows)}"
