@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.proof.checker import check
@@ -120,24 +121,33 @@ def _no_room(folder: Path, place: Path) -> list[str]:
 
 
 def fill(place: Path) -> Path:
-    """Take all the space that there is, to the last byte."""
+    """Take all the space that there is, to the last byte.
+
+    ext4 gives freed blocks back only when its journal is committed: so it is filled, synced, and
+    filled again until nothing more goes in.
+    """
     filler = place / "filler"
     descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
-        for size in (65_536, 4_096, 512, 1):
-            try:
-                while True:
-                    os.write(descriptor, bytes(size))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+        while _write_until_full(descriptor):
+            with suppress(OSError):
+                os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return filler
+
+
+def _write_until_full(descriptor: int) -> int:
+    """Return how many bytes went in."""
+    written = 0
+    for size in (65_536, 4_096, 512, 1):
+        try:
+            while True:
+                written += os.write(descriptor, bytes(size))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    return written
 
 
 def _on_full(running: Running, client: Client, first: int) -> list[str]:
