@@ -14,7 +14,7 @@ from sanic_app import __version__, log
 from sanic_app.client import COMMANDS
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
-from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.lease import FileLease
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,7 +40,7 @@ from sanic_app.metrics import REFUSALS, Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.worker import Worker
 from sanic_app.settings import Settings
-from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 
 STOP_SECONDS: Final = 4.0

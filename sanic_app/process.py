@@ -15,7 +15,7 @@ from sanic_app import __version__
 from sanic_app.app import create_app, serving
 from sanic_app.errors import StartError
 from sanic_app.settings import Settings
-from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.lease import FileLease
 
 SIGNALED: Final = 128
 """Shells report a process that a signal ended with this plus the signal's number."""

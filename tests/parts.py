@@ -172,9 +172,7 @@ async def shut(store: Store) -> None:
         await store.close()
     except StoreFailed:
         assert isinstance(store, SqliteStore)
-        writer, store._writer = store._writer, None
-        assert writer is not None
-        await writer.close()
+        await store._connections.close_writer()
 
 
 @dataclass
@@ -225,10 +223,10 @@ async def service(
 
 async def limit_pages(store: SqliteStore, pages: int) -> None:
     """Let the database be full at so many pages; 0 means where it is now."""
-    assert store._writer is not None
+    writer = store._connections.writer
     if pages == 0:
-        ((pages,),) = await store._writer.execute_fetchall("PRAGMA page_count")
-    await store._writer.execute_fetchall(f"PRAGMA max_page_count = {pages}")
+        ((pages,),) = await writer.execute_fetchall("PRAGMA page_count")
+    await writer.execute_fetchall(f"PRAGMA max_page_count = {pages}")
 
 
 def damage_page_of(path: Path, name: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sanic_app import app as application
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
 from sanic_app.store import Commit, Lease, Slice, Write
-from sanic_app.store.sqlite import store as sqlite_store
+from sanic_app.store.sqlite import reads
 from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP
@@ -81,7 +81,7 @@ async def test_a_stop_without_delay_refuses_at_once(tmp_path: Path) -> None:
 async def test_the_delay_of_a_stop_is_served_in_full_and_unready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "SLICE_ROWS", 2)
+    monkeypatch.setattr(reads, "SLICE_ROWS", 2)
     async with service(tmp_path, stop_delay=0.5) as served:
         for num in range(5):
             await served.add(num, 0)

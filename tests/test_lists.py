@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from sanic_app.store import Slice
-from sanic_app.store.sqlite import store as sqlite_store
+from sanic_app.store.sqlite import reads
 from tests.serving import ON_UVLOOP, Service, Wire, request, service
 
 pytestmark = ON_UVLOOP
@@ -21,7 +21,7 @@ LISTS = {"/get_queue_work": "queue_slice", "/get_result": "results_slice"}
 
 @pytest.fixture(autouse=True)
 def slices_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "SLICE_ROWS", 3)
+    monkeypatch.setattr(reads, "SLICE_ROWS", 3)
 
 
 class Reading:

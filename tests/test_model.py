@@ -43,7 +43,7 @@ from sanic_app.store import (
     SetPaused,
     Write,
 )
-from sanic_app.store.sqlite.file import FileLease
+from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
 from tests.fake_clock import FakeClock
@@ -322,7 +322,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def maintain(self) -> None:
-        self.store._pages = 10**6
+        self.store._checkpointer._pages = 10**6
         self.run(self.store.maintain(self.lease))
 
     @rule()
@@ -370,7 +370,8 @@ class Machine(RuleBasedStateMachine):
         model = self.model
         assert self._queue() == model.queue
         assert self.run(self.store.results_page(0, 10**6)) == model.done
-        figures, head = self.run(self.store.overview())
+        figures, head, now = self.run(self.store.overview())
+        assert now == max(self.clock.wall(), model.stamp)
         assert head == model.head
         assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
         assert figures.last_stamp == model.stamp
@@ -429,15 +430,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def look_at_the_rest_of_the_wait(self) -> None:
-        started = self.run(self.store.started())
+        overview = self.run(self.store.overview())
         head = self.model.head
+        assert overview.head == head
         if head is None:
-            assert started is None
+            assert overview.seconds_left is None
             return
-        assert started is not None
+        assert overview.seconds_left is not None
         now = max(self.clock.wall(), self.model.stamp)
-        assert started.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
-        assert 0 <= started.seconds_left * SECOND <= head.timeout
+        assert overview.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
+        assert 0 <= overview.seconds_left * SECOND <= head.timeout
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

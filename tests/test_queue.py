@@ -389,7 +389,7 @@ async def test_measures_fit_the_figures_that_were_read(running: Service) -> None
     # Read before a finish, measured after it: by the stored start of the head that was read.
     await queue.finish(1)
     clock.advance(1)
-    assert queue.measure(*read) == (2, 3.5)
+    assert queue.measure(*read) == (1, 4.5)
     # The finish, two seconds early by hand, took the stamp with it.
     assert queue.measure(*await store.overview()) == (3, 1.5)
 
@@ -448,7 +448,7 @@ async def test_a_full_disk_gives_the_places_back(engine: Engine, clock: FakeCloc
 async def test_another_programs_lock_is_waited_for(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 10)
+    monkeypatch.setattr("sanic_app.store.sqlite.connections.BUSY_TIMEOUT", 10)
     monkeypatch.setattr("sanic_app.queue.BUSY_PAUSE", 0.001)
     place = SqliteEngine(tmp_path)
     async with service(place, clock) as running:
@@ -493,7 +493,7 @@ async def test_a_failed_store_leaves_every_outcome_unknown_and_is_not_closed(
         await queue.stop()
         await queue.close()
         # Neither closed, which would write, nor given to another owner.
-        assert cast("SqliteStore", running.store)._writer is not None
+        assert cast("SqliteStore", running.store)._connections.writable
         with pytest.raises(NotOwner):
             await place.store(clock).own()
         # Reading goes on until the process ends.

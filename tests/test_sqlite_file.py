@@ -19,7 +19,8 @@ from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy,
 from sanic_app.store import Add, Finish
 from sanic_app.store.migrations import Migration, migrations
 from sanic_app.store.sqlite import file as sqlite_file
-from sanic_app.store.sqlite.file import APPLICATION_ID, FileLease, has_room
+from sanic_app.store.sqlite.file import APPLICATION_ID, has_room
+from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask
 from tests.fake_clock import FakeClock
@@ -317,7 +318,7 @@ async def test_an_empty_file_becomes_a_database(place: SqliteEngine, clock: Fake
 
 
 async def pragma(store: SqliteStore, connection: str, name: str) -> object:
-    opened_one = getattr(store, connection)
+    opened_one = getattr(store._connections, connection)
     ((value,),) = await opened_one.execute_fetchall(f"PRAGMA {name}")
     return value
 
@@ -335,17 +336,17 @@ async def test_the_writer_is_set_to_be_durable(place: SqliteEngine, clock: FakeC
             "wal_autocheckpoint": 0,
             "query_only": 0,
         }
-        found = {name: await pragma(store, "_writer", name) for name in expected}
+        found = {name: await pragma(store, "writer", name) for name in expected}
         assert found == expected
 
 
 async def test_readers_cannot_write(place: SqliteEngine, clock: FakeClock) -> None:
     async with prepared(place, clock) as store:
         await store.open(await store.own())
-        for name in ("_reader", "_lister"):
+        for name in ("reader", "list_reader"):
             assert await pragma(store, name, "query_only") == 1
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                await getattr(store, name).execute_fetchall("DELETE FROM queue")
+                await getattr(store._connections, name).execute_fetchall("DELETE FROM queue")
 
 
 async def test_the_schema_forbids_a_task_that_is_done_early(
@@ -600,7 +601,7 @@ async def test_the_wal_of_an_earlier_process_is_emptied_before_any_write(
 async def test_a_start_beside_another_program_that_reads_is_refused(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 20)
+    monkeypatch.setattr("sanic_app.store.sqlite.connections.BUSY_TIMEOUT", 20)
     await crashed(place, clock)
     with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
         other.execute("BEGIN")
@@ -677,9 +678,9 @@ async def test_a_start_without_room_serves_reads_and_writes_once_there_is_some(
         async with opened(place, clock) as store:
             assert [task.num for task in await store.queue()] == [7, 8]
             assert (await store.store.queue_slice(0, 9)).text.count("history_num") == 2
-            started = await store.store.started()
-            assert started is not None
-            assert started.task.num == 7
+            head = (await store.store.overview()).head
+            assert head is not None
+            assert head.num == 7
             with pytest.raises(DiskFull):
                 await store.add(3, num=9)
             await store.store.maintain(store.lease)
@@ -769,7 +770,7 @@ async def test_a_full_disk_in_the_middle_of_separate_writes_refuses_that_one(
 async def test_another_programs_lock_is_busy_and_nothing_more(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.store.BUSY_TIMEOUT", 20)
+    monkeypatch.setattr("sanic_app.store.sqlite.connections.BUSY_TIMEOUT", 20)
     async with opened(place, clock) as store:
         with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -847,7 +848,7 @@ async def test_a_paused_queue_starts_nothing(place: SqliteEngine, clock: FakeClo
         change(place.path, "UPDATE state SET paused = 1")
         commit = await store.commit(Add(new(1, 0)))
         assert commit.started is None
-        assert await store.store.started() is None
+        assert (await store.store.overview()).head is None
         assert [task.state for task in await store.queue()] == ["queued", "queued"]
         with pytest.raises(NotHead):
             await store.finish(1)

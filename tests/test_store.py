@@ -48,7 +48,7 @@ async def figures_agree_with_the_tables(store: Opened) -> None:
 async def test_an_empty_store_has_nothing(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         assert await store.queue() == await store.done() == []
-        assert await store.store.started() is None
+        assert (await store.store.overview()).head is None
         assert (await store.store.overview())[1] is None
         assert await store.task(1) is None
         await figures_agree_with_the_tables(store)
@@ -169,7 +169,7 @@ async def test_the_finish_of_the_last_leaves_no_head(engine: Engine, clock: Fake
         commit = await store.commit(Finish(1))
         assert commit.started is None
         assert commit.figures.head is None
-        assert await store.store.started() is None
+        assert (await store.store.overview()).head is None
         await figures_agree_with_the_tables(store)
         # And the queue starts again with what comes next.
         assert (await store.add(1)).started
@@ -518,7 +518,7 @@ async def test_the_state_row_and_the_head_are_of_one_moment(
         await store.add(1, 2)
         clock.advance(1)
         await store.finish(1)
-        figures, head = await store.store.overview()
+        figures, head, _ = await store.store.overview()
         assert figures == await store.store.figures()
         assert head == await store.task(2)
 
@@ -537,16 +537,15 @@ async def test_after_a_restart_only_the_rest_of_the_wait_is_left(
         await store.add(3, 8, num=5)
     clock.step_wall(down)
     async with opened(engine, clock) as store:
-        started = await store.store.started()
-        assert started is not None
-        assert started.task == Task(1, 5, 3 * SECOND, START, State.WAITING, START)
-        assert started.seconds_left == left
+        overview = await store.store.overview()
+        assert overview.head == Task(1, 5, 3 * SECOND, START, State.WAITING, START)
+        assert overview.seconds_left == left
 
 
 async def rest_of_wait(store: Opened) -> float:
-    started = await store.store.started()
-    assert started is not None
-    return started.seconds_left
+    left = (await store.store.overview()).seconds_left
+    assert left is not None
+    return left
 
 
 async def test_a_restart_does_not_start_the_head_again(engine: Engine, clock: FakeClock) -> None:

@@ -191,7 +191,7 @@ async def test_in_a_pause_the_head_goes_on_and_nothing_else_starts(
         with pytest.raises(NotHead):
             await store.finish(2)
     async with opened(engine, clock) as store:
-        assert await store.store.started() is None
+        assert (await store.store.overview()).head is None
         clock.advance(5)
         commit = await store.commit(SetPaused(paused=False))
         assert commit.started is not None

@@ -119,9 +119,11 @@ class TaskQueue:
             self._lease.release()
             self._lease = None
             raise
-        self.figures = await self._store.figures()
-        if (started := await self._store.started()) is not None:
-            self.head = Head(started.task, self._clock.monotonic() + started.seconds_left)
+        overview = await self._store.overview()
+        self.figures = overview.figures
+        if overview.head is not None:
+            left = overview.seconds_left or 0.0
+            self.head = Head(overview.head, self._clock.monotonic() + left)
         self._metrics.queue_limit.set(self._queue_max)
         self._show()
         self._metrics.oldest_task_age.set_function(self.oldest_task_age)
@@ -262,7 +264,7 @@ class TaskQueue:
 
     def oldest_task_age(self) -> float:
         """Return the age of the first task, 0 when the queue is empty."""
-        return age(self.figures, self._clock.wall())
+        return age(self.figures, self.figures.stamp(self._store.wall()))
 
     def backlog(self) -> float:
         """Return the sum of the waits still ahead, the rest of the head's included."""
@@ -273,12 +275,12 @@ class TaskQueue:
         """Whether no further task can be added."""
         return self.figures.depth + self._uncommitted >= self._queue_max
 
-    def measure(self, figures: Figures, head: Task | None) -> tuple[float, float]:
+    def measure(self, figures: Figures, head: Task | None, now: int) -> tuple[float, float]:
         """Return age of the first task and backlog, in seconds, for figures just read."""
-        oldest = age(figures, self._clock.wall())
+        oldest = age(figures, now)
         if head is None:
             return oldest, figures.backlog / SECOND
-        left = self._rest(head.history_num, head.started_at or 0, head.timeout, figures.last_stamp)
+        left = self._rest(head.history_num, head.started_at or 0, head.timeout, now)
         return oldest, (figures.backlog - head.timeout) / SECOND + left
 
     def seconds_until_due(self, task: Task, place: Place) -> float | None:
@@ -290,19 +292,15 @@ class TaskQueue:
         if figures.head is None or (figures.paused and task.history_num != figures.head):
             return None
         return (place.wait - place.first_timeout) / SECOND + self._rest(
-            figures.head, figures.head_started_at or 0, place.first_timeout, figures.last_stamp
+            figures.head, figures.head_started_at or 0, place.first_timeout, place.now
         )
 
-    def stamp(self, figures: Figures) -> int:
-        """Return what the store would stamp now, by figures just read."""
-        return max(self._clock.wall(), figures.last_stamp)
-
-    def _rest(self, history_num: int, started_at: int, timeout: int, last_stamp: int) -> float:
+    def _rest(self, history_num: int, started_at: int, timeout: int, now: int) -> float:
         """Return what is left of the wait of a head just read from the store."""
         mine = self.head
         if mine is not None and mine.task.history_num == history_num:
             return max(mine.deadline - self._clock.monotonic(), 0.0)
-        return seconds_left(started_at, timeout, max(self._clock.wall(), last_stamp))
+        return seconds_left(started_at, timeout, now)
 
     def head_overdue(self) -> float:
         """Return how far the head is past its deadline, else 0."""
@@ -440,20 +438,18 @@ class TaskQueue:
             if isinstance(result, Added):
                 added += 0 if result.replayed else result.last - result.first + 1
             elif isinstance(result, Done):
-                self._observe_done(result.tasks, lateness)
+                self._observe_done(result.tasks, commit.now, lateness)
             elif isinstance(result, Cancelled):
                 metrics.tasks_finished["cancelled"].inc(len(result.tasks))
         if added:
             metrics.tasks_added.inc(added)
 
-    def _observe_done(self, tasks: Sequence[Task], lateness: float) -> None:
+    def _observe_done(self, tasks: Sequence[Task], now: int, lateness: float) -> None:
         metrics = self._metrics
         metrics.tasks_finished["done"].inc(len(tasks))
-        now = self._clock.wall()
         for task in tasks:
-            finished_at, started_at = task.finished_at or 0, task.started_at or 0
-            metrics.task_latency.observe((max(now, finished_at) - task.created_at) / SECOND)
-            metrics.task_queue.observe((started_at - task.created_at) / SECOND)
+            metrics.task_latency.observe((now - task.created_at) / SECOND)
+            metrics.task_queue.observe(((task.started_at or 0) - task.created_at) / SECOND)
             metrics.task_lateness.observe(max(lateness, 0.0))
             # Those behind the first of a run start and end in this commit.
             lateness = 0.0
@@ -487,10 +483,10 @@ class TaskQueue:
 
 
 def age(figures: Figures, now: int) -> float:
-    """Return the seconds since the first task was created, by the stamp at ``now``."""
+    """Return the seconds since the first task was created, by the store's own time."""
     if figures.oldest_created_at is None:
         return 0.0
-    return (max(now, figures.last_stamp) - figures.oldest_created_at) / SECOND
+    return (now - figures.oldest_created_at) / SECOND
 
 
 def backlog(figures: Figures, head: Head | None, now: float) -> float:

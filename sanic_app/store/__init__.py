@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from sanic_app.errors import ServiceError
-from sanic_app.task import NewTask, Task
+from sanic_app.task import NewTask, Task, seconds_left
 
 RUN_MAX = 1_000
 """How many tasks of timeout zero may finish in one commit (DESIGN.md, rule 7)."""
@@ -112,29 +112,45 @@ class Figures(NamedTuple):
     head_started_at: int | None
     pruned: int
 
+    def stamp(self, wall: int) -> int:
+        """Return the store's own time when its clock shows ``wall``: stamps never go back."""
+        return max(wall, self.last_stamp)
+
 
 class Commit(NamedTuple):
     """One durable transaction: a result or a refusal for each write, and the figures after it."""
 
     results: Sequence[Result | ServiceError]
     figures: Figures
-    started: Task | None
+    now: int
+    """The store's own time after the commit."""
+    started: Task | None = None
     """The task that this commit made the head, if it still is."""
     prune_in: float | None = None
     """Seconds until retention wants a commit, be it an empty one; None: the next finish does."""
 
 
-class Started(NamedTuple):
-    """The head as a new process finds it, and the rest of its wait in seconds."""
+class Overview(NamedTuple):
+    """The state row and the head as of one moment."""
 
-    task: Task
-    seconds_left: float
+    figures: Figures
+    head: Task | None
+    now: int
+    """The store's own time."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left of the head's wait by the store's own time; None without a head."""
+        head = self.head
+        return head and seconds_left(head.started_at or 0, head.timeout, self.now)
 
 
 class Place(NamedTuple):
     """Where a task of the queue stands, as of one moment; durations are microseconds."""
 
     figures: Figures
+    now: int
+    """The store's own time."""
     position: int
     """The tasks before it."""
     wait: int
@@ -176,6 +192,12 @@ class Store(Protocol):
     def prunes(self) -> bool:
         """Whether there is a retention: then it wants a commit at the start, an empty one too."""
 
+    def wall(self) -> int:
+        """Return the clock that stamps are taken from, without asking the store.
+
+        Microseconds since 1970; ``Figures.stamp`` makes the store's own time of it.
+        """
+
     async def own(self) -> Lease:
         """Become the only writer.
 
@@ -214,10 +236,7 @@ class Store(Protocol):
     async def figures(self) -> Figures:
         """Return the state row."""
 
-    async def started(self) -> Started | None:
-        """Return the head and what is left of its wait by the store's clock."""
-
-    async def overview(self) -> tuple[Figures, Task | None]:
+    async def overview(self) -> Overview:
         """Return the state row and the head as of one moment."""
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:

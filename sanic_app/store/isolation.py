@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from sanic_app.errors import DiskFull, Internal, ServiceError, StoreBusy
-from sanic_app.store import Commit, Figures, Result, Write
+from sanic_app.store import Commit, Overview, Result, Write
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +18,11 @@ class WriteFailed(Exception):
 async def commit_isolated(
     writes: Sequence[Write],
     commit: Callable[[Sequence[Write]], Awaitable[Commit]],
-    figures: Callable[[], Awaitable[Figures]],
+    overview: Callable[[], Awaitable[Overview]],
 ) -> Commit:
     """Commit all writes together or, when one of them fails, each by itself.
 
-    ``commit`` raises ``WriteFailed`` when one of the given writes cannot be applied; ``figures``
+    ``commit`` raises ``WriteFailed`` when one of the given writes cannot be applied; ``overview``
     reads the state row.
 
     Raises:
@@ -33,32 +33,33 @@ async def commit_isolated(
     except WriteFailed as error:
         if len(writes) == 1:
             log.exception("the store refused a write", exc_info=error.__cause__)
-            return Commit([Internal()], await figures(), None)
+            before = await overview()
+            return Commit([Internal()], before.figures, before.now)
     results: list[Result | ServiceError] = []
     started = prune_in = None
     for write in writes:
         try:
-            done = await _commit_patiently(write, commit, figures)
+            done = await _commit_patiently(write, commit, overview)
         except DiskFull as refusal:
             results.append(refusal)
         else:
             results += done.results
             started = done.started or started
             prune_in = done.prune_in
-    after = await figures()
-    if started is not None and started.history_num != after.head:
+    after = await overview()
+    if started is not None and started.history_num != after.figures.head:
         started = None
-    return Commit(results, after, started, prune_in)
+    return Commit(results, after.figures, after.now, started, prune_in)
 
 
 async def _commit_patiently(
     write: Write,
     commit: Callable[[Sequence[Write]], Awaitable[Commit]],
-    figures: Callable[[], Awaitable[Figures]],
+    overview: Callable[[], Awaitable[Overview]],
 ) -> Commit:
     while True:
         try:
-            return await commit_isolated([write], commit, figures)
+            return await commit_isolated([write], commit, overview)
         except StoreBusy:
             # Each try has waited for the lock, and the rest of the batch waits too.
             log.warning("another program holds the database's lock: trying again")

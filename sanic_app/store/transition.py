@@ -62,6 +62,9 @@ class Limits(NamedTuple):
 class Rows(KeyRows, retention.HistoryRows, Protocol):
     """The tables in one open transaction."""
 
+    def wall(self) -> int:
+        """Return the clock that stamps are taken from, in microseconds since 1970."""
+
     def figures(self) -> Figures:
         """Return the state row.
 
@@ -97,8 +100,8 @@ class Rows(KeyRows, retention.HistoryRows, Protocol):
 class Transition:
     """The state row while a commit works on it, and the tasks that are not queued yet."""
 
-    def __init__(self, rows: Rows, wall: int, limits: Limits) -> None:
-        """Take the open transaction, the wall clock now in microseconds, and the limits."""
+    def __init__(self, rows: Rows, limits: Limits) -> None:
+        """Take the open transaction and the limits."""
         self._before = before = rows.figures()
         self._rows = rows
         self._keys = Keys(rows, limits.idempotency_keep)
@@ -116,7 +119,7 @@ class Transition:
             self._head_started_at,
             self._pruned,
         ) = before
-        self._stamp = max(wall, before.last_stamp)
+        self._stamp = before.stamp(rows.wall())
         self._new: list[NewRow] = []
         self.started: Task | None = None
         self.prune_in: float | None = None

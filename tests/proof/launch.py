@@ -21,7 +21,8 @@ from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.store import Add, Added, Commit, retention
-from sanic_app.store.sqlite import file as sqlite_file
+from sanic_app.store.sqlite import checkpointer, connections, failures
+from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
 from sanic_app.task import NewTask
@@ -38,7 +39,7 @@ def _put(owner: object, name: str, value: object) -> None:
 
 def checkpoint_pages(pages: str) -> None:
     """Checkpoint more often than the service does, so that a short run has many."""
-    _put(sqlite_store, "CHECKPOINT_PAGES", int(pages))
+    _put(checkpointer, "CHECKPOINT_PAGES", int(pages))
 
 
 def lazy_commit(_: str) -> None:
@@ -68,38 +69,43 @@ def lazy_commit(_: str) -> None:
 
 def unsynced(_: str) -> None:
     """Do not sync each commit (``synchronous=NORMAL``): a power cut takes what was acknowledged."""
-    configure = sqlite_store._configure_writer
+    configure = connections._configure_writer
 
     def weaken(raw: sqlite3.Connection) -> None:
         configure(raw)
         raw.execute("PRAGMA synchronous = NORMAL")
 
-    _put(sqlite_store, "_configure_writer", weaken)
+    _put(connections, "_configure_writer", weaken)
 
 
 def no_recovery(_: str) -> None:
     """Write behind the frames of an earlier process, of which some may never reach the disk."""
 
-    async def nothing(_: sqlite_store.SqliteStore) -> None:
+    async def nothing(_: checkpointer.Checkpointer) -> None:
         return
 
-    _put(sqlite_store.SqliteStore, "_recover", nothing)
+    _put(checkpointer.Checkpointer, "recover", nothing)
+
+
+def _sort_failures(failure: Callable[[Exception], Exception]) -> None:
+    for module in (sqlite_store, checkpointer):
+        _put(module, "failure", failure)
 
 
 def going_on(_: str) -> None:
     """Take an I/O error for a full disk, and try again."""
-    failure = sqlite_store._failure
+    failure = failures.failure
 
     def lenient(error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) or 0
         return DiskFull() if code & 0xFF == sqlite3.SQLITE_IOERR else failure(error)
 
-    _put(sqlite_store, "_failure", lenient)
+    _sort_failures(lenient)
 
 
 def strict(_: str) -> None:
     """Take a full disk for an I/O error: the service ends instead of serving reads."""
-    failure = sqlite_store._failure
+    failure = failures.failure
 
     def harsh(error: Exception) -> Exception:
         result = failure(error)
@@ -107,7 +113,7 @@ def strict(_: str) -> None:
             return StoreFailed("full", "the disk is full")
         return result
 
-    _put(sqlite_store, "_failure", harsh)
+    _sort_failures(harsh)
 
 
 def forgetful(_: str) -> None:
@@ -131,7 +137,7 @@ def wall_clock(_: str) -> None:
 
 def no_lock(_: str) -> None:
     """Take no lock: everybody is the owner."""
-    _put(sqlite_file, "_lock", lambda _: None)
+    _put(sqlite_lease, "_lock", lambda _: None)
 
 
 def patient(_: str) -> None:
@@ -153,14 +159,14 @@ def blocking_commit(_: str) -> None:
                 configure(raw)
                 return raw
 
-            result = sqlite_store._Connection(open_anywhere, iter_chunk_size=64)
+            result = connections.Connection(open_anywhere, iter_chunk_size=64)
             await result
             return result
 
         return opened()
 
-    _put(sqlite_store.SqliteStore, "_connect", connect)
-    _put(sqlite_store._Connection, "run", run)
+    _put(connections.Connections, "_connect", connect)
+    _put(connections.Connection, "run", run)
 
 
 def handlers_commit(_: str) -> None:

@@ -40,6 +40,6 @@ async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
 
 async def _figures(request: Request) -> HTTPResponse:
     parts = parts_of(request)
-    state, head = await parts.store.overview()
-    oldest, backlog = parts.queue.measure(state, head)
-    return json(queue_object(state, head, oldest, backlog))
+    overview = await parts.store.overview()
+    oldest, backlog = parts.queue.measure(*overview)
+    return json(queue_object(overview.figures, overview.head, oldest, backlog))

@@ -74,8 +74,7 @@ async def one(request: Request, history_num: str) -> HTTPResponse:
     if place is None:
         return json(placed_object(task, None, None, 0))
     until_due = queue.seconds_until_due(task, place)
-    now = queue.stamp(place.figures)
-    return json(placed_object(task, place.position, until_due, now))
+    return json(placed_object(task, place.position, until_due, place.now))
 
 
 @blueprint.delete(f"{TASKS}/<history_num:str>")

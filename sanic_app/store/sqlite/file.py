@@ -1,4 +1,4 @@
-"""The database file: its owner's lock, its creation, and the checks before any writing open."""
+"""The database file: its creation, and the checks before any writing open."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from urllib.parse import quote
 
-from sanic_app.errors import NotOwner, StartError
+from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
+from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 
 APPLICATION_ID = 0x53517565
@@ -38,55 +39,6 @@ _HEADER = {
 """What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
 
 log = logging.getLogger(__name__)
-
-
-class FileLease:
-    """The owner's lock: an empty file beside the database, locked as long as this lives.
-
-    The file is never deleted: whoever deletes a lock file can delete a younger owner's.
-    """
-
-    def __init__(self, database: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            NotOwner: another process has it.
-            StartError: the file cannot be made.
-        """
-        database = Path(os.path.realpath(database))
-        path = Path(f"{database}.lock")
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartError(f"cannot open the lock file {path}: {error.strerror}") from None
-        try:
-            _lock(self._descriptor)
-        except OSError:
-            os.close(self._descriptor)
-            raise NotOwner(f"another process owns the queue {database}") from None
-
-    @property
-    def released(self) -> bool:
-        """Whether the lock was given back."""
-        return self._descriptor < 0
-
-    def release(self) -> None:
-        """Give the lock back; may be called twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def prepare(path: Path) -> None:
@@ -116,20 +68,9 @@ def prepare(path: Path) -> None:
         version = _check(path)
         _check_header(path)
     except sqlite3.Error as error:
-        raise StartError(f"cannot use the database {path}: {reason(error)}") from None
+        raise StartError(f"cannot use the database {path}: {explain(error)}") from None
     if version < len(migrations("sqlite")):
         _migrate(path)
-
-
-def reason(error: Exception) -> str:
-    """Return what an error of SQLite means to an operator.
-
-    Before anything can be read, SQLite needs 32 KiB for its memory that connections share; it
-    calls the lack of them an I/O error.
-    """
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
-        return "the disk is full, and reading needs 32 KiB of it"
-    return str(error)
 
 
 def _create(path: Path) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
+from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import KeyRow
@@ -27,31 +28,35 @@ _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures.
 
 
 def apply(
-    connection: sqlite3.Connection, writes: Sequence[Write], wall: int, limits: Limits
+    connection: sqlite3.Connection, writes: Sequence[Write], clock: Clock, limits: Limits
 ) -> Commit:
     """Apply the writes in one transaction and return when it is synced.
-
-    ``wall`` is the wall clock now in microseconds.
 
     Raises:
         sqlite3.Error: the transaction failed; the caller rolls back.
     """
     connection.execute("BEGIN IMMEDIATE")
-    transition = Transition(SqliteRows(connection), wall, limits)
+    transition = Transition(SqliteRows(connection, clock), limits)
     results = [transition.apply(write) for write in writes]
     figures, changed = transition.end()
     if changed:
         connection.execute(_UPDATE_STATE, figures)
     connection.execute("COMMIT" if changed else "ROLLBACK")
-    return Commit(results, figures, transition.started, transition.prune_in)
+    now = figures.stamp(clock.wall())
+    return Commit(results, figures, now, transition.started, transition.prune_in)
 
 
 class SqliteRows:
     """See ``Rows`` in ``transition.py``."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         """Take the connection with the open transaction."""
         self._execute = connection.execute
+        self._clock = clock
+
+    def wall(self) -> int:
+        """Read the machine's wall clock."""
+        return self._clock.wall()
 
     def figures(self) -> Figures:
         """Read the state row."""

@@ -1,0 +1,97 @@
+"""When the WAL is copied into the database.
+
+SQLite's automatic checkpoint is off, because it ignores I/O errors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from sanic_app.errors import ServiceError, StoreBusy
+from sanic_app.store import Added, Cancelled, Done, Result
+from sanic_app.store.sqlite.connections import Connections
+from sanic_app.store.sqlite.failures import failure
+
+PAGE_BYTES = 4_096
+CHECKPOINT_PAGES = 1_000
+"""A checkpoint runs between commits after about so many pages were written to the WAL."""
+WAL_SHARE = 8
+"""It runs sooner when they take this part of a small file system: the database must grow too."""
+
+
+class Checkpointer:
+    """Knows how much the WAL holds, and checkpoints on the writer's connection."""
+
+    def __init__(self, connections: Connections) -> None:
+        """Take the connections, not open yet."""
+        self._connections = connections
+        self._recovered = False
+        self._pages = 0
+        self._pages_max = CHECKPOINT_PAGES
+
+    def fit(self, folder: Path) -> None:
+        """Keep the WAL small on a small file system."""
+        share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
+        # Some file systems do not say how large they are.
+        self._pages_max = min(share, CHECKPOINT_PAGES) or CHECKPOINT_PAGES
+
+    def count(self, results: Sequence[Result | ServiceError]) -> None:
+        """Note what a commit wrote.
+
+        SQLite tells nobody how long the WAL is, and the file's length says only how long it was at
+        most. So this is an estimate: the state row, the ends of the tables, and the rows.
+        """
+        self._pages += 4 + sum(map(_rows, results)) // 32
+
+    async def recover(self) -> None:
+        """Put what an earlier process left in the WAL into the database, once, before any write.
+
+        If an earlier commit in the WAL never reached the disk, the WAL ends there after a power
+        cut, whatever was synced behind it. So nothing is written behind an earlier process's
+        frames.
+
+        Raises:
+            as ``checkpoint``.
+        """
+        if not self._recovered:
+            await self.checkpoint("TRUNCATE")
+            self._recovered = True
+
+    async def maintain(self) -> None:
+        """Checkpoint when the WAL has become long.
+
+        Raises:
+            as ``checkpoint``.
+        """
+        if self._pages >= self._pages_max:
+            self._pages = 0
+            await self.checkpoint("PASSIVE")
+
+    async def checkpoint(self, mode: str) -> None:
+        """Copy the WAL into the database.
+
+        Raises:
+            DiskFull, StoreFailed: it could not be copied.
+            StoreBusy: another program holds a lock on the database.
+        """
+        try:
+            ((busy, _, _),) = await self._connections.writer.execute_fetchall(
+                f"PRAGMA wal_checkpoint({mode})"
+            )
+        except sqlite3.Error as error:
+            raise failure(error) from error
+        if busy and mode == "TRUNCATE":
+            raise StoreBusy("another program is using the database")
+
+
+def _rows(result: Result | ServiceError) -> int:
+    match result:
+        case Added():
+            return result.last - result.first + 1
+        case Done() | Cancelled():
+            return 3 * len(result.tasks)
+        case _:
+            return 0
