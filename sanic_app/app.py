@@ -91,7 +91,7 @@ def create_app(
         end()
 
     feed = EventFeed(store)
-    task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, on_commit=feed.publish)
+    task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, worker_died)
     metrics.event_listeners.set_function(lambda: feed.listeners)
     metrics.worker_up.set_function(lambda: worker.running)
@@ -198,7 +198,7 @@ async def _unless_stuck(
 async def _finish_writing(parts: Parts) -> None:
     await parts.worker.stop()
     await parts.queue.stop()
-    parts.events.stop()
+    await parts.events.stop()
 
 
 async def _disconnect(server: AsyncioServer) -> None:

@@ -193,7 +193,7 @@ async def test_a_wait_ends_with_the_finish_or_with_its_seconds(tmp_path: Path) -
         assert 0.25 < time.monotonic() - begun < 5
         assert (await served.get(f"{TASKS}/1?wait=60"))["state"] == "done"
         problem(await served.client.get(f"{TASKS}/2?wait=60"), "not-found", 404)
-        assert served.parts.queue._watched == {}
+        assert served.parts.queue.view._waiters._events == {}
         for bad in ("61", "-1", "x", "", "1_0", "nan", "1&wait=1", "60.000001", "1&x=1"):
             problem(await served.client.get(f"{TASKS}/1?wait={bad}"), "invalid", 400)
 
@@ -205,7 +205,7 @@ async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> No
         waits = [
             asyncio.create_task(served.get(f"{TASKS}/{number}?wait=60")) for number in (1, 2, 2, 2)
         ]
-        await until(lambda: sum(map(len, served.parts.queue._watched.values())) == 4)
+        await until(lambda: sum(map(len, served.parts.queue.view._waiters._events.values())) == 4)
         begun = time.monotonic()
         await delete(served, f"{TASKS}/1")
         assert (await waits[0])["state"] == "cancelled"
@@ -219,8 +219,8 @@ async def test_a_client_that_goes_is_not_waited_for(tmp_path: Path) -> None:
         await served.add(1, 3_600)
         async with served.wire() as wire:
             await wire.send(f"GET {TASKS}/1?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            await until(lambda: served.parts.queue._watched)
-        await until(lambda: not served.parts.queue._watched)
+            await until(lambda: served.parts.queue.view._waiters._events)
+        await until(lambda: not served.parts.queue.view._waiters._events)
 
 
 async def test_a_wait_outlives_the_limits_of_slow_clients(

@@ -266,7 +266,7 @@ async def test_no_observation_is_negative_whatever_the_clock_does(
         for step in (-3_600, 7_200, -86_400):
             await running.queue.add(new(1, 0))
             clock.step_wall(step)
-            head = running.queue.head
+            head = running.queue.timer.head
             assert head is not None
             await running.queue.finish(head.task.history_num)
             await running.queue.finish(head.task.history_num + 1)

@@ -26,7 +26,8 @@ from sanic_app.errors import (
     Stopping,
 )
 from sanic_app.metrics import Metrics
-from sanic_app.queue import COMMIT_WEIGHT, KEY_WEIGHT, TaskQueue
+from sanic_app.queue import TaskQueue
+from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.fake_clock import FakeClock
@@ -191,7 +192,7 @@ async def test_each_refusal_goes_to_its_own_caller(running: Service) -> None:
 
 
 def is_full(running: Service) -> bool:
-    return running.queue.full
+    return running.queue.condition == "the queue is full"
 
 
 async def test_waiting_tasks_count_for_the_limit(engine: Engine, clock: FakeClock) -> None:
@@ -302,8 +303,8 @@ async def test_a_queue_goes_on_where_it_was(engine: Engine, clock: FakeClock) ->
     clock.advance(1.5)
     async with service(engine, clock) as running:
         assert running.queue.figures == before
-        assert running.queue.head is not None
-        assert running.queue.head.deadline == clock.monotonic() + 3.5
+        assert running.queue.timer.head is not None
+        assert running.queue.timer.head.deadline == clock.monotonic() + 3.5
         assert running.metric("queue_depth") == 2
 
 
@@ -312,30 +313,36 @@ async def test_a_queue_goes_on_where_it_was(engine: Engine, clock: FakeClock) ->
 
 async def test_the_wait_runs_from_the_commit_that_started_it(running: Service) -> None:
     clock, queue = running.clock, running.queue
-    assert [queue.head] == [None]
+    assert [queue.timer.head] == [None]
     await queue.add(new(3, 2))
-    assert queue.head is not None
-    assert (queue.head.task.history_num, queue.head.deadline) == (1, clock.monotonic() + 3)
+    assert queue.timer.head is not None
+    assert (queue.timer.head.task.history_num, queue.timer.head.deadline) == (
+        1,
+        clock.monotonic() + 3,
+    )
     clock.advance(3.25)
     # The wall clock has nothing to do with it.
     clock.step_wall(-3_600)
     await queue.finish(1)
-    assert (queue.head.task.history_num, queue.head.deadline) == (2, clock.monotonic() + 2)
+    assert (queue.timer.head.task.history_num, queue.timer.head.deadline) == (
+        2,
+        clock.monotonic() + 2,
+    )
     await queue.finish(2)
-    assert [queue.head] == [None]
+    assert [queue.timer.head] == [None]
 
 
 async def test_writes_that_do_not_move_the_head_leave_it(running: Service) -> None:
     queue = running.queue
     await queue.add(new(3), "key", "r")
-    head = queue.head
+    head = queue.timer.head
     running.clock.advance(1)
     await queue.add(new(1))
     await queue.add(new(3), "key", "r")
     for wrong in (2, 3):
         with pytest.raises(NotHead):
             await queue.finish(wrong)
-    assert queue.head is head
+    assert queue.timer.head is head
 
 
 async def test_a_change_is_seen_whether_it_came_before_or_while_waiting(
@@ -343,55 +350,66 @@ async def test_a_change_is_seen_whether_it_came_before_or_while_waiting(
 ) -> None:
     queue, clock = running.queue, running.clock
     await queue.add(new(1))
-    await queue.changed(None)
-    waiter = asyncio.create_task(queue.changed(None))
+    await queue.timer.changed(None)
+    waiter = asyncio.create_task(queue.timer.changed(None))
     await clock.until_asleep(None)
     await queue.add(new(1))
     await clock.until_asleep(None)
     assert not waiter.done()
     await queue.finish(1)
     await waiter
-    timed = asyncio.create_task(queue.changed(2))
+    timed = asyncio.create_task(queue.timer.changed(2))
     await clock.until_asleep(2)
     clock.advance(2)
     await timed
-    queue.wake()
-    await queue.changed(None)
+    queue.timer.wake()
+    await queue.timer.changed(None)
 
 
 # Figures.
 
 
+def measures(running: Service) -> tuple[float | None, ...]:
+    names = ("queue_oldest_task_age_seconds", "queue_backlog_seconds", "head_overdue_seconds")
+    return tuple(running.metric(name) for name in names)
+
+
 async def test_age_and_backlog_are_of_now_and_never_negative(running: Service) -> None:
     clock, queue = running.clock, running.queue
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 0, 0)
+    assert measures(running) == (0, 0, 0)
     await queue.add(new(3, 2.5))
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 5.5, 0)
+    assert measures(running) == (0, 5.5, 0)
     clock.advance(2)
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (2, 3.5, 0)
+    assert measures(running) == (2, 3.5, 0)
     clock.advance(2)
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (4, 2.5, 1)
+    assert measures(running) == (4, 2.5, 1)
     clock.step_wall(-86_400)
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 2.5, 1)
+    assert measures(running) == (0, 2.5, 1)
     await queue.finish(1)
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (3, 2.5, 0)
+    assert measures(running) == (3, 2.5, 0)
     await queue.finish(2)
-    assert (queue.oldest_task_age(), queue.backlog(), queue.head_overdue()) == (0, 0, 0)
+    assert measures(running) == (0, 0, 0)
 
 
-async def test_measures_fit_the_figures_that_were_read(running: Service) -> None:
+async def test_the_outlook_is_that_of_the_figures_that_were_read(running: Service) -> None:
     clock, queue, store = running.clock, running.queue, running.store
-    assert queue.measure(*await store.overview()) == (0, 0)
+
+    async def measured() -> tuple[float, float]:
+        outlook = await queue.view.outlook()
+        return outlook.oldest_task_age, outlook.backlog
+
+    assert await measured() == (0, 0)
     await queue.add(new(3, 2.5))
     clock.advance(1)
-    read = await store.overview()
-    assert queue.measure(*read) == (1, 4.5)
-    # Read before a finish, measured after it: by the stored start of the head that was read.
+    assert await measured() == (1, 4.5)
+    # A head that was finished after it was read: by its stored start.
+    _, head, now = await store.overview()
+    assert head is not None
     await queue.finish(1)
     clock.advance(1)
-    assert queue.measure(*read) == (1, 4.5)
+    assert queue.timer.seconds_left(1, head.started_at, head.timeout, now) == 2
     # The finish, two seconds early by hand, took the stamp with it.
-    assert queue.measure(*await store.overview()) == (3, 1.5)
+    assert await measured() == (3, 1.5)
 
 
 # A full disk.
@@ -405,7 +423,7 @@ async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     await limit_pages(store, 0)
 
     def is_short_of_disk() -> bool:
-        return running.queue.disk_full
+        return running.queue.condition == "the disk is full"
 
     much = [running.queue.add(new(*[1] * 2_000)) for _ in range(2)]
     assert [await outcome(each) for each in much] == [DiskFull, DiskFull]
@@ -449,7 +467,7 @@ async def test_another_programs_lock_is_waited_for(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sanic_app.store.sqlite.connections.BUSY_TIMEOUT", 10)
-    monkeypatch.setattr("sanic_app.queue.BUSY_PAUSE", 0.001)
+    monkeypatch.setattr("sanic_app.queue.writer.BUSY_PAUSE", 0.001)
     place = SqliteEngine(tmp_path)
     async with service(place, clock) as running:
         with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
@@ -529,4 +547,4 @@ async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
     assert running.metric("store_errors_total", kind="other") == 1
     with pytest.raises(RuntimeError, match="not open"):
         await running.queue.stop()
-    running.queue._writer = None
+    running.queue._writer._task = None

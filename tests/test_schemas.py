@@ -24,7 +24,8 @@ from sanic_app.http.schemas import (
     seconds,
     task_object,
 )
-from sanic_app.store import Added, Figures
+from sanic_app.queue.outlook import Outlook
+from sanic_app.store import Added
 from sanic_app.task import SECOND, NewTask, State, Task
 
 MAX = 86_400 * SECOND
@@ -509,8 +510,8 @@ def test_an_add_is_answered_with_the_task_that_it_made(new: NewTask, started: bo
 
 
 def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
-    figures = Figures(9, 4, STAMP, 7, 5, 6, STAMP, 1, None, None, 2)
-    assert queue_object(figures, None, 1.23456789, 2.0) == {
+    outlook = Outlook(5, 1.23456789, 2.0, True, None, 2)
+    assert queue_object(outlook) == {
         "depth": 5,
         "oldest_task_age_seconds": 1.234568,
         "backlog_seconds": 2.0,
@@ -519,7 +520,7 @@ def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
         "pruned": 2,
     }
     head = Task(5, 1, 0, STAMP, State.WAITING, STAMP)
-    assert queue_object(figures, head, 0, 0)["head"] == task_object(head)
+    assert queue_object(outlook._replace(head=head))["head"] == task_object(head)
 
 
 def test_requests_are_equal_exactly_when_they_ask_for_the_same() -> None:

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from sanic_app.errors import NotHead
-from sanic_app.queue.worker import FULL_PAUSE, rest
+from sanic_app.queue.worker import FULL_PAUSE, seconds_to_sleep
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Head, NewTask, State, Task
 from tests.fake_clock import PATIENCE, START, FakeClock
@@ -40,11 +40,11 @@ def head(deadline: float) -> Head:
 def test_the_decision_is_to_sleep_for_the_rest_or_to_finish(
     deadline: float, now: float, seconds: float
 ) -> None:
-    assert rest(head(deadline), now) == seconds
+    assert seconds_to_sleep(head(deadline), now) == seconds
 
 
 def test_without_a_head_there_is_nothing_to_wait_for() -> None:
-    assert rest(None, 5) is None
+    assert seconds_to_sleep(None, 5) is None
 
 
 # Waiting.
@@ -74,7 +74,7 @@ async def test_whoever_wakes_it_early_it_looks_again(engine: Engine, clock: Fake
             clock.advance(passed)
             clock.wake_all()
             await clock.until_asleep(left)
-            running.queue.wake()
+            running.queue.timer.wake()
             await clock.until_asleep(left)
             assert await running.done() == []
         clock.advance(0.001)
@@ -263,7 +263,7 @@ async def test_a_stop_leaves_the_wait(engine: Engine, clock: FakeClock) -> None:
             await running.worker.stop()
             await running.worker.stop()
         assert not running.worker.running
-        assert running.queue.head is not None
+        assert running.queue.timer.head is not None
         clock.advance(9)
         assert await running.done() == []
         assert running.deaths == []
@@ -309,7 +309,7 @@ async def test_the_wait_of_the_head_is_exact_and_that_of_a_client_is_not(engine:
     async with service(engine, clock, working=True) as running:
         await running.queue.add(new(3))
         await clock.until_asleep(3)
-        client = asyncio.create_task(running.queue.task(1, wait=60))
+        client = asyncio.create_task(running.queue.view.task(1, wait=60))
         await clock.until_asleep(60)
         assert clock.exact[3] is True
         assert clock.exact[60] is False
@@ -354,14 +354,14 @@ async def test_a_finish_that_met_a_full_disk_is_tried_again(
             await clock.until_asleep(FULL_PAUSE)
             assert running.metric("store_errors_total", kind="full") == tries
             assert await running.done() == []
-            assert running.queue.disk_full
+            assert running.queue.condition == "the disk is full"
             clock.advance(FULL_PAUSE)
         await clock.until_asleep(FULL_PAUSE)
         await limit_pages(store, 2**30)
         clock.advance(FULL_PAUSE)
         await clock.until_asleep(None)
         assert len(await running.done()) == 1_000
-        assert not running.queue.disk_full
+        assert running.queue.condition == "ok"
         assert running.deaths == []
     levels = {
         record.levelno for record in caplog.records if record.name == "sanic_app.queue.worker"

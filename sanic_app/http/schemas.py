@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 from functools import lru_cache
 from hashlib import sha256
-from math import ceil
 from typing import Any, NoReturn
 
 from sanic_app.errors import Fault, Invalid, NotFound
-from sanic_app.store import Added, Figures
+from sanic_app.queue.outlook import Outlook, PlacedTask
+from sanic_app.store import Added
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Task
 from sanic_app.task import date as format_date
 
@@ -212,16 +212,14 @@ def task_object(task: Task) -> dict[str, Any]:
     }
 
 
-def placed_object(
-    task: Task, position: int | None, until_due: float | None, now: int
-) -> dict[str, Any]:
-    """Return a task with its place, and when it can be done, in seconds from the stamp now on."""
-    due = None if until_due is None else now + ceil(until_due * SECOND)
+def placed_object(placed: PlacedTask) -> dict[str, Any]:
+    """Return a task with its place, and when it can be done at the earliest."""
+    seconds_left, due_at = placed.seconds_until_due, placed.due_at
     return {
-        **task_object(task),
-        "position": position,
-        "seconds_until_due": None if until_due is None else round(until_due, 6),
-        "date_due": None if due is None or due > DATE_MAX else format_date(due),
+        **task_object(placed.task),
+        "position": placed.position,
+        "seconds_until_due": None if seconds_left is None else round(seconds_left, 6),
+        "date_due": None if due_at is None or due_at > DATE_MAX else format_date(due_at),
     }
 
 
@@ -248,17 +246,15 @@ def result_object(task: Task) -> dict[str, Any]:
     }
 
 
-def queue_object(
-    figures: Figures, head: Task | None, oldest_task_age: float, backlog: float
-) -> dict[str, Any]:
-    """Return what the queue is doing; age and backlog in seconds."""
+def queue_object(outlook: Outlook) -> dict[str, Any]:
+    """Return what the queue is doing."""
     return {
-        "depth": figures.depth,
-        "oldest_task_age_seconds": round(oldest_task_age, 6),
-        "backlog_seconds": round(backlog, 6),
-        "paused": bool(figures.paused),
-        "head": None if head is None else task_object(head),
-        "pruned": figures.pruned,
+        "depth": outlook.depth,
+        "oldest_task_age_seconds": round(outlook.oldest_task_age, 6),
+        "backlog_seconds": round(outlook.backlog, 6),
+        "paused": outlook.paused,
+        "head": None if outlook.head is None else task_object(outlook.head),
+        "pruned": outlook.pruned,
     }
 
 

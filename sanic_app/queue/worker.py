@@ -21,7 +21,7 @@ FULL_PAUSE = 0.5
 log = logging.getLogger(__name__)
 
 
-def rest(head: Head | None, now: float) -> float | None:
+def seconds_to_sleep(head: Head | None, now: float) -> float | None:
     """Decide: None, nothing to wait for; 0, the head is due; else the seconds to sleep."""
     if head is None:
         return None
@@ -59,17 +59,17 @@ class Worker:
         The head's wait is simply left; it goes on at the next start.
         """
         self._stopping = True
-        self._queue.wake()
+        self._queue.timer.wake()
         if self._task is not None:
             await asyncio.wait([self._task])
             self._task = None
 
     async def _loop(self) -> None:
         while not self._stopping:
-            head = self._queue.head
-            seconds = rest(head, self._clock.monotonic())
+            head = self._queue.timer.head
+            seconds = seconds_to_sleep(head, self._clock.monotonic())
             if head is None or seconds != 0.0:
-                await self._queue.changed(seconds)
+                await self._queue.timer.changed(seconds)
                 continue
             try:
                 await self._queue.finish(head.task.history_num)

@@ -20,6 +20,7 @@ from sanic_app.errors import DiskFull, StoreFailed
 from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
+from sanic_app.queue.writer import Committed
 from sanic_app.store import Add, Added, Commit, retention
 from sanic_app.store.sqlite import checkpointer, connections, failures
 from sanic_app.store.sqlite import lease as sqlite_lease
@@ -179,8 +180,10 @@ def handlers_commit(_: str) -> None:
         assert self._lease is not None
         async with turn:
             commit = await self._store.commit(self._lease, [Add(tasks, key, request)])
-            self._follow(commit, self._clock.monotonic())
-            self._observe(commit, 0.0, 0.0)
+            self._writer.figures = commit.figures
+            now = time.monotonic()
+            for listener in self._writer._listeners:
+                listener(Committed(commit, now, now))
         (result,) = commit.results
         assert isinstance(result, Added)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
@@ -30,36 +30,35 @@ async def add_task(request: Request) -> HTTPResponse:
 @blueprint.get("/get_queue_work")
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
-    return await _whole(request, "tasks", parts_of(request).store.queue_slice)
+    return await _whole(request, "tasks", parts_of(request).queue.view.whole_queue())
 
 
 @blueprint.get("/get_result")
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
-    return await _whole(request, "result", parts_of(request).store.results_slice)
+    return await _whole(request, "result", parts_of(request).queue.view.whole_result())
 
 
 async def _whole(
-    request: Request, name: str, read: Callable[[int, int], Awaitable[Slice]]
+    request: Request, name: str, slices: AsyncGenerator[Slice, None]
 ) -> BaseHTTPResponse | None:
-    """Answer with a whole list, read and sent slice by slice, up to the last number as of now."""
+    """Answer with a whole list, each slice sent before the next is read."""
     refuse_query(query_of(request))
-    until = parts_of(request).queue.figures.last_history_num
-    part = await read(0, until)
+    part = await anext(slices)
     text = f'{{"{name}":[{part.text}'
     if part.last is None:
         return HTTPResponse(f"{text}]}}", content_type=JSON)
     response: BaseHTTPResponse = await request.respond(content_type=JSON)
     try:
-        while part.last is not None:
-            await response.send(text)
+        await response.send(text)
+        async for part in slices:
             if parts_of(request).stopping.is_set():
                 await cut(request)
-            part = await read(part.last, until)
-            text = f",{part.text}" if part.text else ""
+            if part.text:
+                await response.send(f",{part.text}")
     except Exception:
         log.exception("a whole list ended early")
         await cut(request)
-    await response.send(f"{text}]}}", end_stream=True)
-    # The framework calls a returned answer that has been sent an error.
+    await response.send("]}", end_stream=True)
+    # Return None: Sanic logs an error if a handler returns a response that was already sent.
     return None

@@ -12,7 +12,7 @@ from sanic.response import BaseHTTPResponse
 
 from sanic_app.errors import Stopping
 from sanic_app.http.blueprints import cut, parts_of, query_of
-from sanic_app.http.feed import Cursor
+from sanic_app.http.journal import Cursor
 from sanic_app.http.schemas import parse_cursor, refuse_query
 
 blueprint = Blueprint("events")

@@ -45,10 +45,4 @@ def readiness(parts: Parts) -> tuple[bool, str]:
         return False, "stopping"
     if not parts.worker.running:
         return False, "the worker is not running"
-    if queue.disk_full:
-        return True, "the disk is full"
-    if queue.full:
-        return True, "the queue is full"
-    if queue.figures.paused:
-        return True, "paused"
-    return True, "ok"
+    return True, queue.condition

@@ -34,12 +34,9 @@ async def resume(request: Request) -> HTTPResponse:
 
 async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
     refuse_query(query_of(request))
-    await parts_of(request).queue.switch(paused=paused)
+    await parts_of(request).queue.set_paused(paused=paused)
     return await _figures(request)
 
 
 async def _figures(request: Request) -> HTTPResponse:
-    parts = parts_of(request)
-    overview = await parts.store.overview()
-    oldest, backlog = parts.queue.measure(*overview)
-    return json(queue_object(overview.figures, overview.head, oldest, backlog))
+    return json(queue_object(await parts_of(request).queue.view.outlook()))

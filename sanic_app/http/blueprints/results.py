@@ -17,5 +17,5 @@ blueprint = Blueprint("results")
 async def page_of_results(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).store.results_page(after, limit + 1)
+    tasks = await parts_of(request).queue.view.results_page(after, limit + 1)
     return page(RESULTS, "results", tasks, limit, result_object)

@@ -8,7 +8,6 @@ from typing import Any
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from sanic_app.errors import Gone, NotFound
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.blueprints.adding import add_batch, add_one
 from sanic_app.http.schemas import (
@@ -46,7 +45,7 @@ async def add_many(request: Request) -> HTTPResponse:
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).store.queue_page(after, limit + 1)
+    tasks = await parts_of(request).queue.view.queue_page(after, limit + 1)
     return page(TASKS, "tasks", tasks, limit, task_object)
 
 
@@ -62,19 +61,7 @@ async def one(request: Request, history_num: str) -> HTTPResponse:
     """Show one task in any state, its place, and when it is due; or wait until it is finished."""
     wait = parse_wait(query_of(request))
     number = parse_history_num(history_num)
-    queue = parts_of(request).queue
-    # Taken before the look: a task that is added meanwhile is not gone.
-    last = queue.figures.last_history_num
-    found = await queue.task(number, wait)
-    if found is None:
-        if number <= last:
-            raise Gone
-        raise NotFound
-    task, place = found
-    if place is None:
-        return json(placed_object(task, None, None, 0))
-    until_due = queue.seconds_until_due(task, place)
-    return json(placed_object(task, place.position, until_due, place.now))
+    return json(placed_object(await parts_of(request).queue.view.task(number, wait)))
 
 
 @blueprint.delete(f"{TASKS}/<history_num:str>")

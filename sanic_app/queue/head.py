@@ -1,0 +1,67 @@
+"""The head as of the last commit, and the end of its wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sanic_app.clock import Clock
+from sanic_app.queue.writer import Committed
+from sanic_app.store import Overview
+from sanic_app.task import SECOND, Head, seconds_left
+
+
+class HeadTimer:
+    """Reckons the head's deadline once, on the monotonic clock, when the head is started."""
+
+    head: Head | None = None
+
+    def __init__(self, clock: Clock) -> None:
+        """Take the clock of the deadlines."""
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    def begin(self, overview: Overview) -> None:
+        """Take over the head of an earlier process: only the rest of its wait is left."""
+        if overview.head is not None:
+            left = overview.seconds_left or 0.0
+            self.head = Head(overview.head, self._clock.monotonic() + left)
+
+    def follow(self, committed: Committed) -> None:
+        """Take over what a commit started; its wait runs from the end of the commit."""
+        started = committed.commit.started
+        if started is not None:
+            self.head = Head(started, committed.ended + started.timeout / SECOND)
+            self._changed.set()
+        elif committed.commit.figures.head is None and self.head is not None:
+            self.head = None
+            self._changed.set()
+
+    async def changed(self, seconds: float | None) -> None:
+        """Return when the head may have changed, or the seconds (None: no limit) are over."""
+        await self._clock.wait(self._changed, seconds, exact=True)
+        self._changed.clear()
+
+    def wake(self) -> None:
+        """Wake whoever waits for a change, to look again."""
+        self._changed.set()
+
+    def remaining(self) -> float:
+        """Return the seconds until the head's deadline, 0 without a head or past it."""
+        return max(self.head.deadline - self._clock.monotonic(), 0.0) if self.head else 0.0
+
+    def overdue(self) -> float:
+        """Return how many seconds the head is past its deadline, else 0."""
+        return max(self._clock.monotonic() - self.head.deadline, 0.0) if self.head else 0.0
+
+    def seconds_left(
+        self, history_num: int | None, started_at: int | None, timeout: int, now: int
+    ) -> float:
+        """Return what is left of the wait of a head just read from the store, 0 without one.
+
+        ``now`` is the store's own time of that read.
+        """
+        if history_num is None or started_at is None:
+            return 0.0
+        if self.head is not None and self.head.task.history_num == history_num:
+            return self.remaining()
+        return seconds_left(started_at, timeout, now)

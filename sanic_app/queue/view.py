@@ -1,0 +1,117 @@
+"""What is read of the queue: as a whole, one task, pages, and whole lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+from sanic_app.clock import Clock
+from sanic_app.errors import Gone, NotFound
+from sanic_app.queue.head import HeadTimer
+from sanic_app.queue.outlook import Outlook, PlacedTask, backlog, oldest_task_age, placed
+from sanic_app.queue.waiters import Waiters
+from sanic_app.queue.writer import Committed
+from sanic_app.store import Overview, Slice, Store
+from sanic_app.task import Task
+
+
+class QueueView:
+    """Reads the store, and adds what only this process knows: the head's deadline."""
+
+    def __init__(self, store: Store, clock: Clock, timer: HeadTimer) -> None:
+        """Take the store, not open yet."""
+        self._store = store
+        self._clock = clock
+        self._timer = timer
+        self._waiters = Waiters()
+        self._last_history_num = 0
+        self._ending = False
+
+    def begin(self, overview: Overview) -> None:
+        """Take over the store as it was opened."""
+        self._last_history_num = overview.figures.last_history_num
+        self._ending = False
+
+    def follow(self, committed: Committed) -> None:
+        """Take over a commit: wake those whose task it finished."""
+        self._last_history_num = committed.commit.figures.last_history_num
+        self._waiters.follow(committed)
+
+    def end_waits(self) -> None:
+        """Let nobody wait from now on."""
+        self._ending = True
+        self._waiters.wake_all()
+
+    async def outlook(self) -> Outlook:
+        """Return what the queue is doing."""
+        figures, head, now = await self._store.overview()
+        left = 0.0
+        if head is not None:
+            left = self._timer.seconds_left(head.history_num, head.started_at, head.timeout, now)
+        return Outlook(
+            figures.depth,
+            oldest_task_age(figures, now),
+            backlog(figures, head, left),
+            bool(figures.paused),
+            head,
+            figures.pruned,
+        )
+
+    async def task(self, history_num: int, wait: float = 0.0) -> PlacedTask:
+        """Look at a task: now, or once it is finished or the seconds are over.
+
+        Nobody waits while the service stops.
+
+        Raises:
+            NotFound: no task has this number yet.
+            Gone: retention has removed it.
+        """
+        if not wait:
+            return await self._look(history_num)
+        with self._waiters.waiting_for(history_num) as finished:
+            found = await self._look(history_num)
+            if found.position is None or self._ending:
+                return found
+            await self._clock.wait(finished, wait)
+        return await self._look(history_num)
+
+    async def _look(self, history_num: int) -> PlacedTask:
+        # Before the look: a task that is added meanwhile is not gone.
+        last = self._last_history_num
+        found = await self._store.task(history_num)
+        if found is None:
+            raise Gone if history_num <= last else NotFound
+        task, place = found
+        if place is None:
+            return PlacedTask(task)
+        figures = place.figures
+        left = self._timer.seconds_left(
+            figures.head, figures.head_started_at, place.first_timeout, place.now
+        )
+        return placed(task, place, left)
+
+    async def queue_page(self, after: int, limit: int) -> Sequence[Task]:
+        """Return tasks of the queue with a greater history number, in order."""
+        return await self._store.queue_page(after, limit)
+
+    async def results_page(self, after: int, limit: int) -> Sequence[Task]:
+        """Return done tasks with a greater history number, in order."""
+        return await self._store.results_page(after, limit)
+
+    def whole_queue(self) -> AsyncGenerator[Slice, None]:
+        """Return the queue as of now, slice by slice."""
+        return self._slices(self._store.queue_slice)
+
+    def whole_result(self) -> AsyncGenerator[Slice, None]:
+        """Return the result list as of now, slice by slice."""
+        return self._slices(self._store.results_slice)
+
+    async def _slices(
+        self, read: Callable[[int, int], Awaitable[Slice]]
+    ) -> AsyncGenerator[Slice, None]:
+        """Read up to the last history number as of the first read."""
+        until = self._last_history_num
+        part = await read(0, until)
+        yield part
+        while part.last is not None:
+            part = await read(part.last, until)
+            yield part

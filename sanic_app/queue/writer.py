@@ -1,0 +1,248 @@
+"""The single writer: collects writes that wait, and puts them into one commit.
+
+So N concurrent adds cost one sync. Callers only await a future: a client that disconnects cannot
+cancel SQL half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from sanic_app.clock import Clock
+from sanic_app.errors import DiskFull, OutcomeUnknown, ServiceError, StoreBusy, StoreFailed
+from sanic_app.metrics import Metrics
+from sanic_app.store import (
+    CANCEL_MAX,
+    RUN_MAX,
+    Add,
+    CancelRange,
+    Commit,
+    Figures,
+    Finish,
+    Lease,
+    Store,
+    Write,
+)
+
+COMMIT_WEIGHT = 4_000
+"""A commit takes writes until they weigh this much: some 20 ms of SQLite's time."""
+KEY_WEIGHT = 10
+"""What an idempotency key adds to the weight of its add."""
+CANCEL_WEIGHT = 10
+RANGE_WEIGHT = 2 * CANCEL_MAX
+BUSY_PAUSE = 0.1
+"""Seconds until a commit is tried again that met another program's lock."""
+PRUNE_PAUSE = 60.0
+"""Upper bound in seconds between retention checks, in case the wall clock jumps."""
+
+log = logging.getLogger(__name__)
+
+
+class Committed(NamedTuple):
+    """A commit that is durable; its moments are seconds of the monotonic clock."""
+
+    commit: Commit
+    begun: float
+    ended: float
+
+
+Listener = Callable[[Committed], None]
+"""Called after each commit, before its callers are answered."""
+
+
+class _Waiting(NamedTuple):
+    write: Write
+    future: asyncio.Future[Any]
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it adds."""
+        return len(self.write.tasks) if isinstance(self.write, Add) else 0
+
+
+class Writer:
+    """The one coroutine that commits."""
+
+    figures: Figures
+    """The state row as of the last commit."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        listeners: Sequence[Listener],
+        on_failure: Callable[[], None],
+    ) -> None:
+        """Take the store, and who is told of each commit and of the store's failure."""
+        self._store = store
+        self._clock = clock
+        self._store_errors = metrics.store_errors
+        self._listeners = listeners
+        self._on_failure = on_failure
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._last_batch = 0
+        # Seconds until retention wants a commit; None: it does not.
+        self._prune_in: float | None = 0.0 if store.prunes else None
+        self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        self.uncommitted = 0
+        """Tasks of adds that wait for a commit."""
+        self.disk_full = False
+        self.failed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for a commit."""
+        return len(self._waiting)
+
+    def start(self, lease: Lease, figures: Figures) -> None:
+        """Begin with the state row as it is."""
+        self.figures = figures
+        self._ending = False
+        self._task = asyncio.create_task(self._loop(lease), name="writer")
+
+    async def stop(self) -> None:
+        """Commit what waits and answer its callers; may be called twice."""
+        self._ending = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    def put(self, write: Write) -> asyncio.Future[Any]:
+        """Put a write beside those that wait; the future has its result.
+
+        Raises:
+            OutcomeUnknown: the store failed; nothing is written any more.
+        """
+        if self.failed:
+            raise OutcomeUnknown
+        waiting = _Waiting(write, asyncio.get_running_loop().create_future())
+        self.uncommitted += waiting.tasks
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return waiting.future
+
+    def fail(self, failure: StoreFailed, batch: Sequence[_Waiting] = ()) -> None:
+        """Answer all that wait, and have the process ended: what the disk holds is unknown."""
+        self.failed = True
+        self._store_errors[failure.kind].inc()
+        log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
+        for waiting in (*batch, *self._waiting):
+            _refuse(waiting.future, OutcomeUnknown())
+        self._waiting.clear()
+        self._on_failure()
+
+    async def _loop(self, lease: Lease) -> None:
+        while not (self._ending and not self._waiting):
+            if not self._waiting and not await self._idle():
+                continue
+            await self._gather()
+            batch = self._take()
+            self._last_batch = len(batch)
+            try:
+                await self._commit(lease, batch)
+            except StoreFailed as failure:
+                self.fail(failure, batch)
+                return
+            except BaseException as error:
+                self.fail(StoreFailed("other", repr(error)), batch)
+                raise
+
+    async def _idle(self) -> bool:
+        """Wait for a write; return whether retention wants a commit without any."""
+        self._arrived.clear()
+        if self._prune_in is None:
+            await self._arrived.wait()
+            return False
+        if self._prune_in > 0.0:
+            await self._clock.wait(self._arrived, min(self._prune_in, PRUNE_PAUSE))
+        return not self._arrived.is_set()
+
+    async def _gather(self) -> None:
+        """Let the loop turn while each turn brings another write, up to the last batch's number.
+
+        Taken at once, the answers to one commit and their clients' next writes would fall into
+        two halves that alternate, each with a sync of its own. A lone client never waits.
+        """
+        before = 0
+        while before < len(self._waiting) < self._last_batch:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+
+    def _take(self) -> list[_Waiting]:
+        weight = 0
+        batch: list[_Waiting] = []
+        while self._waiting:
+            weight += _weight(self._waiting[0].write)
+            if batch and weight > COMMIT_WEIGHT:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _commit(self, lease: Lease, batch: list[_Waiting]) -> None:
+        begun = self._clock.monotonic()
+        try:
+            commit = await self._store.commit(lease, [waiting.write for waiting in batch])
+        except DiskFull:
+            self._note_full()
+            self._prune_in = None if self._prune_in is None else PRUNE_PAUSE
+            self.uncommitted -= sum(waiting.tasks for waiting in batch)
+            for waiting in batch:
+                # One each: an exception grows a traceback with every caller that it reaches.
+                _refuse(waiting.future, DiskFull())
+            return
+        except StoreBusy:
+            self._store_errors["busy"].inc()
+            log.warning("another program holds the database's lock: trying again")
+            self._waiting.extendleft(reversed(batch))
+            await asyncio.sleep(BUSY_PAUSE)
+            return
+        self.disk_full = False
+        self.uncommitted -= sum(waiting.tasks for waiting in batch)
+        self.figures = commit.figures
+        self._prune_in = commit.prune_in
+        committed = Committed(commit, begun, self._clock.monotonic())
+        for listener in self._listeners:
+            listener(committed)
+        for waiting, result in zip(batch, commit.results, strict=True):
+            if isinstance(result, ServiceError):
+                _refuse(waiting.future, result)
+            elif not waiting.future.done():
+                waiting.future.set_result(result)
+        await self._maintain(lease)
+
+    async def _maintain(self, lease: Lease) -> None:
+        try:
+            await self._store.maintain(lease)
+        except DiskFull:
+            self._note_full()
+        except StoreBusy:
+            self._store_errors["busy"].inc()
+
+    def _note_full(self) -> None:
+        self.disk_full = True
+        self._store_errors["full"].inc()
+
+
+def _weight(write: Write) -> int:
+    match write:
+        case Add():
+            return len(write.tasks) + (KEY_WEIGHT if write.key is not None else 0)
+        case Finish():
+            return RUN_MAX
+        case CancelRange():
+            return RANGE_WEIGHT
+        case _:
+            return CANCEL_WEIGHT
+
+
+def _refuse(future: asyncio.Future[Any], error: ServiceError) -> None:
+    if not future.done():
+        future.set_exception(error)
