@@ -20,6 +20,7 @@ from sanic.server.async_server import AsyncioServer
 
 from sanic_app.clock import Clock, SystemClock
 from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, MethodNotAllowed
+from sanic_app.http import routes
 from sanic_app.http.blueprints import (
     App,
     Parts,
@@ -53,7 +54,6 @@ BACKLOG: Final = 1_024
 
 TASK_BYTES: Final = 128
 """What a task of a batch may take in the body, on average."""
-ADD_ROUTES: Final = frozenset({classic.ADD_TASK, tasks.TASKS, tasks.BATCH})
 
 log = logging.getLogger(__name__)
 _numbers = count(1)
@@ -103,7 +103,7 @@ def create_app(
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     app.ctx.guard = Guard(settings)
     app.ctx.body_max = settings.body_max
-    app.ctx.body_max_of = {tasks.BATCH: settings.batch_max * TASK_BYTES}
+    app.ctx.body_max_of = {routes.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(
         queue=task_queue,
         store=store,
@@ -252,7 +252,7 @@ def _answer_with_problem(request: Request, exception: Exception) -> HTTPResponse
         exception = MethodNotAllowed(_allowed_methods(request))
     error, response = problem(request, exception)
     path = request.path.rstrip("/")
-    if request.method == "POST" and path in ADD_ROUTES and reason(error) in REFUSALS:
+    if request.method == "POST" and path in routes.ADDS and reason(error) in REFUSALS:
         parts.metrics.adds_refused[reason(error)].inc()
     if request.stream is not None:
         cast("Connection", request.stream.protocol).observe_error(request, response)

@@ -24,6 +24,7 @@ ROOMS = [
     "http.problems",
     "http.feed",
     "http.schemas",
+    "http.routes",
     "http",
     "queue.worker",
     "queue",
@@ -195,3 +196,7 @@ def test_the_checks_would_see_a_circle_and_a_step_upwards(tmp_path: Path) -> Non
         "sanic_app.store.sqlite.store",
         "sanic_app.app",
     }
+
+
+def test_the_routes_need_nothing_of_the_package() -> None:
+    assert not inside("http.routes")

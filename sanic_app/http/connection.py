@@ -21,6 +21,7 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
 from sanic_app.http.guard import Guard
+from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
 from sanic_app.metrics import Metrics
 
@@ -218,13 +219,4 @@ def _status_line(status: int) -> str:
 
 def route(request: Request) -> str:
     """Return the template of the request's route as the documents write it."""
-    return "unmatched" if request.route is None else _template(request.route.path)
-
-
-@lru_cache(maxsize=64)
-def _template(path: str) -> str:
-    parts = (
-        "{" + part[1:].partition(":")[0].rstrip(">") + "}" if part.startswith("<") else part
-        for part in path.split("/")
-    )
-    return "/" + "/".join(parts)
+    return "unmatched" if request.route is None else template(f"/{request.route.path}")

@@ -15,12 +15,8 @@ from urllib.parse import urlsplit
 from sanic.compat import Header
 
 from sanic_app.errors import Fault, Forbidden, Invalid, MediaType, Unauthorized
+from sanic_app.http import routes
 from sanic_app.settings import Settings
-
-HEALTH = ("/health/live", "/health/ready")
-DOCS = "/api/docs"
-PAGE = "/page"
-CLASSIC_ADD = "/add_task"
 
 
 class Guard:
@@ -40,7 +36,7 @@ class Guard:
             Unauthorized: no valid token.
             Forbidden: a Host that is not ours, or another site's page.
         """
-        if path.rstrip("/") in HEALTH:
+        if path.rstrip("/") in routes.HEALTH:
             return
         hosts = headers.getall("host", [])
         if len(hosts) != 1:
@@ -54,11 +50,11 @@ class Guard:
 
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
-        if path in ("", DOCS) or path.startswith((f"{DOCS}/", f"{PAGE}/")):
+        if path in ("", routes.DOCS) or path.startswith((routes.DOCS_FILES, routes.PAGE_FILES)):
             # The documentation and the page: they say nothing of the queue.
             return
         accepted = [self._api] if self._api else []
-        if path == "/metrics" and self._metrics:
+        if path == routes.METRICS and self._metrics:
             accepted.append(self._metrics)
         if not accepted:
             return
@@ -87,7 +83,7 @@ def check_media_type(path: str, headers: Header) -> None:
     if media_type == "application/json":
         return
     lax = "content-type" not in headers or (
-        path.rstrip("/") == CLASSIC_ADD and media_type == "application/x-www-form-urlencoded"
+        path.rstrip("/") == routes.ADD_TASK and media_type == "application/x-www-form-urlencoded"
     )
     if not lax or any(name.lower().startswith(_BROWSER) for name in headers):
         raise MediaType

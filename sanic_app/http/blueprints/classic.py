@@ -8,32 +8,32 @@ from collections.abc import Awaitable, Callable
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import cut, parts_of, query_of
 from sanic_app.http.blueprints.adding import add_one
 from sanic_app.http.schemas import refuse_query
 from sanic_app.store import Slice
 
-ADD_TASK = "/add_task"
 JSON = "application/json"
 
 blueprint = Blueprint("classic")
 log = logging.getLogger(__name__)
 
 
-@blueprint.post(ADD_TASK)
+@blueprint.post(routes.ADD_TASK)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     _, response = await add_one(request, 200)
     return response
 
 
-@blueprint.get("/get_queue_work")
+@blueprint.get(routes.GET_QUEUE_WORK)
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
     return await _whole(request, "tasks", parts_of(request).store.queue_slice)
 
 
-@blueprint.get("/get_result")
+@blueprint.get(routes.GET_RESULT)
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
     return await _whole(request, "result", parts_of(request).store.results_slice)

@@ -15,12 +15,11 @@ from typing import Final
 from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
+from sanic_app.http import routes
 from sanic_app.http.blueprints import App, page
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
 from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
-
-DOCS = "/api/docs"
 
 # The style sheet draws its arrows and check marks as data: images.
 HEADERS: Final = headers(images="'self' data:")
@@ -32,10 +31,10 @@ PAGE: Final = f"""\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>sanic-app: documentation</title>
-<link rel="icon" type="image/png" href="{DOCS}/favicon-32x32.png">
-<link rel="stylesheet" href="{DOCS}/swagger-ui.css">
-<script defer src="{DOCS}/swagger-ui-bundle.js"></script>
-<script defer src="{DOCS}/initializer.js"></script>
+<link rel="icon" type="image/png" href="{routes.DOCS_FILES}favicon-32x32.png">
+<link rel="stylesheet" href="{routes.DOCS_FILES}swagger-ui.css">
+<script defer src="{routes.DOCS_FILES}swagger-ui-bundle.js"></script>
+<script defer src="{routes.DOCS_FILES}initializer.js"></script>
 </head>
 <body>
 <div id="swagger-ui"></div>
@@ -47,7 +46,7 @@ PAGE: Final = f"""\
 # service elsewhere.
 INITIALIZER: Final = f"""\
 SwaggerUIBundle({{
-  url: "{DOCS}/openapi.json",
+  url: "{routes.DOCUMENT}",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
@@ -60,7 +59,7 @@ SWAGGER_UI: Final = {
     "favicon-32x32.png": "image/png",
 }
 
-blueprint = Blueprint("docs", url_prefix=DOCS)
+blueprint = Blueprint("docs")
 
 
 def attach(app: App, settings: Settings) -> None:
@@ -77,19 +76,19 @@ def attach(app: App, settings: Settings) -> None:
         app.ctx.document = file(text.encode(), "application/json")
 
 
-@blueprint.get("/")
+@blueprint.get(routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
     """Show this documentation as a page."""
     return answer(request, request.app.ctx.docs, HEADERS)
 
 
-@blueprint.get("/openapi.json")
+@blueprint.get(routes.DOCUMENT)
 async def openapi(request: Request) -> HTTPResponse:
     """Show this documentation as OpenAPI 3.1."""
     return answer(request, request.app.ctx.document, HEADERS)
 
 
-@blueprint.get("/<file:str>")
+@blueprint.get(routes.DOCS_FILE)
 async def docs_file(request: Request, file: str) -> HTTPResponse:
     """Show a script, the style sheet or the icon of the page."""
     files: dict[str, File] = request.app.ctx.docs_files

@@ -11,6 +11,7 @@ from sanic import Blueprint, Request
 from sanic.response import BaseHTTPResponse
 
 from sanic_app.errors import Stopping
+from sanic_app.http import routes
 from sanic_app.http.blueprints import cut, parts_of, query_of
 from sanic_app.http.feed import Cursor
 from sanic_app.http.schemas import parse_cursor, refuse_query
@@ -19,7 +20,7 @@ blueprint = Blueprint("events")
 log = logging.getLogger(__name__)
 
 
-@blueprint.get("/api/v1/events")
+@blueprint.get(routes.EVENTS)
 async def events(request: Request) -> None:
     """Tell what happens, as server-sent events, from `Last-Event-ID` on or from now."""
     refuse_query(query_of(request))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import Parts, parts_of, query_of
 from sanic_app.http.schemas import refuse_query
 
 blueprint = Blueprint("operations")
 
 
-@blueprint.get("/metrics")
+@blueprint.get(routes.METRICS)
 async def metrics(request: Request) -> HTTPResponse:
     """Show every series, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
@@ -19,13 +20,13 @@ async def metrics(request: Request) -> HTTPResponse:
     return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
 
 
-@blueprint.get("/health/live")
+@blueprint.get(routes.LIVE)
 async def live(request: Request) -> HTTPResponse:  # noqa: ARG001 - the framework passes it
     """Answer while the event loop does; touches no store."""
     return json({"status": "live"}, headers={"Cache-Control": "no-store"})
 
 
-@blueprint.get("/health/ready")
+@blueprint.get(routes.READY)
 async def ready(request: Request) -> HTTPResponse:
     """Say whether the service can do its work, and why not."""
     is_ready, reason = readiness(parts_of(request))

@@ -9,9 +9,9 @@ from typing import Final
 from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
+from sanic_app.http import routes
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
 
-PAGE: Final = "/page"
 FILES: Final = {
     "page.css": CSS,
     "page.js": JAVASCRIPT,
@@ -24,13 +24,13 @@ HEADERS: Final = headers()
 blueprint = Blueprint("page")
 
 
-@blueprint.get("/")
+@blueprint.get(routes.PAGE)
 async def page(request: Request) -> HTTPResponse:
     """Show the queue as a page that follows it."""
     return answer(request, _read("index.html", HTML), HEADERS)
 
 
-@blueprint.get(f"{PAGE}/<file:str>")
+@blueprint.get(routes.PAGE_FILE)
 async def page_file(request: Request, file: str) -> HTTPResponse:
     """Show a script, the style sheet or the icon of the page."""
     if file not in FILES:

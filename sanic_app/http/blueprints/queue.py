@@ -5,28 +5,27 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.schemas import queue_object, refuse_query
-
-QUEUE = "/api/v1/queue"
 
 blueprint = Blueprint("queue")
 
 
-@blueprint.get(QUEUE)
+@blueprint.get(routes.QUEUE)
 async def figures(request: Request) -> HTTPResponse:
     """Show what the queue is doing."""
     refuse_query(query_of(request))
     return await _figures(request)
 
 
-@blueprint.post(f"{QUEUE}/pause")
+@blueprint.post(routes.PAUSE)
 async def pause(request: Request) -> HTTPResponse:
     """Pause the queue: the head's wait goes on and ends, no further task starts."""
     return await _switch(request, paused=True)
 
 
-@blueprint.post(f"{QUEUE}/resume")
+@blueprint.post(routes.RESUME)
 async def resume(request: Request) -> HTTPResponse:
     """Resume the queue: its first task starts."""
     return await _switch(request, paused=False)

@@ -9,6 +9,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.errors import Gone, NotFound
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.blueprints.adding import add_batch, add_one
 from sanic_app.http.schemas import (
@@ -22,42 +23,39 @@ from sanic_app.http.schemas import (
 )
 from sanic_app.task import Task
 
-TASKS = "/api/v1/tasks"
-BATCH = f"{TASKS}/batch"
-
 blueprint = Blueprint("tasks")
 
 
-@blueprint.post(TASKS)
+@blueprint.post(routes.TASKS)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     added, response = await add_one(request, 201)
-    response.headers["Location"] = f"{TASKS}/{added.first}"
+    response.headers["Location"] = f"{routes.TASKS}/{added.first}"
     return response
 
 
-@blueprint.post(BATCH)
+@blueprint.post(routes.BATCH)
 async def add_many(request: Request) -> HTTPResponse:
     """Add tasks to the end of the queue, one behind the other, all or none."""
     return await add_batch(request)
 
 
-@blueprint.get(TASKS)
+@blueprint.get(routes.TASKS)
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
     tasks = await parts_of(request).store.queue_page(after, limit + 1)
-    return page(TASKS, "tasks", tasks, limit, task_object)
+    return page(routes.TASKS, "tasks", tasks, limit, task_object)
 
 
-@blueprint.delete(TASKS)
+@blueprint.delete(routes.TASKS)
 async def cancel_range(request: Request) -> HTTPResponse:
     """Cancel the tasks of the queue whose history numbers lie in a range, its ends included."""
     first, last = parse_range(query_of(request))
     return json({"count": await parts_of(request).queue.cancel_range(first, last)})
 
 
-@blueprint.get(f"{TASKS}/<history_num:str>")
+@blueprint.get(routes.TASK)
 async def one(request: Request, history_num: str) -> HTTPResponse:
     """Show one task in any state, its place, and when it is due; or wait until it is finished."""
     wait = parse_wait(query_of(request))
@@ -78,7 +76,7 @@ async def one(request: Request, history_num: str) -> HTTPResponse:
     return json(placed_object(task, place.position, until_due, now))
 
 
-@blueprint.delete(f"{TASKS}/<history_num:str>")
+@blueprint.delete(routes.TASK)
 async def cancel(request: Request, history_num: str) -> HTTPResponse:
     """Cancel one task: its number never reaches the result list."""
     refuse_query(query_of(request))
