@@ -74,7 +74,8 @@ def test_documentation_and_page_need_no_token(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"]
+    "path",
+    ["/page", "/page/", "/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"],
 )
 def test_what_only_looks_like_the_documentation_needs_it(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is Unauthorized

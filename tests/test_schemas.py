@@ -10,21 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_app.errors import Fault, Invalid, NotFound
-from sanic_app.http.schemas import (
-    added_body,
+from sanic_app.http.blueprints.adding import request_text
+from sanic_app.http.parsing import (
     parse_history_num,
     parse_key,
     parse_new_task,
+    parse_new_tasks,
     parse_object,
     parse_page,
-    queue_object,
     refuse_query,
-    request_text,
+)
+from sanic_app.http.schemas import (
+    Overview,
+    added_body,
+    new_batch,
+    new_task,
+    queue_object,
     result_object,
     seconds,
     task_object,
 )
-from sanic_app.store import Added, Figures
+from sanic_app.store import Added
 from sanic_app.task import SECOND, NewTask, State, Task
 
 MAX = 86_400 * SECOND
@@ -509,8 +515,7 @@ def test_an_add_is_answered_with_the_task_that_it_made(new: NewTask, started: bo
 
 
 def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
-    figures = Figures(9, 4, STAMP, 7, 5, 6, STAMP, 1, None, None, 2)
-    assert queue_object(figures, None, 1.23456789, 2.0) == {
+    assert queue_object(Overview(5, 1.23456789, 2.0, True, None, 2)) == {
         "depth": 5,
         "oldest_task_age_seconds": 1.234568,
         "backlog_seconds": 2.0,
@@ -519,7 +524,16 @@ def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
         "pruned": 2,
     }
     head = Task(5, 1, 0, STAMP, State.WAITING, STAMP)
-    assert queue_object(figures, head, 0, 0)["head"] == task_object(head)
+    assert queue_object(Overview(1, 0, 0, False, head, 0))["head"] == task_object(head)
+
+
+@pytest.mark.parametrize("timeout_max", [0, 1, SECOND // 2, MAX])
+def test_what_the_document_shows_as_an_input_is_one(timeout_max: int) -> None:
+    (num, timeout) = new_task(timeout_max).example.values()
+    asked = parse_new_task(json.dumps(new_task(timeout_max).example).encode(), timeout_max)
+    assert (asked.num, seconds(asked.timeout)) == (num, timeout)
+    batch = json.dumps(new_batch(timeout_max, 1).example).encode()
+    assert parse_new_tasks(batch, timeout_max, 1) == [asked]
 
 
 def test_requests_are_equal_exactly_when_they_ask_for_the_same() -> None:

@@ -25,24 +25,21 @@ from sanic_app.http.openapi_parts import (
     GUARDED,
     HEADERS,
     OPEN,
-    SCHEMAS,
     SECURED,
     Errors,
-    Json,
     added_answer,
     answer,
     by_status,
     file_answers,
     json_content,
-    new_batch,
-    new_task,
     parameters,
     problem_schema,
-    ref,
     refusal,
     shared_name,
     text_content,
 )
+from sanic_app.http.schemas import SCHEMAS, new_batch, new_task
+from sanic_app.http.shape import Json, ref
 from sanic_app.settings import Settings
 
 VERSION: Final = "3.1.0"
@@ -139,9 +136,9 @@ def _operation(operation: Operation, docstring: str, *, secured: bool) -> Operat
             builder.secured("bearer")
     answers = dict(operation.answers)
     for status, kinds in by_status(refusals).items():
-        answers[status] = ref("responses", shared_name(kinds))
+        answers[status] = ref(shared_name(kinds), "responses")
     parts: Json = {
-        "parameters": [ref("parameters", name) for name in ("RequestId", *operation.parameters)],
+        "parameters": [ref(name, "parameters") for name in ("RequestId", *operation.parameters)],
         "responses": {str(status): answers[status] for status in sorted(answers)},
     }
     if operation.body is not None:
@@ -156,8 +153,8 @@ def _components(
     return {
         "schemas": {
             **SCHEMAS,
-            "NewTask": new_task(settings),
-            "NewBatch": new_batch(settings),
+            "NewTask": new_task(settings.timeout_max_us).schema,
+            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_max).schema,
             "Problem": problem_schema(),
         },
         "responses": _refusals(),

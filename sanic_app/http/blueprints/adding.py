@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 from sanic import HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.guard import check_media_type
-from sanic_app.http.schemas import (
-    added_body,
-    batch_object,
-    batch_text,
-    parse_key,
-    parse_new_task,
-    parse_new_tasks,
-    refuse_query,
-    request_text,
-)
+from sanic_app.http.parsing import parse_key, parse_new_task, parse_new_tasks, refuse_query
+from sanic_app.http.schemas import added_body, batch_object
 from sanic_app.store import Added
+from sanic_app.task import NewTask
 
 
 async def add_one(request: Request, status: int) -> tuple[Added, HTTPResponse]:
@@ -66,3 +62,13 @@ def _told(added: Added, response: HTTPResponse) -> HTTPResponse:
     if added.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def batch_text(tasks: Sequence[NewTask]) -> str:
+    """Return a parsed batch as a short text: no two batches that can be found share one."""
+    return f"batch {sha256(request_text('', tasks).encode()).hexdigest()}"
+
+
+def request_text(kind: str, tasks: Sequence[NewTask]) -> str:
+    """Return a parsed request as text that is equal exactly when the requests are."""
+    return f"{kind} {' '.join(f'{num}:{timeout}' for num, timeout in tasks)}"

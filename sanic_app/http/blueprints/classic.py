@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
@@ -11,7 +12,9 @@ from sanic.response import BaseHTTPResponse
 from sanic_app.http import routes
 from sanic_app.http.blueprints import cut, parts_of, query_of
 from sanic_app.http.blueprints.adding import add_one
-from sanic_app.http.schemas import refuse_query
+from sanic_app.http.parsing import refuse_query
+from sanic_app.http.schemas import queue_list, result_list
+from sanic_app.http.shape import Shape
 from sanic_app.store import Slice
 
 JSON = "application/json"
@@ -30,23 +33,23 @@ async def add_task(request: Request) -> HTTPResponse:
 @blueprint.get(routes.GET_QUEUE_WORK)
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
-    return await _whole(request, "tasks", parts_of(request).store.queue_slice)
+    return await _whole(request, queue_list, parts_of(request).store.queue_slice)
 
 
 @blueprint.get(routes.GET_RESULT)
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
-    return await _whole(request, "result", parts_of(request).store.results_slice)
+    return await _whole(request, result_list, parts_of(request).store.results_slice)
 
 
 async def _whole(
-    request: Request, name: str, read: Callable[[int, int], Awaitable[Slice]]
+    request: Request, shape: Shape[Any], read: Callable[[int, int], Awaitable[Slice]]
 ) -> BaseHTTPResponse | None:
     """Answer with a whole list, read and sent slice by slice, up to the last number as of now."""
     refuse_query(query_of(request))
     until = parts_of(request).queue.figures.last_history_num
     part = await read(0, until)
-    text = f'{{"{name}":[{part.text}'
+    text = f'{{"{shape.fields[0].name}":[{part.text}'
     if part.last is None:
         return HTTPResponse(f"{text}]}}", content_type=JSON)
     response: BaseHTTPResponse = await request.respond(content_type=JSON)

@@ -14,7 +14,7 @@ from sanic_app.errors import Stopping
 from sanic_app.http import routes
 from sanic_app.http.blueprints import cut, parts_of, query_of
 from sanic_app.http.feed import Cursor
-from sanic_app.http.schemas import parse_cursor, refuse_query
+from sanic_app.http.parsing import parse_cursor, refuse_query
 
 blueprint = Blueprint("events")
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from sanic.response import json
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import Parts, parts_of, query_of
-from sanic_app.http.schemas import refuse_query
+from sanic_app.http.parsing import refuse_query
+from sanic_app.http.schemas import Readiness, liveness_object, readiness_object
 
 blueprint = Blueprint("operations")
 
@@ -23,33 +24,33 @@ async def metrics(request: Request) -> HTTPResponse:
 @blueprint.get(routes.LIVE)
 async def live(request: Request) -> HTTPResponse:  # noqa: ARG001 - the framework passes it
     """Answer while the event loop does; touches no store."""
-    return json({"status": "live"}, headers={"Cache-Control": "no-store"})
+    return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
 
 @blueprint.get(routes.READY)
 async def ready(request: Request) -> HTTPResponse:
     """Say whether the service can do its work, and why not."""
-    is_ready, reason = readiness(parts_of(request))
+    found = readiness(parts_of(request))
     return json(
-        {"status": "ready" if is_ready else "unready", "reason": reason},
-        status=200 if is_ready else 503,
+        readiness_object(found),
+        status=200 if found.ready else 503,
         headers={"Cache-Control": "no-store"},
     )
 
 
-def readiness(parts: Parts) -> tuple[bool, str]:
+def readiness(parts: Parts) -> Readiness:
     """Return whether the service can do its work, and the reason in a few words."""
     queue = parts.queue
     if queue.failed:
-        return False, "the store failed"
+        return Readiness(False, "the store failed")
     if parts.unready.is_set():
-        return False, "stopping"
+        return Readiness(False, "stopping")
     if not parts.worker.running:
-        return False, "the worker is not running"
+        return Readiness(False, "the worker is not running")
     if queue.disk_full:
-        return True, "the disk is full"
+        return Readiness(True, "the disk is full")
     if queue.full:
-        return True, "the queue is full"
+        return Readiness(True, "the queue is full")
     if queue.figures.paused:
-        return True, "paused"
-    return True, "ok"
+        return Readiness(True, "paused")
+    return Readiness(True, "ok")

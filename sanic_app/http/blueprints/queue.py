@@ -7,7 +7,8 @@ from sanic.response import json
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.schemas import queue_object, refuse_query
+from sanic_app.http.parsing import refuse_query
+from sanic_app.http.schemas import Overview, queue_object
 
 blueprint = Blueprint("queue")
 
@@ -41,4 +42,5 @@ async def _figures(request: Request) -> HTTPResponse:
     parts = parts_of(request)
     state, head = await parts.store.overview()
     oldest, backlog = parts.queue.measure(state, head)
-    return json(queue_object(state, head, oldest, backlog))
+    paused = bool(state.paused)
+    return json(queue_object(Overview(state.depth, oldest, backlog, paused, head, state.pruned)))

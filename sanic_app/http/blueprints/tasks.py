@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
@@ -12,15 +11,15 @@ from sanic_app.errors import Gone, NotFound
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.blueprints.adding import add_batch, add_one
-from sanic_app.http.schemas import (
+from sanic_app.http.parsing import (
     parse_history_num,
     parse_page,
     parse_range,
     parse_wait,
-    placed_object,
     refuse_query,
-    task_object,
 )
+from sanic_app.http.schemas import Placed, cancelled_object, placed_object, queue_page, task_object
+from sanic_app.http.shape import Shape
 from sanic_app.task import Task
 
 blueprint = Blueprint("tasks")
@@ -45,14 +44,14 @@ async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
     tasks = await parts_of(request).store.queue_page(after, limit + 1)
-    return page(routes.TASKS, "tasks", tasks, limit, task_object)
+    return page(routes.TASKS, queue_page, tasks, limit)
 
 
 @blueprint.delete(routes.TASKS)
 async def cancel_range(request: Request) -> HTTPResponse:
     """Cancel the tasks of the queue whose history numbers lie in a range, its ends included."""
     first, last = parse_range(query_of(request))
-    return json({"count": await parts_of(request).queue.cancel_range(first, last)})
+    return json(cancelled_object(await parts_of(request).queue.cancel_range(first, last)))
 
 
 @blueprint.get(routes.TASK)
@@ -70,10 +69,10 @@ async def one(request: Request, history_num: str) -> HTTPResponse:
         raise NotFound
     task, place = found
     if place is None:
-        return json(placed_object(task, None, None, 0))
+        return json(placed_object(Placed(task)))
     until_due = queue.seconds_until_due(task, place)
     now = queue.stamp(place.figures)
-    return json(placed_object(task, place.position, until_due, now))
+    return json(placed_object(Placed(task, place.position, until_due, now)))
 
 
 @blueprint.delete(routes.TASK)
@@ -84,15 +83,11 @@ async def cancel(request: Request, history_num: str) -> HTTPResponse:
 
 
 def page(
-    path: str,
-    name: str,
-    tasks: Sequence[Task],
-    limit: int,
-    shape: Callable[[Task], dict[str, Any]],
+    path: str, shape: Shape[Sequence[Task]], tasks: Sequence[Task], limit: int
 ) -> HTTPResponse:
     """Answer with the first ``limit`` of the tasks; one more than that means a next page."""
     shown = tasks[:limit]
-    response = json({name: [shape(task) for task in shown]})
+    response = json(shape(shown))
     if len(tasks) > limit:
         after = shown[-1].history_num
         response.headers["Link"] = f'<{path}?limit={limit}&after={after}>; rel="next"'
