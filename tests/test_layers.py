@@ -18,7 +18,7 @@ ROOMS = [
     "app",
     "http.blueprints",
     "http.openapi",
-    "http.openapi_parts",
+    "http.openapi_operations",
     "http.connection",
     "http.guard",
     "http.problems",

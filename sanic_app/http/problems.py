@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Final
+from typing import Final
 
 from sanic import HTTPResponse, Request
 from sanic import exceptions as framework
 
 from sanic_app import errors
-from sanic_app.errors import Invalid, MethodNotAllowed, ServiceError
+from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
+from sanic_app.http.schemas import fault_object
+from sanic_app.http.shape import Field, Json, Shape, list_of
 
 CONTENT_TYPE: Final = "application/problem+json"
 URN: Final = "urn:sanic-app:problem:"
@@ -38,6 +40,36 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
 }
 """The type's last part, the status and the title of each problem that a client can meet."""
 
+problem_object: Final[Shape[ServiceError]] = Shape(
+    Invalid(Fault("/timeout", "This field is required.")),
+    Field(
+        "type",
+        {"type": "string", "enum": [URN + slug for slug, _, _ in PROBLEMS.values()]},
+        lambda error: URN + PROBLEMS[type(error)][0],
+    ),
+    Field("title", {"type": "string"}, lambda error: PROBLEMS[type(error)][2]),
+    Field(
+        "status",
+        {"type": "integer", "enum": sorted({status for _, status, _ in PROBLEMS.values()})},
+        lambda error: PROBLEMS[type(error)][1],
+    ),
+    Field("detail", {"type": "string"}, lambda error: error.detail, "One sentence."),
+    Field(
+        "applied",
+        {"enum": [False, None]},
+        lambda error: error.applied,
+        "On writes alone: `false` says that nothing was applied, and `null` that this is not"
+        " known; an idempotency key makes another try safe.",
+    ),
+    Field(
+        "errors",
+        list_of("Fault"),
+        lambda error: [fault_object(fault) for fault in getattr(error, "faults", ())],
+        "What is wrong with the input.",
+    ),
+    optional=("applied", "errors"),
+)
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 log = logging.getLogger(__name__)
@@ -46,23 +78,20 @@ log = logging.getLogger(__name__)
 def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:
     """Return what the exception means to the client, and the answer that says so."""
     error = _meaning(exception)
-    slug, status, title = PROBLEMS[type(error)]
-    document: dict[str, Any] = {
-        "type": URN + slug,
-        "title": title,
-        "status": status,
-        "detail": error.detail,
-    }
-    if request.method not in SAFE_METHODS:
-        document["applied"] = error.applied
-    if isinstance(error, Invalid):
-        document["errors"] = [
-            {"pointer": fault.pointer, "message": fault.message} for fault in error.faults
-        ]
-    response = HTTPResponse(
-        json.dumps(document), status, headers=_headers(error), content_type=CONTENT_TYPE
-    )
+    body = json.dumps(shown(error, write=request.method not in SAFE_METHODS))
+    status = PROBLEMS[type(error)][1]
+    response = HTTPResponse(body, status, headers=_headers(error), content_type=CONTENT_TYPE)
     return error, response
+
+
+def shown(error: ServiceError, *, write: bool) -> Json:
+    """Return the problem as a client sees it; only writes are told whether they were applied."""
+    found = problem_object(error)
+    if not write:
+        del found["applied"]
+    if not isinstance(error, Invalid):
+        del found["errors"]
+    return found
 
 
 def reason(error: ServiceError) -> str:

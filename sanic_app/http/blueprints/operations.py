@@ -22,7 +22,7 @@ async def metrics(request: Request) -> HTTPResponse:
 
 
 @blueprint.get(routes.LIVE)
-async def live(request: Request) -> HTTPResponse:  # noqa: ARG001 - the framework passes it
+async def live(request: Request) -> HTTPResponse:
     """Answer while the event loop does; touches no store."""
     return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
