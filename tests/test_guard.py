@@ -8,7 +8,8 @@ import pytest
 from sanic.compat import Header
 
 from sanic_app.errors import Forbidden, Invalid, MediaType, ServiceError, Unauthorized
-from sanic_app.http.guard import Guard, check_media_type
+from sanic_app.http.blueprints.adding import check_media_type
+from sanic_app.http.guard import Guard
 from sanic_app.settings import Settings
 
 HERE = ("host", "127.0.0.1:8000")

@@ -538,12 +538,20 @@ def test_what_the_document_shows_as_an_input_is_one(timeout_max: int) -> None:
 
 def test_requests_are_equal_exactly_when_they_ask_for_the_same() -> None:
     asked = [
-        ("task", [NewTask(1, 0)]),
-        ("task", [NewTask(10, 0)]),
-        ("task", [NewTask(1, 10)]),
-        ("task", [NewTask(-1, 0)]),
-        ("task", [NewTask(1, 0), NewTask(1, 0)]),
-        ("batch", [NewTask(1, 0)]),
+        ([NewTask(1, 0)], False),
+        ([NewTask(10, 0)], False),
+        ([NewTask(1, 10)], False),
+        ([NewTask(-1, 0)], False),
+        ([NewTask(1, 0)], True),
+        ([NewTask(1, 0), NewTask(1, 0)], True),
+        ([NewTask(1, 0), NewTask(1, 1)], True),
     ]
-    assert len({request_text(kind, tasks) for kind, tasks in asked}) == len(asked)
-    assert request_text("task", [NewTask(1, 0)]) == request_text("task", (NewTask(1, 0),))
+    assert len({request_text(tasks, batch=batch) for tasks, batch in asked}) == len(asked)
+    assert request_text([NewTask(1, 0)], batch=True) == request_text((NewTask(1, 0),), batch=True)
+
+
+def test_a_request_text_that_is_on_a_disk_already_stays_the_same() -> None:
+    """An idempotency key may be older than the release."""
+    assert request_text([NewTask(1, 20)], batch=False) == "task 1:20"
+    digest = "94b1bfd9962746141b919a38b215c9172e8a84230a48e57d50c4b4cb4523d896"
+    assert request_text([NewTask(1, 20), NewTask(3, 0)], batch=True) == f"batch {digest}"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from sanic.compat import Header
 
-from sanic_app.errors import Fault, Forbidden, Invalid, MediaType, Unauthorized
+from sanic_app.errors import Fault, Forbidden, Invalid, Unauthorized
 from sanic_app.http import routes
 from sanic_app.settings import Settings
 
@@ -65,31 +65,6 @@ class Guard:
         matches = [hmac.compare_digest(presented, expected) for expected in accepted]
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthorized
-
-
-def check_media_type(path: str, headers: Header) -> None:
-    """Refuse a body that is not declared as JSON.
-
-    A browser's form could send the laxer ones from another site's page, so these pass only
-    without the headers that browsers add.
-
-    Raises:
-        MediaType: its detail says what to send.
-    """
-    declared = headers.getone("content-type", "")
-    if declared == "application/json":
-        return
-    media_type = declared.partition(";")[0].strip().lower()
-    if media_type == "application/json":
-        return
-    lax = "content-type" not in headers or (
-        path.rstrip("/") == routes.ADD_TASK and media_type == "application/x-www-form-urlencoded"
-    )
-    if not lax or any(name.lower().startswith(_BROWSER) for name in headers):
-        raise MediaType
-
-
-_BROWSER = ("origin", "sec-fetch-")
 
 
 def _check_site(method: str, host: str, headers: Header) -> None:

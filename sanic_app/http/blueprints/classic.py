@@ -11,7 +11,7 @@ from sanic.response import BaseHTTPResponse
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import cut, parts_of, query_of
-from sanic_app.http.blueprints.adding import add_one
+from sanic_app.http.blueprints.adding import answer_add, read_add
 from sanic_app.http.parsing import refuse_query
 from sanic_app.http.schemas import queue_list, result_list
 from sanic_app.http.shape import Shape
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 @blueprint.post(routes.ADD_TASK)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    _, response = await add_one(request, 200)
-    return response
+    new = read_add(request)
+    added = await parts_of(request).queue.add(*new)
+    return answer_add(new, added, 200)
 
 
 @blueprint.get(routes.GET_QUEUE_WORK)

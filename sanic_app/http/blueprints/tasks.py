@@ -10,7 +10,7 @@ from sanic.response import json
 from sanic_app.errors import Gone, NotFound
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.blueprints.adding import add_batch, add_one
+from sanic_app.http.blueprints.adding import answer_add, read_add, replay_headers
 from sanic_app.http.parsing import (
     parse_history_num,
     parse_page,
@@ -18,7 +18,14 @@ from sanic_app.http.parsing import (
     parse_wait,
     refuse_query,
 )
-from sanic_app.http.schemas import Placed, cancelled_object, placed_object, queue_page, task_object
+from sanic_app.http.schemas import (
+    Placed,
+    batch_object,
+    cancelled_object,
+    placed_object,
+    queue_page,
+    task_object,
+)
 from sanic_app.http.shape import Shape
 from sanic_app.task import Task
 
@@ -28,7 +35,9 @@ blueprint = Blueprint("tasks")
 @blueprint.post(routes.TASKS)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    added, response = await add_one(request, 201)
+    new = read_add(request)
+    added = await parts_of(request).queue.add(*new)
+    response = answer_add(new, added, 201)
     response.headers["Location"] = f"{routes.TASKS}/{added.first}"
     return response
 
@@ -36,7 +45,9 @@ async def add(request: Request) -> HTTPResponse:
 @blueprint.post(routes.BATCH)
 async def add_many(request: Request) -> HTTPResponse:
     """Add tasks to the end of the queue, one behind the other, all or none."""
-    return await add_batch(request)
+    new = read_add(request, batch=True)
+    added = await parts_of(request).queue.add(*new)
+    return json(batch_object(added), 201, replay_headers(added))
 
 
 @blueprint.get(routes.TASKS)
