@@ -36,7 +36,7 @@ from sanic_app.http.blueprints import (
 from sanic_app.http.connection import Connection
 from sanic_app.http.feed import EventFeed
 from sanic_app.http.guard import Guard
-from sanic_app.http.problems import problem, reason
+from sanic_app.http.problems import metric_label, problem
 from sanic_app.metrics import REFUSALS, Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.worker import Worker
@@ -252,8 +252,8 @@ def _answer_with_problem(request: Request, exception: Exception) -> HTTPResponse
         exception = MethodNotAllowed(_allowed_methods(request))
     error, response = problem(request, exception)
     path = request.path.rstrip("/")
-    if request.method == "POST" and path in routes.ADDS and reason(error) in REFUSALS:
-        parts.metrics.adds_refused[reason(error)].inc()
+    if request.method == "POST" and path in routes.ADDS and metric_label(error) in REFUSALS:
+        parts.metrics.adds_refused[metric_label(error)].inc()
     if request.stream is not None:
         cast("Connection", request.stream.protocol).observe_error(request, response)
     return response

@@ -1,4 +1,4 @@
-"""The one family of exceptions. ``text`` is what a user reads of one that says nothing itself."""
+"""The exceptions of the service. Each has a ``text`` for the user."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ EXIT_STUCK: Final = 75
 
 
 class ServiceError(Exception):
-    """What every other exception here is."""
+    """The base of all exceptions of the service."""
 
     text: ClassVar[str] = "Something went wrong."
-    """One sentence. Not the docstring, which ``python -OO`` leaves out."""
+    """What the user reads unless there is a detail. ``python -OO`` would remove a docstring."""
 
     applied: ClassVar[bool | None] = False
-    """Whether a write that ended so was applied: False certainly not, None unknown."""
+    """Whether the write was applied: False means certainly not, None means unknown."""
 
     retry_after: ClassVar[int | None] = None
-    """After how many seconds another try makes sense."""
+    """The seconds after which a retry makes sense."""
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.text)
 
     @property
     def detail(self) -> str:
-        """One sentence for the client; never the text of another exception."""
+        """One sentence for the client. It never contains the text of another exception."""
         return str(self.args[0])
 
 
@@ -39,7 +39,7 @@ class ServiceError(Exception):
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with the input: where (a JSON pointer), and what."""
+    """One thing that is wrong with the input: a JSON pointer to it, and a message."""
 
     pointer: str
     message: str

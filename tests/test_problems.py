@@ -17,7 +17,7 @@ from sanic.compat import Header
 
 from sanic_app import errors
 from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
-from sanic_app.http.problems import PROBLEMS, problem, reason
+from sanic_app.http.problems import PROBLEMS, metric_label, problem
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,8 +180,8 @@ def test_nothing_of_an_unexpected_exception_reaches_the_client(
 
 
 def test_a_reason_is_the_type_as_a_label_has_it() -> None:
-    assert reason(errors.QueueFull()) == "queue_full"
-    assert reason(errors.Invalid()) == "invalid"
+    assert metric_label(errors.QueueFull()) == "queue_full"
+    assert metric_label(errors.Invalid()) == "invalid"
 
 
 def test_every_exception_says_in_a_sentence_what_a_user_may_read() -> None:
@@ -199,12 +199,12 @@ WHAT_CLIENTS_READ = """
 import json
 from sanic_app.app import create_app
 from sanic_app.http.openapi import document
-from sanic_app.http.problems import PROBLEMS, shown
+from sanic_app.http.problems import PROBLEMS, problem_document
 from sanic_app.settings import Settings
 
 settings = Settings()
 found = document(create_app(settings), settings, {})
-print(json.dumps([found, [shown(kind(), write=True) for kind in PROBLEMS]]))
+print(json.dumps([found, [problem_document(kind(), write=True) for kind in PROBLEMS]]))
 """
 
 

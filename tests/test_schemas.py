@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from sanic_app.errors import Fault, Invalid, NotFound
 from sanic_app.http.blueprints.adding import request_text
-from sanic_app.http.parsing import (
-    parse_history_num,
-    parse_key,
-    parse_new_task,
-    parse_new_tasks,
-    parse_object,
-    parse_page,
-    refuse_query,
-)
+from sanic_app.http.bodies import parse_new_task, parse_new_tasks, parse_object
+from sanic_app.http.parameters import parse_history_num, parse_key, parse_page, refuse_query
 from sanic_app.http.schemas import (
     Overview,
     added_body,

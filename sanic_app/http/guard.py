@@ -1,6 +1,6 @@
-"""Who may ask: the token, the Host, and the rule against other sites' pages.
+"""Who may send requests: the token, the Host, and the rule against pages of other sites.
 
-Checked before routing and before the body is read. Health is exempt from all of it.
+All is checked before routing and before the body is read. The health routes are exempt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sanic_app.settings import Settings
 
 
 class Guard:
-    """The rules of DESIGN.md, section 5, *Who may ask*."""
+    """Lets a request pass or refuses it."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the tokens and host names from the settings."""
@@ -34,7 +34,7 @@ class Guard:
         Raises:
             Invalid: there is not exactly one Host.
             Unauthorized: no valid token.
-            Forbidden: a Host that is not ours, or another site's page.
+            Forbidden: the Host is not served, or a page of another site sent the request.
         """
         if path.rstrip("/") in routes.HEALTH:
             return
@@ -51,7 +51,7 @@ class Guard:
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
         if path in ("", routes.DOCS) or path.startswith((routes.DOCS_FILES, routes.PAGE_FILES)):
-            # The documentation and the page: they say nothing of the queue.
+            # The documentation and the files of the page contain nothing about the queue.
             return
         accepted = [self._api] if self._api else []
         if path == routes.METRICS and self._metrics:
@@ -61,7 +61,7 @@ class Guard:
         given = headers.getall("authorization", [])
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         presented = token.strip().encode("utf-8", "surrogateescape")
-        # Every token is compared, whatever the first comparison says.
+        # All tokens are compared in any case, so that the time says nothing about them.
         matches = [hmac.compare_digest(presented, expected) for expected in accepted]
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthorized
@@ -93,7 +93,7 @@ def _authority(origin: str) -> str | None:
 
 def _host_rule(allowed: frozenset[str]) -> Callable[[str], bool]:
     def rule(host: str) -> bool:
-        """Return whether no other name can lead a browser here (DNS rebinding needs a name)."""
+        """Return whether DNS rebinding is impossible: it needs a name of the attacker's own."""
         name = re.sub(r":[0-9]*$", "", host.strip().lower())
         if name == "localhost" or name in allowed:
             return True

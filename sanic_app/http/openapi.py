@@ -1,7 +1,7 @@
-"""The OpenAPI document, made of the operations, the shapes and the problems.
+"""The OpenAPI document, made from the operations, the shapes and the problems.
 
-It is built by sanic-ext's builder but not by its extension, which would add a route that builds the
-document anew for each request.
+It uses sanic-ext's builder, but not its extension: that adds a route which builds the document
+again for every request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sanic_app.http.openapi_operations import (
     Errors,
     Operation,
 )
-from sanic_app.http.problems import CONTENT_TYPE, PROBLEMS, URN, problem_object, shown
+from sanic_app.http.problems import CONTENT_TYPE, PROBLEMS, URN, problem_document, problem_object
 from sanic_app.http.schemas import (
     AFTER,
     CURSOR,
@@ -68,14 +68,14 @@ TAGS: Final[Mapping[str, str]] = {
 def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
     """Return the document.
 
-    ``files`` are those of the two pages, by the name of the parameter that asks for one.
+    ``files`` has the names of the files of both pages, by the parameter that selects one.
     """
     paths: dict[str, Json] = {}
     for (method, path), operation in OPERATIONS.items():
         token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
         template = routes.template(path)
         paths.setdefault(template, {})[method.lower()] = _operation(operation, secured=bool(token))
-    # There is one builder in a process, and it would remember other applications.
+    # The builder is a singleton and would remember other applications.
     SpecificationBuilder.reset()
     builder = SpecificationBuilder()
     builder.raw(
@@ -87,7 +87,7 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
         }
     )
     found: Json = builder.build(app).serialize()
-    # sanic-ext knows only 3.0. The document is valid as 3.1.
+    # sanic-ext writes 3.0.3, but the document is 3.1.
     found["openapi"] = "3.1.0"
     found["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
     return {name: part for name, part in found.items() if part}
@@ -99,7 +99,7 @@ def _operation(operation: Operation, *, secured: bool) -> Json:
     if errors.Unauthorized in refusals:
         security.append({"bearer": []})
         if not secured:
-            # No token is configured. None is asked for, and one that is sent does no harm.
+            # No token is configured: none is needed, and one that is sent is ignored.
             security.insert(0, {})
             refusals = tuple(kind for kind in refusals if kind is not errors.Unauthorized)
     answers = dict(operation.answers)
@@ -143,7 +143,7 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
     }
 
 
-# Problems. Those of an operation that have the same status share one answer.
+# Problems. Those of an operation with the same status share one answer.
 
 
 def _by_status(kinds: Iterable[type[ServiceError]]) -> dict[int, Errors]:
@@ -155,7 +155,7 @@ def _by_status(kinds: Iterable[type[ServiceError]]) -> dict[int, Errors]:
 
 
 def _name(kinds: Errors) -> str:
-    """Return the name of the answer, which generated clients may use: made of the types."""
+    """Return the name of the answer. It depends on the types, not on our class names."""
     slugs = (PROBLEMS[kind][0].replace("timeout", "request-timeout") for kind in kinds)
     return "Or".join(slug.title().replace("-", "") for slug in slugs)
 
@@ -183,9 +183,9 @@ def _refusal(status: int, kinds: Errors) -> Json:
 
 
 def _example(kind: type[ServiceError]) -> Json:
-    """Return an example, which says whether the write was applied if only writes can meet it."""
+    """Return an example. It says whether the write was applied if only writes get this problem."""
     error = Invalid(Fault(**fault_object.example)) if kind is Invalid else kind()
-    return shown(error, write=kind in ADDING and kind not in SECURED)
+    return problem_document(error, write=kind in ADDING and kind not in SECURED)
 
 
 # Headers and parameters.
@@ -237,7 +237,7 @@ HEADERS: Final[Mapping[str, Json]] = {
 
 _CHARACTERS: Final = ACCEPTED.pattern[1:].partition("]")[0]
 
-# The headers have no example, because the documentation's page would send it.
+# The headers have no example, because Swagger UI would send it.
 PARAMETERS: Final[Mapping[str, Json]] = {
     "RequestId": _parameter(
         "header",

@@ -1,4 +1,4 @@
-"""The operations of the API: what each route takes, and everything that it may answer."""
+"""The operations of the OpenAPI document: what each route takes, and all that it may answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sanic_app.task import State
 
 Errors = tuple[type[ServiceError], ...]
 
-# Any request can be bad HTTP, too slow, too large, or use a method that the path does not have.
+# Which routes can answer with which problems.
 OPEN: Final[Errors] = (
     errors.Invalid,
     errors.MethodNotAllowed,

@@ -1,6 +1,6 @@
-"""Exceptions become ``application/problem+json`` (RFC 9457), in this one place.
+"""Turns exceptions into ``application/problem+json`` answers (RFC 9457).
 
-No exception text, traceback or path of the service ever reaches a client.
+Clients never see the text of an unexpected exception, a traceback or a path.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.Stopping: ("stopping", 503, "Service stopping"),
     errors.DiskFull: ("disk-full", 507, "Disk full"),
 }
-"""The type's last part, the status and the title of each problem that a client can meet."""
+"""The last part of the type, the status and the title of each problem that clients can get."""
 
 problem_object: Final[Shape[ServiceError]] = Shape(
     Invalid(Fault("/timeout", "This field is required.")),
@@ -76,16 +76,16 @@ log = logging.getLogger(__name__)
 
 
 def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:
-    """Return what the exception means to the client, and the answer that says so."""
-    error = _meaning(exception)
-    body = json.dumps(shown(error, write=request.method not in SAFE_METHODS))
+    """Return the exception as one of ours, and the answer to the client."""
+    error = _as_service_error(exception)
+    body = json.dumps(problem_document(error, write=request.method not in SAFE_METHODS))
     status = PROBLEMS[type(error)][1]
     response = HTTPResponse(body, status, headers=_headers(error), content_type=CONTENT_TYPE)
     return error, response
 
 
-def shown(error: ServiceError, *, write: bool) -> Json:
-    """Return the problem as a client sees it; only writes are told whether they were applied."""
+def problem_document(error: ServiceError, *, write: bool) -> Json:
+    """Return the JSON of a problem; only that of a write says whether it was applied."""
     found = problem_object(error)
     if not write:
         del found["applied"]
@@ -94,8 +94,8 @@ def shown(error: ServiceError, *, write: bool) -> Json:
     return found
 
 
-def reason(error: ServiceError) -> str:
-    """Return the problem's name as a metric's label has it."""
+def metric_label(error: ServiceError) -> str:
+    """Return the problem's name as the value of a metric's label."""
     return PROBLEMS[type(error)][0].replace("-", "_")
 
 
@@ -110,7 +110,7 @@ def _headers(error: ServiceError) -> dict[str, str]:
     return headers
 
 
-def _meaning(exception: BaseException) -> ServiceError:
+def _as_service_error(exception: BaseException) -> ServiceError:
     match exception:
         case ServiceError() if type(exception) in PROBLEMS:
             return exception
@@ -123,7 +123,7 @@ def _meaning(exception: BaseException) -> ServiceError:
         case framework.PayloadTooLarge():
             return errors.TooLarge()
         case framework.RequestCancelled():
-            # The client is gone: nobody reads this.
+            # The client is gone, and nobody reads the answer.
             return errors.RequestTimeout()
         case framework.BadRequest() | framework.ExpectationFailed():
             return Invalid(detail="The request is not valid HTTP.")

@@ -33,7 +33,7 @@ DOCS_FILE: Final = f"{DOCS_FILES}<file:str>"
 DOCUMENT: Final = f"{DOCS_FILES}openapi.json"
 
 ADDS: Final = frozenset({ADD_TASK, TASKS, BATCH})
-"""A POST to any of these adds tasks."""
+"""The routes whose POST adds tasks."""
 HEALTH: Final = frozenset({LIVE, READY})
 
 

@@ -1,7 +1,7 @@
 """What travels as JSON, and its limits: one statement of each shape.
 
-Answers are made by calling a shape. The OpenAPI document takes schemas and examples from it, and
-the parsers take their limits and patterns from here.
+Handlers call a shape to make an answer. The OpenAPI document gets its schemas and examples from the
+shapes, and the parsers get their limits and patterns from here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def seconds(micros: int) -> int | float:
 CREATED: Final = 1_795_468_508_359_203
 HEAD: Final = Task(1, 5, 3 * SECOND, CREATED, State.WAITING, CREATED)
 DONE: Final = HEAD._replace(state=State.DONE, finished_at=CREATED + HEAD.timeout)
-"""What the examples show."""
+"""The task of the examples."""
 
 # Values.
 
@@ -106,7 +106,7 @@ task_object: Final = Shape(
     Field("date_finished", or_null(ref("Date")), lambda task: date(task.finished_at)),
 )
 queue_item: Final = Shape(HEAD, *task_object.fields[:4])
-"""A task of the whole queue, which the store writes itself."""
+"""A task in the whole queue. The store writes this one itself, in SQL."""
 
 result_object: Final = Shape(
     DONE,

@@ -1,4 +1,4 @@
-"""A kind of JSON object, stated once: its schema, and how an object of it is made."""
+"""Shapes: kinds of JSON objects, each with its schema and the way to make one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Field(NamedTuple, Generic[T]):
-    """One field of an object: its schema, and how it is read from what is shown."""
+    """One field: its schema, and how its value is read from a ``T``."""
 
     name: str
     schema: Json
@@ -19,10 +19,10 @@ class Field(NamedTuple, Generic[T]):
 
 
 class Shape(Generic[T]):
-    """One kind of JSON object. Call it with a ``T`` to get the object that shows it."""
+    """One kind of JSON object. Call it with a ``T`` to make an object."""
 
     def __init__(self, example: T, *fields: Field[T], optional: Sequence[str] = ()) -> None:
-        """Take an example of what is shown; ``optional`` fields may be missing in an object."""
+        """Take an example for the documentation. ``optional`` fields can be missing."""
         self.fields = fields
         self._example = example
         self._optional = optional
@@ -34,7 +34,7 @@ class Shape(Generic[T]):
 
     @property
     def example(self) -> Json:
-        """An object as the documentation shows it."""
+        """The object in the documentation."""
         return self(self._example)
 
     @property
@@ -74,3 +74,8 @@ def string(pattern: str, **limits: Any) -> Json:
 def or_null(schema: Json) -> Json:
     """Return the schema of a value that may be null."""
     return {"anyOf": [schema, {"type": "null"}]}
+
+
+def printable(name: str) -> str:
+    """Return a name that a client sent as short ASCII text, to be quoted in an answer."""
+    return name.encode("ascii", "backslashreplace").decode()[:64]

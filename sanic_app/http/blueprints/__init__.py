@@ -1,4 +1,4 @@
-"""HTTP only: parse, call the queue, answer."""
+"""The handlers: each parses its request, calls the queue and answers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sanic_app.queue.worker import Worker
 from sanic_app.store import Store
 
 App = Sanic[Config, SimpleNamespace]
-"""The framework's application as this service makes it; ``ctx.parts`` has the parts."""
+"""The application; ``ctx.parts`` has the ``Parts``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What handlers may use of the service."""
+    """The parts of the service that handlers use."""
 
     queue: TaskQueue
     store: Store
@@ -33,26 +33,30 @@ class Parts:
     """Microseconds."""
     batch_max: int
     unready: asyncio.Event
-    """Set when a stop begins: the service says so, and serves on for STOP_DELAY."""
+    """Set when a stop begins. The service is not ready any more, but serves for STOP_DELAY."""
     stopping: asyncio.Event
-    """Set when that is over: whole lists are cut."""
+    """Set after STOP_DELAY. Whole lists are aborted."""
 
 
 def parts_of(request: Request) -> Parts:
-    """Return the parts of the service that got the request."""
+    """Return the parts of the service that received the request."""
     parts: Parts = request.app.ctx.parts
     return parts
 
 
 def query_of(request: Request) -> list[tuple[str, str]]:
-    """Return the query's parameters as they were sent, those without a value too."""
+    """Return the parameters of the query, including those without a value."""
     parameters: list[tuple[str, str]] = request.get_query_args(keep_blank_values=True)
     return parameters
 
 
-async def cut(request: Request) -> None:
-    """Close the connection in the middle of an answer, so that no client takes it for whole."""
+def abort(request: Request) -> None:
+    """Drop the connection, so that the client sees that its answer is incomplete."""
     if request.transport is not None:
         cast("asyncio.WriteTransport", request.transport).abort()
-    # The lost connection cancels this handler.
+
+
+async def abort_and_wait(request: Request) -> None:
+    """Drop the connection and wait until its loss cancels the handler."""
+    abort(request)
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""An add: how every way of adding reads its request, and how it answers."""
+"""Adds: reads the requests that add tasks, and answers them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sanic.compat import Header
 from sanic_app.errors import MediaType
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.parsing import parse_key, parse_new_task, parse_new_tasks, refuse_query
+from sanic_app.http.bodies import parse_new_task, parse_new_tasks
+from sanic_app.http.parameters import parse_key, refuse_query
 from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
 from sanic_app.task import NewTask
@@ -57,12 +58,12 @@ def answer_add(new: NewAdd, added: Added, status: int) -> HTTPResponse:
 
 
 def replay_headers(added: Added) -> dict[str, str]:
-    """Return the headers that tell a retry from a first add."""
+    """Return the header that marks the answer to a retry."""
     return {"Idempotent-Replayed": "true"} if added.replayed else {}
 
 
 def request_text(tasks: Sequence[NewTask], *, batch: bool) -> str:
-    """Return a parsed request as text. A batch is hashed, because its text is kept with its key."""
+    """Return a parsed request as text. That of a batch is hashed: it is stored with the key."""
     text = " ".join(f"{num}:{timeout}" for num, timeout in tasks)
     return f"batch {sha256(f' {text}'.encode()).hexdigest()}" if batch else f"task {text}"
 

@@ -1,4 +1,4 @@
-"""The three routes of the sample that this service grew from."""
+"""The three routes of the sample application that this service started as."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import cut, parts_of, query_of
+from sanic_app.http.blueprints import abort_and_wait, parts_of, query_of
 from sanic_app.http.blueprints.adding import answer_add, read_add
-from sanic_app.http.parsing import refuse_query
+from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import queue_list, result_list
 from sanic_app.http.shape import Shape
 from sanic_app.store import Slice
@@ -34,19 +34,19 @@ async def add_task(request: Request) -> HTTPResponse:
 @blueprint.get(routes.GET_QUEUE_WORK)
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
-    return await _whole(request, queue_list, parts_of(request).store.queue_slice)
+    return await _stream_list(request, queue_list, parts_of(request).store.queue_slice)
 
 
 @blueprint.get(routes.GET_RESULT)
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
-    return await _whole(request, result_list, parts_of(request).store.results_slice)
+    return await _stream_list(request, result_list, parts_of(request).store.results_slice)
 
 
-async def _whole(
+async def _stream_list(
     request: Request, shape: Shape[Any], read: Callable[[int, int], Awaitable[Slice]]
 ) -> BaseHTTPResponse | None:
-    """Answer with a whole list, read and sent slice by slice, up to the last number as of now."""
+    """Answer with a whole list, sent in slices, without tasks that are added meanwhile."""
     refuse_query(query_of(request))
     until = parts_of(request).queue.figures.last_history_num
     part = await read(0, until)
@@ -58,12 +58,12 @@ async def _whole(
         while part.last is not None:
             await response.send(text)
             if parts_of(request).stopping.is_set():
-                await cut(request)
+                await abort_and_wait(request)
             part = await read(part.last, until)
             text = f",{part.text}" if part.text else ""
     except Exception:
         log.exception("a whole list ended early")
-        await cut(request)
+        await abort_and_wait(request)
     await response.send(f"{text}]}}", end_stream=True)
-    # The framework calls a returned answer that has been sent an error.
+    # Return None: Sanic logs an error if a handler returns a response that was already sent.
     return None

@@ -7,7 +7,7 @@ from sanic.response import json
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import Parts, parts_of, query_of
-from sanic_app.http.parsing import refuse_query
+from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import Readiness, liveness_object, readiness_object
 
 blueprint = Blueprint("operations")
@@ -15,7 +15,7 @@ blueprint = Blueprint("operations")
 
 @blueprint.get(routes.METRICS)
 async def metrics(request: Request) -> HTTPResponse:
-    """Show every series, as Prometheus text or OpenMetrics."""
+    """Show all metrics, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
     body, content_type = parts_of(request).metrics.exposition(request.headers.get("accept", ""))
     return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
@@ -23,13 +23,13 @@ async def metrics(request: Request) -> HTTPResponse:
 
 @blueprint.get(routes.LIVE)
 async def live(request: Request) -> HTTPResponse:
-    """Answer while the event loop does; touches no store."""
+    """Say that the event loop works. The store is not used."""
     return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
 
 @blueprint.get(routes.READY)
 async def ready(request: Request) -> HTTPResponse:
-    """Say whether the service can do its work, and why not."""
+    """Say whether the service is ready, and why not."""
     found = readiness(parts_of(request))
     return json(
         readiness_object(found),
@@ -39,7 +39,7 @@ async def ready(request: Request) -> HTTPResponse:
 
 
 def readiness(parts: Parts) -> Readiness:
-    """Return whether the service can do its work, and the reason in a few words."""
+    """Return whether the service is ready, and the reason."""
     queue = parts.queue
     if queue.failed:
         return Readiness(False, "the store failed")

@@ -1,4 +1,4 @@
-"""The queue as a whole: its figures and its head; pause and resume."""
+"""The queue as a whole: figures, pause and resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sanic.response import json
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.parsing import refuse_query
+from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import Overview, queue_object
 
 blueprint = Blueprint("queue")
@@ -22,13 +22,13 @@ async def figures(request: Request) -> HTTPResponse:
 
 @blueprint.post(routes.PAUSE)
 async def pause(request: Request) -> HTTPResponse:
-    """Pause the queue: the head's wait goes on and ends, no further task starts."""
+    """Pause the queue: the head's wait goes on, but no other task starts."""
     return await _switch(request, paused=True)
 
 
 @blueprint.post(routes.RESUME)
 async def resume(request: Request) -> HTTPResponse:
-    """Resume the queue: its first task starts."""
+    """Resume the queue."""
     return await _switch(request, paused=False)
 
 

@@ -1,4 +1,4 @@
-"""Results: a page of the result list."""
+"""The result list in pages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.blueprints.tasks import page
-from sanic_app.http.parsing import parse_page
+from sanic_app.http.blueprints.tasks import answer_page
+from sanic_app.http.parameters import parse_page
 from sanic_app.http.schemas import result_page
 
 blueprint = Blueprint("results")
@@ -18,4 +18,4 @@ async def page_of_results(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
     after, limit = parse_page(query_of(request))
     tasks = await parts_of(request).store.results_page(after, limit + 1)
-    return page(routes.RESULTS, result_page, tasks, limit)
+    return answer_page(routes.RESULTS, result_page, tasks, limit)

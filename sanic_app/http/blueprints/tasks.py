@@ -1,4 +1,4 @@
-"""Tasks: add one, look at one, cancel; look at a page of the queue, cancel a range of it."""
+"""Tasks: add, look at and cancel them, one or many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sanic_app.errors import Gone, NotFound
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
 from sanic_app.http.blueprints.adding import answer_add, read_add, replay_headers
-from sanic_app.http.parsing import (
+from sanic_app.http.parameters import (
     parse_history_num,
     parse_page,
     parse_range,
@@ -43,8 +43,8 @@ async def add(request: Request) -> HTTPResponse:
 
 
 @blueprint.post(routes.BATCH)
-async def add_many(request: Request) -> HTTPResponse:
-    """Add tasks to the end of the queue, one behind the other, all or none."""
+async def add_batch(request: Request) -> HTTPResponse:
+    """Add a batch of tasks to the end of the queue, all or none."""
     new = read_add(request, batch=True)
     added = await parts_of(request).queue.add(*new)
     return json(batch_object(added), 201, replay_headers(added))
@@ -55,23 +55,23 @@ async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
     tasks = await parts_of(request).store.queue_page(after, limit + 1)
-    return page(routes.TASKS, queue_page, tasks, limit)
+    return answer_page(routes.TASKS, queue_page, tasks, limit)
 
 
 @blueprint.delete(routes.TASKS)
 async def cancel_range(request: Request) -> HTTPResponse:
-    """Cancel the tasks of the queue whose history numbers lie in a range, its ends included."""
+    """Cancel the tasks with history numbers in a range."""
     first, last = parse_range(query_of(request))
     return json(cancelled_object(await parts_of(request).queue.cancel_range(first, last)))
 
 
 @blueprint.get(routes.TASK)
-async def one(request: Request, history_num: str) -> HTTPResponse:
-    """Show one task in any state, its place, and when it is due; or wait until it is finished."""
+async def get_task(request: Request, history_num: str) -> HTTPResponse:
+    """Show a task and its place in the queue; with ``wait``, not before it is finished."""
     wait = parse_wait(query_of(request))
     number = parse_history_num(history_num)
     queue = parts_of(request).queue
-    # Taken before the look: a task that is added meanwhile is not gone.
+    # Read first, so that a task that is added meanwhile isn't taken for one that is gone.
     last = queue.figures.last_history_num
     found = await queue.task(number, wait)
     if found is None:
@@ -88,15 +88,15 @@ async def one(request: Request, history_num: str) -> HTTPResponse:
 
 @blueprint.delete(routes.TASK)
 async def cancel(request: Request, history_num: str) -> HTTPResponse:
-    """Cancel one task: its number never reaches the result list."""
+    """Cancel one task."""
     refuse_query(query_of(request))
     return json(task_object(await parts_of(request).queue.cancel(parse_history_num(history_num))))
 
 
-def page(
+def answer_page(
     path: str, shape: Shape[Sequence[Task]], tasks: Sequence[Task], limit: int
 ) -> HTTPResponse:
-    """Answer with the first ``limit`` of the tasks; one more than that means a next page."""
+    """Answer with the first ``limit`` tasks. One more than that means that there is a next page."""
     shown = tasks[:limit]
     response = json(shape(shown))
     if len(tasks) > limit:
