@@ -1,4 +1,4 @@
-"""The one family of exceptions. A docstring is the sentence that a user may read."""
+"""The exceptions of the service. Each has a ``text`` for the user."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ EXIT_STUCK: Final = 75
 
 
 class ServiceError(Exception):
-    """Something went wrong."""
+    """The base of all exceptions of the service."""
+
+    text: ClassVar[str] = "Something went wrong."
+    """What the user reads unless there is a detail. ``python -OO`` would remove a docstring."""
 
     applied: ClassVar[bool | None] = False
-    """Whether a write that ended so was applied: False certainly not, None unknown."""
+    """Whether the write was applied: False means certainly not, None means unknown."""
 
     retry_after: ClassVar[int | None] = None
-    """After how many seconds another try makes sense."""
+    """The seconds after which a retry makes sense."""
 
     def __init__(self, detail: str | None = None) -> None:
-        super().__init__(detail or type(self).__doc__)
+        super().__init__(detail or self.text)
 
     @property
     def detail(self) -> str:
-        """One sentence for the client; never the text of another exception."""
+        """One sentence for the client. It never contains the text of another exception."""
         return str(self.args[0])
 
 
@@ -36,14 +39,14 @@ class ServiceError(Exception):
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with the input: where (a JSON pointer), and what."""
+    """One thing that is wrong with the input: a JSON pointer to it, and a message."""
 
     pointer: str
     message: str
 
 
 class Invalid(ServiceError):
-    """The request is not valid."""
+    text = "The request is not valid."
 
     def __init__(self, *faults: Fault, detail: str | None = None) -> None:
         super().__init__(detail or (faults[0].message if len(faults) == 1 else None))
@@ -51,79 +54,74 @@ class Invalid(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """A valid bearer token is needed."""
+    text = "A valid bearer token is needed."
 
 
 class Forbidden(ServiceError):
-    """This request is not allowed."""
+    text = "This request is not allowed."
 
 
 class NotFound(ServiceError):
-    """There is nothing here."""
+    text = "There is nothing here."
 
 
 class MethodNotAllowed(ServiceError):
-    """This method is not allowed here."""
+    text = "This method is not allowed here."
 
-    def __init__(self, allow: tuple[str, ...]) -> None:
+    def __init__(self, allow: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.allow = allow
 
 
 class RequestTimeout(ServiceError):
-    """The request did not arrive in time."""
+    text = "The request did not arrive in time."
 
 
 class AlreadyFinished(ServiceError):
-    """The task is finished already."""
+    text = "The task is finished already."
 
 
 class Gone(ServiceError):
-    """The task is finished, and retention has removed it."""
+    text = "The task is finished, and retention has removed it."
 
 
 class TooLarge(ServiceError):
-    """The request is too large."""
+    text = "The request is too large."
 
 
 class MediaType(ServiceError):
-    """Send the body as JSON, with the header Content-Type: application/json."""
+    text = "Send the body as JSON, with the header Content-Type: application/json."
 
 
 class KeyReused(ServiceError):
-    """This idempotency key was used for a different request."""
+    text = "This idempotency key was used for a different request."
 
 
 # What the service cannot do now.
 
 
 class QueueFull(ServiceError):
-    """The queue is full."""
-
+    text = "The queue is full."
     retry_after = 10
 
 
 class Stopping(ServiceError):
-    """The service is stopping."""
-
+    text = "The service is stopping."
     retry_after = 5
 
 
 class DiskFull(ServiceError):
-    """The disk is full: nothing can be added, and nothing was."""
-
+    text = "The disk is full: nothing can be added, and nothing was."
     retry_after = 5
 
 
 class OutcomeUnknown(ServiceError):
-    """The disk failed during the commit: whether the request was applied is not known."""
-
+    text = "The disk failed during the commit: whether the request was applied is not known."
     applied = None
 
 
 class Internal(ServiceError):
-    """The service failed on this request; its log says why."""
-
+    text = "The service failed on this request; its log says why."
     applied = None
 
 
@@ -131,20 +129,19 @@ class Internal(ServiceError):
 
 
 class SettingsError(ServiceError):
-    """The settings are not valid."""
+    text = "The settings are not valid."
 
 
 class StartError(ServiceError):
-    """The service cannot start."""
+    text = "The service cannot start."
 
 
 class NotOwner(StartError):
-    """Another process owns this queue."""
+    text = "Another process owns this queue."
 
 
 class StoreFailed(ServiceError):
-    """The store failed, and what it holds is not known until the next start."""
-
+    text = "The store failed, and what it holds is not known until the next start."
     applied = None
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -153,8 +150,8 @@ class StoreFailed(ServiceError):
 
 
 class StoreBusy(ServiceError):
-    """Another program holds the database's write lock."""
+    text = "Another program holds the database's write lock."
 
 
 class NotHead(ServiceError):
-    """Only the started head can be finished."""
+    text = "Only the started head can be finished."

@@ -16,7 +16,8 @@ from sanic_app.task import date
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that the current task works for."""
 
-_ACCEPTED: Final = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
+ACCEPTED: Final = re.compile("[A-Za-z0-9._~+/=:-]{1,128}")
+"""The request ids that are taken over from a client."""
 _PROCESS: Final = token_hex(6)
 _numbers = count(1)
 
@@ -28,7 +29,7 @@ _STANDARD: Final = frozenset(
 
 def accept_request_id(given: str | None) -> str:
     """Return the client's own request id if it is a plain one, else a new one."""
-    if given is not None and _ACCEPTED.fullmatch(given):
+    if given is not None and ACCEPTED.fullmatch(given):
         return given
     return f"{_PROCESS}-{next(_numbers):x}"
 

@@ -12,8 +12,9 @@ import sys
 from typing import Final
 
 from sanic_app import __version__
-from sanic_app.app import create_app, serving
+from sanic_app.app import create_app
 from sanic_app.errors import StartError
+from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
 from sanic_app.store.sqlite.lease import FileLease
 
@@ -55,7 +56,7 @@ async def serve(settings: Settings, lease: FileLease) -> None:
                 "version": __version__,
                 "sqlite": sqlite3.sqlite_version,
                 "database": str(settings.database),
-                "depth": app.ctx.parts.queue.figures.depth,
+                "depth": app.ctx.service.queue.figures.depth,
             },
         )
         await stopped.wait()

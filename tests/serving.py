@@ -15,12 +15,14 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from sanic_app.app import create_app, serving
+from sanic_app import lifecycle
+from sanic_app.app import create_app
 from sanic_app.clock import Clock
-from sanic_app.http.blueprints import App, Parts
+from sanic_app.http.blueprints import App
+from sanic_app.lifecycle import serving
 from sanic_app.process import bind
 from sanic_app.settings import Settings
-from sanic_app.store import Commit, Lease, Write
+from sanic_app.store import Commit, Lease, Store, Write
 
 ON_UVLOOP = [
     pytest.mark.anyio,
@@ -50,9 +52,13 @@ class Service:
     _stop: asyncio.Task[None] | None = None
 
     @property
-    def parts(self) -> Parts:
-        parts: Parts = self.app.ctx.parts
+    def parts(self) -> lifecycle.Service:
+        parts: lifecycle.Service = self.app.ctx.service
         return parts
+
+    @property
+    def store(self) -> Store:
+        return self.parts.queue._store
 
     async def stop(self) -> None:
         """Stop it as a signal would; whoever asks again waits for the same stop."""
@@ -62,7 +68,7 @@ class Service:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return what a scrape would show of one series; 0 when it is not there yet."""
-        value = self.parts.metrics.registry.get_sample_value(f"sanic_app_{name}", labels)
+        value = self.app.ctx.metrics.registry.get_sample_value(f"sanic_app_{name}", labels)
         return value or 0.0
 
     async def add(self, num: int, timeout: float = 0, **headers: str) -> dict[str, Any]:  # noqa: ASYNC109 - the task's
@@ -241,7 +247,7 @@ async def service(
                     await served.stop()
         finally:
             # After a failure the service leaves its store open on purpose.
-            await app.ctx.parts.store.close()
+            await app.ctx.service.queue._store.close()
 
 
 class Gate:
@@ -256,14 +262,14 @@ class Gate:
 async def held(served: Service, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
     """Let no commit begin before the gate is opened, or the context left."""
     gate = Gate()
-    commit = served.parts.store.commit
+    commit = served.store.commit
 
     async def hold(lease: Lease, writes: Sequence[Write]) -> Commit:
         gate.entered.set()
         await gate.opened.wait()
         return await commit(lease, writes)
 
-    monkeypatch.setattr(served.parts.store, "commit", hold)
+    monkeypatch.setattr(served.store, "commit", hold)
     try:
         yield gate
     finally:

@@ -146,7 +146,7 @@ def endless(monkeypatch: pytest.MonkeyPatch, served: Service) -> None:
         await asyncio.sleep(0)
         return Slice(",".join(["1234567890"] * 5_000), after + 1)
 
-    monkeypatch.setattr(served.parts.store, "results_slice", slice_of)
+    monkeypatch.setattr(served.store, "results_slice", slice_of)
 
 
 @pytest.mark.usefixtures("hurried")

@@ -13,8 +13,8 @@ from sanic_app import errors
 from sanic_app.__main__ import _parser
 from sanic_app.app import create_app
 from sanic_app.http.blueprints import App
-from sanic_app.http.connection import _template
 from sanic_app.http.problems import PROBLEMS
+from sanic_app.http.routes import template
 from sanic_app.http.schemas import seconds
 from sanic_app.metrics import OUTCOMES, STORE_ERRORS, Metrics
 from sanic_app.settings import KEYS, Settings
@@ -65,7 +65,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 def test_every_route_is_in_the_table_and_every_row_is_a_route(app: App) -> None:
     served = {
-        f"{method} {_template(route.path)}"
+        f"{method} {template(f'/{route.path}')}"
         for route in app.router.routes
         for method in route.methods - {"HEAD", "OPTIONS"}
     }

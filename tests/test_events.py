@@ -319,7 +319,7 @@ async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyP
 async def test_nothing_falls_between_the_first_message_and_the_next(tmp_path: Path) -> None:
     async with (
         service(tmp_path) as served,
-        aclosing(served.parts.events.listen(None, lambda: None)) as stream,
+        aclosing(served.parts.feed.listen(None, lambda: None)) as stream,
     ):
         assert b"id: 0.0\n" in await anext(stream)
         # The client has not taken it yet.

@@ -8,7 +8,8 @@ import pytest
 from sanic.compat import Header
 
 from sanic_app.errors import Forbidden, Invalid, MediaType, ServiceError, Unauthorized
-from sanic_app.http.guard import Guard, check_media_type
+from sanic_app.http.blueprints.adding import check_media_type
+from sanic_app.http.guard import Guard
 from sanic_app.settings import Settings
 
 HERE = ("host", "127.0.0.1:8000")
@@ -74,7 +75,8 @@ def test_documentation_and_page_need_no_token(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"]
+    "path",
+    ["/page", "/page/", "/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"],
 )
 def test_what_only_looks_like_the_documentation_needs_it(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is Unauthorized

@@ -748,9 +748,9 @@ async def test_a_failure_inside_shows_nothing_of_itself(
 
     async with service(tmp_path) as served:
         monkeypatch.setattr(served.parts.queue, "add", fail)
-        monkeypatch.setattr(served.parts.store, "overview", fail)
-        monkeypatch.setattr(served.parts.store, "results_slice", fail)
-        monkeypatch.setattr(served.parts.store, "queue_page", fail)
+        monkeypatch.setattr(served.store, "overview", fail)
+        monkeypatch.setattr(served.store, "results_slice", fail)
+        monkeypatch.setattr(served.store, "queue_page", fail)
         for path in ADDS:
             answer = await post(served, path, '{"num": 1, "timeout": 0}')
             # It may have been applied for all that anybody knows.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sanic_app import app as application
+from sanic_app import lifecycle
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
 from sanic_app.store import Commit, Lease, Slice, Write
 from sanic_app.store.sqlite import reads
@@ -136,7 +136,7 @@ async def test_idle_and_deaf_clients_do_not_hold_a_stop(
         await used.send(READ)
         await used.answer()
         await half.send(ADD[:40])
-        monkeypatch.setattr(served.parts.store, "results_slice", endless)
+        monkeypatch.setattr(served.store, "results_slice", endless)
         await deaf.send(READ)
         await deaf.head()
         started = asyncio.get_running_loop().time()
@@ -165,8 +165,8 @@ async def test_a_commit_that_does_not_come_back_ends_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
-        assert application.STOP_SECONDS == 4
-        monkeypatch.setattr(application, "STOP_SECONDS", 0.2)
+        assert lifecycle.STOP_SECONDS == 4
+        monkeypatch.setattr(lifecycle, "STOP_SECONDS", 0.2)
         async with held(served, monkeypatch) as gate:
             await wire.send(ADD)
             await gate.entered.wait()
@@ -213,15 +213,15 @@ async def test_a_failed_store_ends_the_process_and_is_left_as_it_is(
             commits.append(writes)
             raise StoreFailed(kind="io", detail=f"disk I/O error at {tmp_path}")
 
-        monkeypatch.setattr(served.parts.store, "commit", fail)
+        monkeypatch.setattr(served.store, "commit", fail)
         closed: list[bool] = []
-        close = served.parts.store.close
+        close = served.store.close
 
         async def watch() -> None:
             closed.append(True)
             await close()
 
-        monkeypatch.setattr(served.parts.store, "close", watch)
+        monkeypatch.setattr(served.store, "close", watch)
         started = asyncio.get_running_loop().time()
         content = '{"num": 8, "timeout": 0}'
         headers = {"Content-Type": "application/json", "Idempotency-Key": "a"}
@@ -257,7 +257,7 @@ async def test_all_who_wait_are_told_that_the_store_failed(
             await gate.opened.wait()
             raise StoreFailed(kind="corrupt", detail="database disk image is malformed")
 
-        monkeypatch.setattr(served.parts.store, "commit", fail)
+        monkeypatch.setattr(served.store, "commit", fail)
         asking = [asyncio.create_task(served.say(ADD))]
         await gate.entered.wait()
         asking += [asyncio.create_task(served.say(ADD)) for _ in range(5)]
@@ -275,7 +275,7 @@ async def test_a_full_disk_refuses_adds_until_there_is_room(
     async with service(tmp_path) as served:
         await served.add(1, 600)
         with monkeypatch.context() as full:
-            full.setattr(served.parts.store, "commit", failing(DiskFull()))
+            full.setattr(served.store, "commit", failing(DiskFull()))
             for path in ("/add_task", "/api/v1/tasks"):
                 answer = await served.client.post(path, content='{"num": 2, "timeout": 0}')
                 assert problem(answer, "disk-full", 507)["applied"] is False
@@ -293,7 +293,7 @@ async def test_a_finish_that_meets_a_full_disk_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with service(tmp_path) as served:
-        commit = served.parts.store.commit
+        commit = served.store.commit
         refused: list[Sequence[Write]] = []
 
         async def full_twice(lease: Lease, writes: Sequence[Write]) -> Commit:
@@ -303,7 +303,7 @@ async def test_a_finish_that_meets_a_full_disk_is_tried_again(
             return await commit(lease, writes)
 
         monkeypatch.setattr("sanic_app.queue.worker.FULL_PAUSE", 0.05)
-        monkeypatch.setattr(served.parts.store, "commit", full_twice)
+        monkeypatch.setattr(served.store, "commit", full_twice)
         await served.add(1, 0)
         while await served.result() != [1]:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)

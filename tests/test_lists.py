@@ -29,11 +29,11 @@ class Reading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, served: Service, path: str) -> None:
         self._read: Callable[[int, int], Awaitable[Slice]]
-        self._read = getattr(served.parts.store, LISTS[path])
+        self._read = getattr(served.store, LISTS[path])
         self.asked = asyncio.Semaphore(0)
         self.let = asyncio.Semaphore(0)
         self.slices: list[Slice] = []
-        monkeypatch.setattr(served.parts.store, LISTS[path], self._slice)
+        monkeypatch.setattr(served.store, LISTS[path], self._slice)
 
     async def _slice(self, after: int, until: int) -> Slice:
         self.asked.release()
@@ -184,14 +184,14 @@ async def test_a_failure_cuts_a_list_without_its_end(
 ) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
         await add(served, 7, 600)
-        read = served.parts.store.queue_slice
+        read = served.store.queue_slice
 
         async def fail(after: int, until: int) -> Slice:
             if after:
                 raise RuntimeError("on purpose")
             return await read(after, until)
 
-        monkeypatch.setattr(served.parts.store, "queue_slice", fail)
+        monkeypatch.setattr(served.store, "queue_slice", fail)
         await wire.send(request("/get_queue_work", method="GET"))
         assert (await wire.head())[0] == 200
         assert b"on purpose" not in await cut(wire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from sanic_app import __version__
 from sanic_app.http.blueprints import App, docs
 from sanic_app.http.problems import PROBLEMS, URN
+from sanic_app.http.schemas import queue_item
 from sanic_app.task import SECOND
 from tests.serving import ON_UVLOOP, Service, problem, service
 
@@ -177,6 +179,16 @@ async def test_metrics_come_in_a_declared_format(tmp_path: Path, version: str) -
             answer = await served.client.get("/metrics", headers=accept)
             assert answer.status_code == 200
             assert answer.headers["content-type"].partition(";")[0] in declared
+
+
+async def test_the_store_writes_the_whole_queue_in_the_same_shape(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for timeout in (600, 0.5, 0.000001, 3):
+            await served.add(-7, timeout)
+        tasks = await served.store.queue_page(0, 10)
+        text = (await served.store.queue_slice(0, 10)).text
+    assert json.loads(f"[{text}]") == [queue_item(task) for task in tasks]
+    assert list(json.loads(f"[{text}]")[0]) == list(queue_item(tasks[0]))
 
 
 # The page.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,9 @@ from sanic.compat import Header
 
 from sanic_app import errors
 from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
-from sanic_app.http.problems import PROBLEMS, problem, reason
+from sanic_app.http.problems import PROBLEMS, metric_label, problem
+
+ROOT = Path(__file__).parents[1]
 
 CONTRACT = {
     "invalid": 400,
@@ -78,7 +82,7 @@ def test_each_problem_has_its_type_title_status_and_detail(
     assert document["type"] == f"urn:sanic-app:problem:{slug}"
     assert document["title"] == title
     assert document["status"] == status
-    assert document["detail"] == kind.__doc__
+    assert document["detail"] == kind.text
     fields = {"type", "title", "status", "detail", "applied"}
     assert document.keys() == fields | ({"errors"} if kind is Invalid else set())
     assert ("Retry-After" in response.headers) == (status in (503, 507))
@@ -176,8 +180,8 @@ def test_nothing_of_an_unexpected_exception_reaches_the_client(
 
 
 def test_a_reason_is_the_type_as_a_label_has_it() -> None:
-    assert reason(errors.QueueFull()) == "queue_full"
-    assert reason(errors.Invalid()) == "invalid"
+    assert metric_label(errors.QueueFull()) == "queue_full"
+    assert metric_label(errors.Invalid()) == "invalid"
 
 
 def test_every_exception_says_in_a_sentence_what_a_user_may_read() -> None:
@@ -187,5 +191,29 @@ def test_every_exception_says_in_a_sentence_what_a_user_may_read() -> None:
             yield from family(child)
 
     for kind in family(ServiceError):
-        assert kind.__doc__
-        assert kind.__doc__.splitlines()[0].endswith("."), kind
+        assert kind.text.endswith("."), kind
+        assert "text" in vars(kind), kind
+
+
+WHAT_CLIENTS_READ = """
+import json
+from sanic_app.app import create_app
+from sanic_app.http.openapi import document
+from sanic_app.http.problems import PROBLEMS, problem_document
+from sanic_app.settings import Settings
+
+settings = Settings()
+found = document(create_app(settings), settings, {})
+print(json.dumps([found, [problem_document(kind(), write=True) for kind in PROBLEMS]]))
+"""
+
+
+def test_what_clients_read_does_not_depend_on_docstrings() -> None:
+    plain, optimised = (
+        json.loads(
+            subprocess.check_output([sys.executable, *flags, "-c", WHAT_CLIENTS_READ], cwd=ROOT)
+        )
+        for flags in ([], ["-OO"])
+    )
+    assert len(plain[0]["paths"]) > 10
+    assert optimised == plain

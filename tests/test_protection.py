@@ -325,7 +325,7 @@ async def test_no_token_is_ever_logged(tmp_path: Path, monkeypatch: pytest.Monke
                     await served.client.post(path, content=BODY, headers=bearer(token))
             raw = f"GET / HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nbroken\r\n\r\n"
             assert (await served.say(raw.encode())).status == 400
-            monkeypatch.setattr(served.parts.store, "overview", fail)
+            monkeypatch.setattr(served.store, "overview", fail)
             answer = await served.client.get("/api/v1/queue", headers=bearer(TOKEN))
             problem(answer, "internal", 500)
     assert "out of order" in text.getvalue()
@@ -343,7 +343,7 @@ async def test_no_input_can_forge_a_line(tmp_path: Path, monkeypatch: pytest.Mon
 
     with logged() as text:
         async with service(tmp_path) as served:
-            monkeypatch.setattr(served.parts.store, "overview", fail)
+            monkeypatch.setattr(served.store, "overview", fail)
             for trick in tricks:
                 quoted = "".join(f"%{byte:02x}" for byte in trick.encode())
                 for path in (f"/{quoted}", f"/api/v1/tasks/{quoted}", f"/get_result?{quoted}"):
@@ -372,7 +372,7 @@ async def test_lines_of_a_request_carry_its_id(
 
     with logged() as text:
         async with service(tmp_path) as served:
-            monkeypatch.setattr(served.parts.store, "overview", fail)
+            monkeypatch.setattr(served.store, "overview", fail)
             await served.client.get("/api/v1/queue", headers={"X-Request-ID": "mine"})
             own = await served.client.get("/api/v1/queue")
     failures = [

@@ -10,16 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_app.errors import Fault, Invalid, NotFound
+from sanic_app.http.blueprints.adding import request_text
+from sanic_app.http.bodies import parse_new_task, parse_new_tasks, parse_object
+from sanic_app.http.parameters import parse_history_num, parse_key, parse_page, refuse_query
 from sanic_app.http.schemas import (
     added_body,
-    parse_history_num,
-    parse_key,
-    parse_new_task,
-    parse_object,
-    parse_page,
+    new_batch,
+    new_task,
     queue_object,
-    refuse_query,
-    request_text,
     result_object,
     seconds,
     task_object,
@@ -510,8 +508,7 @@ def test_an_add_is_answered_with_the_task_that_it_made(new: NewTask, started: bo
 
 
 def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
-    outlook = Outlook(5, 1.23456789, 2.0, True, None, 2)
-    assert queue_object(outlook) == {
+    assert queue_object(Outlook(5, 1.23456789, 2.0, True, None, 2)) == {
         "depth": 5,
         "oldest_task_age_seconds": 1.234568,
         "backlog_seconds": 2.0,
@@ -520,17 +517,34 @@ def test_the_queue_goes_out_with_its_figures_and_its_head() -> None:
         "pruned": 2,
     }
     head = Task(5, 1, 0, STAMP, State.WAITING, STAMP)
-    assert queue_object(outlook._replace(head=head))["head"] == task_object(head)
+    assert queue_object(Outlook(1, 0, 0, False, head, 0))["head"] == task_object(head)
+
+
+@pytest.mark.parametrize("timeout_max", [0, 1, SECOND // 2, MAX])
+def test_what_the_document_shows_as_an_input_is_one(timeout_max: int) -> None:
+    (num, timeout) = new_task(timeout_max).example.values()
+    asked = parse_new_task(json.dumps(new_task(timeout_max).example).encode(), timeout_max)
+    assert (asked.num, seconds(asked.timeout)) == (num, timeout)
+    batch = json.dumps(new_batch(timeout_max, 1).example).encode()
+    assert parse_new_tasks(batch, timeout_max, 1) == [asked]
 
 
 def test_requests_are_equal_exactly_when_they_ask_for_the_same() -> None:
     asked = [
-        ("task", [NewTask(1, 0)]),
-        ("task", [NewTask(10, 0)]),
-        ("task", [NewTask(1, 10)]),
-        ("task", [NewTask(-1, 0)]),
-        ("task", [NewTask(1, 0), NewTask(1, 0)]),
-        ("batch", [NewTask(1, 0)]),
+        ([NewTask(1, 0)], False),
+        ([NewTask(10, 0)], False),
+        ([NewTask(1, 10)], False),
+        ([NewTask(-1, 0)], False),
+        ([NewTask(1, 0)], True),
+        ([NewTask(1, 0), NewTask(1, 0)], True),
+        ([NewTask(1, 0), NewTask(1, 1)], True),
     ]
-    assert len({request_text(kind, tasks) for kind, tasks in asked}) == len(asked)
-    assert request_text("task", [NewTask(1, 0)]) == request_text("task", (NewTask(1, 0),))
+    assert len({request_text(tasks, batch=batch) for tasks, batch in asked}) == len(asked)
+    assert request_text([NewTask(1, 0)], batch=True) == request_text((NewTask(1, 0),), batch=True)
+
+
+def test_a_request_text_that_is_on_a_disk_already_stays_the_same() -> None:
+    """An idempotency key may be older than the release."""
+    assert request_text([NewTask(1, 20)], batch=False) == "task 1:20"
+    digest = "94b1bfd9962746141b919a38b215c9172e8a84230a48e57d50c4b4cb4523d896"
+    assert request_text([NewTask(1, 20), NewTask(3, 0)], batch=True) == f"batch {digest}"

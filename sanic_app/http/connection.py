@@ -1,7 +1,7 @@
-"""One connection: deadlines that no slow client can stretch, and what is seen of each request.
+"""One connection: the guard, the deadlines and the metrics of its requests.
 
-Sanic's own limits start again with every byte. Here a request has one deadline from its first
-byte to the last of its body, and a client that takes no byte of its answer is cut.
+Sanic's own timeouts restart with every byte. Here a request has one deadline, from its first byte
+to the last byte of its body. A client that reads nothing of its answer is disconnected.
 """
 
 from __future__ import annotations
@@ -21,65 +21,66 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
 from sanic_app.http.guard import Guard
+from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
 from sanic_app.metrics import Metrics
 
 REQUEST_SECONDS: Final = 10
 """From the first byte of a request to the last of its body."""
 IDLE_SECONDS: Final = 15
-"""A connection without a request."""
+"""How long a connection may be idle."""
 UNREAD_SECONDS: Final = 15
-"""An answer of which the client takes no byte."""
+"""How long a client may read nothing of its answer."""
 CHECK_SECONDS: Final = 1
 
 _NO_FIELD: Final = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
-"""A line that is not a name, a colon and a value (RFC 9112, section 5): a proxy may read another
-length of the body from it than the framework does."""
+"""A line that is not a name, a colon and a value (RFC 9112, section 5). Sanic and a proxy may read
+different lengths of the body from it."""
 _DIGITS: Final = {10: re.compile(r"[0-9]+"), 16: re.compile(r"[0-9A-Fa-f]+")}
 _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
 
 
-class Asked(Request):
-    """A request; in a target such as ``http://host`` the path may be missing (RFC 9112, 3.2.2)."""
+class ServiceRequest(Request):
+    """A request whose target may have no path, such as ``http://host`` (RFC 9112, 3.2.2)."""
 
     @property
     def path(self) -> str:
-        """Return the path, ``/`` when the target has none."""
+        """The path; ``/`` if the target has none."""
         missing = self._parsed_url.path is None
         return "/" if missing else super().path
 
 
-class Exchange(Http):
-    """One request and its answer after the other."""
+class RequestCycle(Http):
+    """The requests of a connection and their answers, one after the other."""
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Send the request's id back with every answer."""
+        """Add the request id to every answer."""
         response.headers["x-request-id"] = request_id.get() or accept_request_id(
             self.request.headers.get("x-request-id")
         )
         return super().respond(response)
 
     def create_empty_request(self) -> None:
-        """Make the request of an answer to what was none: its target may be why."""
+        """Make a request for the answer to a bad one. Its target may be what is bad."""
         self.url = None
         super().create_empty_request()
 
     @staticmethod
     def _safe_int(value: str, base: int = 10) -> int:
-        """Return a length as HTTP writes it; ``int`` alone takes any script's digits."""
+        """Return a length. ``int`` alone would also accept signs and non-ASCII digits."""
         if not _DIGITS[base].fullmatch(value.strip(" \t")):
             raise ValueError
         return int(value, base)
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
-        """Send an answer that is there as a whole in one piece; leave others to the framework.
+        """Send a complete answer in one piece; leave all others to Sanic.
 
-        The framework's general way takes a fifth of the time of a whole request.
+        Sanic's general code takes a fifth of the time of a whole request.
         """
         response = self.response
         body: bytes = getattr(response, "body", None) or b""
-        whole = not data and (body or end_stream) and has_message_body(response.status)
-        if not whole or self.head_only or self.expecting_continue:
+        complete = not data and (body or end_stream) and has_message_body(response.status)
+        if not complete or self.head_only or self.expecting_continue:
             await super().http1_response_header(data, end_stream)
             return
         head = (
@@ -91,32 +92,32 @@ class Exchange(Http):
         for name, value in response.headers.items():
             head += f"{name}: {value.translate(_NO_LINE_ENDS)}\r\n"
         self.response_size = len(body)
-        self.response_func = None  # type: ignore[assignment] # as the framework does
+        self.response_func = None  # type: ignore[assignment] # as Sanic does
         await self._send(f"{head}\r\n".encode() + body)
         self.stage = Stage.IDLE
 
 
 class Connection(HttpProtocol):
-    """Sanic's protocol with the guard before routing, deadlines and metrics."""
+    """Sanic's protocol with a guard before routing, deadlines and metrics."""
 
-    HTTP_CLASS = Exchange
-    __slots__ = ("_guard", "_late", "_metrics", "_unread", "_unread_since", "answering")
+    HTTP_CLASS = RequestCycle
+    __slots__ = ("_guard", "_metrics", "_timed_out", "_unread", "_unread_since", "answering")
 
     def _setup(self) -> None:
-        super()._setup()  # type: ignore[no-untyped-call] # the framework's has no types
-        self._http: Exchange | None = None
+        super()._setup()  # type: ignore[no-untyped-call] # Sanic's has no types
+        self._http: RequestCycle | None = None
         self._guard: Guard = self.app.ctx.guard
-        self._metrics: Metrics = self.app.ctx.parts.metrics
-        self.request_class = Asked
-        self.request_handler: Callable[[Request], Any] = self._answer
-        # Not the framework's setting, which limits the headers too.
+        self._metrics: Metrics = self.app.ctx.metrics
+        self.request_class = ServiceRequest
+        self.request_handler: Callable[[Request], Any] = self._handle
+        # Not Sanic's setting, because that also limits the headers.
         self.request_max_size: int = self.app.ctx.body_max
         self.answering = False
-        self._late = False
+        self._timed_out = False
         self._unread = (0, 0.0)
         self._unread_since = 0.0
 
-    async def _answer(self, request: Request) -> None:
+    async def _handle(self, request: Request) -> None:
         begun = perf_counter()
         headers = request.headers
         request_id.set(accept_request_id(headers.get("x-request-id")))
@@ -126,11 +127,11 @@ class Connection(HttpProtocol):
         try:
             try:
                 if _NO_FIELD.search(request.head):
-                    self._end_after_this()
+                    self._close_after_answer()
                     raise Invalid(detail="The request is not valid HTTP.")
                 self._guard.check(request.method, request.path, headers)
                 if self._http is not None and request.path in self.app.ctx.body_max_of:
-                    # For this request alone: the next begins with what the connection has.
+                    # Applies to this request only: the next one starts with the connection's limit.
                     self._http.request_max_size = self.app.ctx.body_max_of[request.path]
             except ServiceError as refusal:
                 await self.app.handle_exception(request, refusal, run_middleware=False)
@@ -146,24 +147,24 @@ class Connection(HttpProtocol):
                 series.observe(perf_counter() - begun)
 
     def observe_error(self, request: Request, response: HTTPResponse) -> None:
-        """Count an answer to what never became a whole request."""
+        """Count the answer to a request that never became complete."""
         if not self.answering:
             series = self._metrics.http_seconds(request.method, route(request), response.status)
             series.observe(monotonic() - self._time)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; only the first of a request set its clock."""
+        """Receive data. Only the first byte of a request starts its clock."""
         begun = self._time
         super().data_received(data)
         if not self._between_requests():
             self._time = begun
 
     def check_timeouts(self) -> None:
-        """Look at the deadlines, now and every second."""
+        """Check the deadlines, now and every second."""
         if self.transport is None:
             return
         now = monotonic()
-        if self._late or self._is_unread(now):
+        if self._timed_out or self._is_unread(now):
             self.transport.abort()
             return
         http = self._http
@@ -174,8 +175,8 @@ class Connection(HttpProtocol):
         elif http is not None and not self._between_requests():
             receiving = http.stage is Stage.REQUEST or http.request_body
             if receiving and now - self._time > REQUEST_SECONDS:
-                # The next look ends what this leaves: the rest of the body is still awaited.
-                self._late = True
+                # Sanic still waits for the rest of the body; the next check aborts the connection.
+                self._timed_out = True
                 http.exception = RequestTimeout("Request Timeout")
                 self._task.cancel()
         elif not unread and now - self._time > IDLE_SECONDS:
@@ -184,7 +185,7 @@ class Connection(HttpProtocol):
         self._callback_check_timeouts = self.loop.call_later(CHECK_SECONDS, self.check_timeouts)
 
     def close(self, timeout: float | None = None) -> None:
-        """Close when the answer is with the client; one that takes no byte is still cut."""
+        """Close when the answer is sent. A client that reads nothing is still disconnected."""
         transport = self.transport
         begins = transport is not None and not transport.is_closing()
         super().close(timeout)
@@ -195,18 +196,18 @@ class Connection(HttpProtocol):
         http = self._http
         if http is None or http.stage is not Stage.IDLE:
             return http is None
-        # After an early answer the rest of the body is still awaited.
+        # After an early answer Sanic still waits for the rest of the body.
         return not getattr(http, "request_body", None)
 
     def _is_unread(self, now: float) -> bool:
         size = self.transport.get_write_buffer_size() if self.transport else 0
-        # The same size as before may be that of the next piece, written at another time.
+        # An equal size may belong to another piece of the answer, written at another time.
         if size == 0 or (size, self._time) != self._unread:
             self._unread = (size, self._time)
             self._unread_since = now
         return size > 0 and now - self._unread_since > UNREAD_SECONDS
 
-    def _end_after_this(self) -> None:
+    def _close_after_answer(self) -> None:
         if self._http is not None:
             self._http.keep_alive = False
 
@@ -217,14 +218,5 @@ def _status_line(status: int) -> str:
 
 
 def route(request: Request) -> str:
-    """Return the template of the request's route as the documents write it."""
-    return "unmatched" if request.route is None else _template(request.route.path)
-
-
-@lru_cache(maxsize=64)
-def _template(path: str) -> str:
-    parts = (
-        "{" + part[1:].partition(":")[0].rstrip(">") + "}" if part.startswith("<") else part
-        for part in path.split("/")
-    )
-    return "/" + "/".join(parts)
+    """Return the template of the request's route as the OpenAPI document writes it."""
+    return "unmatched" if request.route is None else template(f"/{request.route.path}")

@@ -1,6 +1,6 @@
-"""Who may ask: the token, the Host, and the rule against other sites' pages.
+"""Who may send requests: the token, the Host, and the rule against pages of other sites.
 
-Checked before routing and before the body is read. Health is exempt from all of it.
+All is checked before routing and before the body is read. The health routes are exempt.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from urllib.parse import urlsplit
 
 from sanic.compat import Header
 
-from sanic_app.errors import Fault, Forbidden, Invalid, MediaType, Unauthorized
+from sanic_app.errors import Fault, Forbidden, Invalid, Unauthorized
+from sanic_app.http import routes
 from sanic_app.settings import Settings
-
-HEALTH = ("/health/live", "/health/ready")
-DOCS = "/api/docs"
-PAGE = "/page"
-CLASSIC_ADD = "/add_task"
 
 
 class Guard:
-    """The rules of DESIGN.md, section 5, *Who may ask*."""
+    """Lets a request pass or refuses it."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the tokens and host names from the settings."""
@@ -38,9 +34,9 @@ class Guard:
         Raises:
             Invalid: there is not exactly one Host.
             Unauthorized: no valid token.
-            Forbidden: a Host that is not ours, or another site's page.
+            Forbidden: the Host is not served, or a page of another site sent the request.
         """
-        if path.rstrip("/") in HEALTH:
+        if path.rstrip("/") in routes.HEALTH:
             return
         hosts = headers.getall("host", [])
         if len(hosts) != 1:
@@ -54,46 +50,21 @@ class Guard:
 
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
-        if path in ("", DOCS) or path.startswith((f"{DOCS}/", f"{PAGE}/")):
-            # The documentation and the page: they say nothing of the queue.
+        if path in ("", routes.DOCS) or path.startswith((routes.DOCS_FILES, routes.PAGE_FILES)):
+            # The documentation and the files of the page contain nothing about the queue.
             return
         accepted = [self._api] if self._api else []
-        if path == "/metrics" and self._metrics:
+        if path == routes.METRICS and self._metrics:
             accepted.append(self._metrics)
         if not accepted:
             return
         given = headers.getall("authorization", [])
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         presented = token.strip().encode("utf-8", "surrogateescape")
-        # Every token is compared, whatever the first comparison says.
+        # All tokens are compared in any case, so that the time says nothing about them.
         matches = [hmac.compare_digest(presented, expected) for expected in accepted]
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthorized
-
-
-def check_media_type(path: str, headers: Header) -> None:
-    """Refuse a body that is not declared as JSON.
-
-    A browser's form could send the laxer ones from another site's page, so these pass only
-    without the headers that browsers add.
-
-    Raises:
-        MediaType: its detail says what to send.
-    """
-    declared = headers.getone("content-type", "")
-    if declared == "application/json":
-        return
-    media_type = declared.partition(";")[0].strip().lower()
-    if media_type == "application/json":
-        return
-    lax = "content-type" not in headers or (
-        path.rstrip("/") == CLASSIC_ADD and media_type == "application/x-www-form-urlencoded"
-    )
-    if not lax or any(name.lower().startswith(_BROWSER) for name in headers):
-        raise MediaType
-
-
-_BROWSER = ("origin", "sec-fetch-")
 
 
 def _check_site(method: str, host: str, headers: Header) -> None:
@@ -122,7 +93,7 @@ def _authority(origin: str) -> str | None:
 
 def _host_rule(allowed: frozenset[str]) -> Callable[[str], bool]:
     def rule(host: str) -> bool:
-        """Return whether no other name can lead a browser here (DNS rebinding needs a name)."""
+        """Return whether DNS rebinding is impossible: it needs a name of the attacker's own."""
         name = re.sub(r":[0-9]*$", "", host.strip().lower())
         if name == "localhost" or name in allowed:
             return True

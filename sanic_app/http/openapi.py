@@ -1,53 +1,48 @@
-"""The OpenAPI document: what each route takes, and everything that it may answer.
+"""The OpenAPI document, made from the operations, the shapes and the problems.
 
-``OPERATIONS`` has an entry for each route, made of ``openapi_parts``. sanic-ext walks the routes
-and assembles the document. Its builders are used and not its extension, which would add a route
-that builds the document anew for each request.
+It uses sanic-ext's builder, but not its extension: that adds a route which builds the document
+again for every request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from inspect import getdoc
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sanic import Sanic
-from sanic_ext.extensions.openapi.builders import OperationBuilder, SpecificationBuilder
-from sanic_ext.utils.route import get_all_routes
+from sanic_ext.extensions.openapi.builders import SpecificationBuilder
 
 from sanic_app import __version__, errors
-from sanic_app.http.openapi_parts import (
+from sanic_app.errors import Fault, Invalid, ServiceError
+from sanic_app.http import routes
+from sanic_app.http.openapi_operations import (
     ADDING,
-    CANCELLED,
-    CHANGING,
-    EVENTS,
-    GUARDED,
-    HEADERS,
-    OPEN,
-    SCHEMAS,
+    OPERATIONS,
     SECURED,
     Errors,
-    Json,
-    added_answer,
-    answer,
-    by_status,
-    file_answers,
-    json_content,
+    Operation,
+)
+from sanic_app.http.problems import CONTENT_TYPE, PROBLEMS, URN, problem_document, problem_object
+from sanic_app.http.schemas import (
+    AFTER,
+    CURSOR,
+    HISTORY_NUM_PATTERN,
+    KEY,
+    LIMIT,
+    SCHEMAS,
+    WAIT,
+    fault_object,
     new_batch,
     new_task,
-    parameters,
-    problem_schema,
-    ref,
-    refusal,
-    shared_name,
-    text_content,
 )
+from sanic_app.http.shape import Json, described, ref, string
+from sanic_app.log import ACCEPTED
 from sanic_app.settings import Settings
 
-VERSION: Final = "3.1.0"
-TITLE: Final = "sanic-app"
-DESCRIPTION: Final = """\
+INFO: Final[Json] = {
+    "title": "sanic-app",
+    "version": __version__,
+    "description": """\
 A durable queue that works through its tasks one at a time, in order.
 
 A **task** is a number and a **timeout**. The first task of the queue is started and becomes the
@@ -56,7 +51,8 @@ A **task** is a number and a **timeout**. The first task of the queue is started
 
 Times are RFC 3339 in UTC with microseconds. Integers are written as integers: `1.0` is none.
 Unknown fields, unknown query parameters and keys that stand twice are refused.
-"""
+""",
+}
 TAGS: Final[Mapping[str, str]] = {
     "classic": "Add a task; the whole queue; the whole result list.",
     "tasks": "Add a task; one task; the queue in pages; cancel.",
@@ -69,243 +65,219 @@ TAGS: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path; its summary is its handler's docstring."""
-
-    name: str
-    tag: str
-    answers: Mapping[int, Json]
-    errors: Errors
-    parameters: Sequence[str] = ()
-    body: str | None = None
-
-
 def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
-    """Return the document of the application's routes.
+    """Return the document.
 
-    ``files`` are those of its two pages, by the name of the parameter that asks for one.
+    ``files`` has the names of the files of both pages, by the parameter that selects one.
     """
-    # The builder is one for the process, and would remember other applications.
+    paths: dict[str, Json] = {}
+    for (method, path), operation in OPERATIONS.items():
+        token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
+        template = routes.template(path)
+        paths.setdefault(template, {})[method.lower()] = _operation(operation, secured=bool(token))
+    # The builder is a singleton and would remember other applications.
     SpecificationBuilder.reset()
-    specification = SpecificationBuilder()
-    specification.describe(TITLE, __version__, DESCRIPTION)
-    specification.add_security_scheme(
-        "bearer",
-        "http",
-        scheme="bearer",
-        description="API_TOKEN; for the metrics, METRICS_TOKEN does too.",
+    builder = SpecificationBuilder()
+    builder.raw(
+        {
+            "info": INFO,
+            "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+            "paths": dict(sorted(paths.items())),
+            "components": _components(settings, files),
+        }
     )
-    for name, text in TAGS.items():
-        specification.tag(name, text)
-    for kind, parts in _components(settings, files).items():
-        for name, part in parts.items():
-            specification.add_component(kind, name, part)
-    for path, _, _, handlers, _ in sorted(get_all_routes(app, "/-")):
-        for method, handler in handlers:
-            if (operation := OPERATIONS.get(f"{method} {path}")) is not None:
-                token = settings.api_token or (path == "/metrics" and settings.metrics_token)
-                builder = _operation(operation, getdoc(handler) or "", secured=bool(token))
-                builder._app = app  # noqa: SLF001 - how the specification tells applications apart
-                specification.operation(path, method, builder)
-    found: Json = specification.build(app).serialize()
-    return _corrected(found)
+    found: Json = builder.build(app).serialize()
+    # sanic-ext writes 3.0.3, but the document is 3.1.
+    found["openapi"] = "3.1.0"
+    found["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+    return {name: part for name, part in found.items() if part}
 
 
-def _corrected(document: Json) -> Json:
-    """Make it OpenAPI 3.1, which it is but for the number; sanic-ext knows 3.0 alone."""
-    document["openapi"] = VERSION
-    document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
-    return {name: part for name, part in document.items() if part}
-
-
-def _operation(operation: Operation, docstring: str, *, secured: bool) -> OperationBuilder:
-    """Return sanic-ext's builder of the operation.
-
-    The builder's own definitions know no headers, links or examples, so that it gets whole parts.
-    """
-    builder = OperationBuilder()
-    builder.name(operation.name)
-    builder.describe(docstring.partition("\n")[0])
-    builder.tag(operation.tag)
+def _operation(operation: Operation, *, secured: bool) -> Json:
     refusals = operation.errors
+    security: list[Json] = []
     if errors.Unauthorized in refusals:
-        if secured:
-            builder.secured("bearer")
-        else:
-            # No token is configured: none is asked for, and one that is sent does no harm.
+        security.append({"bearer": []})
+        if not secured:
+            # No token is configured: none is needed, and one that is sent is ignored.
+            security.insert(0, {})
             refusals = tuple(kind for kind in refusals if kind is not errors.Unauthorized)
-            builder.secured()
-            builder.secured("bearer")
     answers = dict(operation.answers)
-    for status, kinds in by_status(refusals).items():
-        answers[status] = ref("responses", shared_name(kinds))
-    parts: Json = {
-        "parameters": [ref("parameters", name) for name in ("RequestId", *operation.parameters)],
+    for status, kinds in _by_status(refusals).items():
+        answers[status] = ref(_name(kinds), "responses")
+    body = {"required": True, "content": {"application/json": {"schema": ref(operation.body)}}}
+    found = {
+        "tags": [operation.tag],
+        "security": security,
+        "parameters": [ref(name, "parameters") for name in ("RequestId", *operation.parameters)],
         "responses": {str(status): answers[status] for status in sorted(answers)},
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "requestBody": operation.body and body,
     }
-    if operation.body is not None:
-        parts["requestBody"] = {"required": True, "content": json_content(operation.body)}
-    vars(builder).update(parts)
-    return builder
+    return {name: part for name, part in found.items() if part}
 
 
-def _components(
-    settings: Settings, files: Mapping[str, Iterable[str]]
-) -> dict[str, Mapping[str, Json]]:
+def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
     return {
+        "securitySchemes": {
+            "bearer": {
+                "type": "http",
+                "description": "API_TOKEN; for the metrics, METRICS_TOKEN does too.",
+                "scheme": "bearer",
+            }
+        },
         "schemas": {
             **SCHEMAS,
-            "NewTask": new_task(settings),
-            "NewBatch": new_batch(settings),
-            "Problem": problem_schema(),
+            "NewTask": new_task(settings.timeout_max_us).schema,
+            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_max).schema,
+            "Problem": problem_object.schema,
         },
-        "responses": _refusals(),
+        "responses": {
+            _name(kinds): _refusal(status, kinds)
+            for operation in OPERATIONS.values()
+            for status, kinds in _by_status(operation.errors).items()
+        },
         "headers": HEADERS,
-        "parameters": parameters(files),
+        "parameters": {**PARAMETERS, **{name: _file(names) for name, names in files.items()}},
     }
 
 
-def _refusals() -> dict[str, Json]:
-    """Return an answer for each status and each set of problems that share it on a route."""
+# Problems. Those of an operation with the same status share one answer.
+
+
+def _by_status(kinds: Iterable[type[ServiceError]]) -> dict[int, Errors]:
+    found: dict[int, Errors] = {}
+    for kind in kinds:
+        status = PROBLEMS[kind][1]
+        found[status] = (*found.get(status, ()), kind)
+    return found
+
+
+def _name(kinds: Errors) -> str:
+    """Return the name of the answer. It depends on the types, not on our class names."""
+    slugs = (PROBLEMS[kind][0].replace("timeout", "request-timeout") for kind in kinds)
+    return "Or".join(slug.title().replace("-", "") for slug in slugs)
+
+
+def _refusal(status: int, kinds: Errors) -> Json:
+    headers = ["X-Request-ID"]
+    if errors.Unauthorized in kinds:
+        headers.append("WWW-Authenticate")
+    if errors.MethodNotAllowed in kinds:
+        headers.append("Allow")
+    if all(kind.retry_after is not None for kind in kinds):
+        headers.append("Retry-After")
+    types = [URN + PROBLEMS[kind][0] for kind in kinds]
+    narrowed = {"properties": {"type": {"enum": types}, "status": {"const": status}}}
     return {
-        shared_name(kinds): refusal(status, kinds)
-        for operation in OPERATIONS.values()
-        for status, kinds in by_status(operation.errors).items()
+        "description": " Or: ".join(kind.text for kind in kinds),
+        "headers": {name: ref(name, "headers") for name in headers},
+        "content": {
+            CONTENT_TYPE: {
+                "schema": {"allOf": [ref("Problem"), narrowed]},
+                "examples": {PROBLEMS[kind][0]: {"value": _example(kind)} for kind in kinds},
+            }
+        },
     }
 
 
-OPERATIONS: Final[Mapping[str, Operation]] = {
-    "POST /add_task": Operation(
-        "addTaskClassic", "classic", {200: added_answer()}, ADDING, ("IdempotencyKey",), "NewTask"
+def _example(kind: type[ServiceError]) -> Json:
+    """Return an example. It says whether the write was applied if only writes get this problem."""
+    error = Invalid(Fault(**fault_object.example)) if kind is Invalid else kind()
+    return problem_document(error, write=kind in ADDING and kind not in SECURED)
+
+
+# Headers and parameters.
+
+
+def _header(schema: Json, example: Any, description: str = "", *, required: bool = True) -> Json:
+    must = {"required": True} if required else {}
+    return {**must, **described({"schema": schema, "example": example}, description)}
+
+
+def _parameter(place: str, name: str, schema: Json, description: str, example: Any = None) -> Json:
+    found = described({"name": name, "in": place, "schema": schema}, description)
+    if place == "path" or (place == "query" and "default" not in schema):
+        found["required"] = True
+    return found if example is None else {**found, "example": example}
+
+
+def _file(names: Iterable[str]) -> Json:
+    schema = {"type": "string", "enum": sorted(names)}
+    return _parameter("path", "file", schema, "A file of the page.")
+
+
+HEADERS: Final[Mapping[str, Json]] = {
+    "X-Request-ID": _header(
+        string(ACCEPTED.pattern), "order-4711", "The request's own id, or a new one."
     ),
-    "GET /get_queue_work": Operation(
-        "listQueue", "classic", {200: answer("The queue.", json_content("QueueList"))}, SECURED
+    "Location": _header(
+        string(f"{routes.TASKS}/{HISTORY_NUM_PATTERN}"), f"{routes.TASKS}/1", "The task's path."
     ),
-    "GET /get_result": Operation(
-        "listResults",
-        "classic",
-        {200: answer("The result list.", json_content("ResultList"))},
-        SECURED,
+    "Link": _header(
+        {"type": "string"},
+        f'<{routes.TASKS}?limit=100&after=100>; rel="next"',
+        "The next page, while there is one.",
+        required=False,
     ),
-    "POST /api/v1/tasks": Operation(
-        "addTask", "tasks", {201: added_answer("Location")}, ADDING, ("IdempotencyKey",), "NewTask"
+    "Idempotent-Replayed": _header(
+        {"type": "string", "const": "true"},
+        "true",
+        "The key was known: this is what the first request was answered.",
+        required=False,
     ),
-    "POST /api/v1/tasks/batch": Operation(
-        "addTasks",
-        "tasks",
-        {201: answer("The tasks, on disk.", json_content("Batch"), "Idempotent-Replayed")},
-        ADDING,
-        ("IdempotencyKey",),
-        "NewBatch",
+    "Allow": _header({"type": "string"}, "GET, POST", "The path's methods."),
+    "WWW-Authenticate": _header({"type": "string", "const": "Bearer"}, "Bearer"),
+    "Retry-After": _header(
+        {"type": "integer", "minimum": 1}, 5, "After how many seconds another try makes sense."
     ),
-    "GET /api/v1/tasks": Operation(
-        "getQueuePage",
-        "tasks",
-        {200: answer("A page of the queue.", json_content("QueuePage"), "Link")},
-        SECURED,
-        ("Limit", "After"),
+    "ETag": _header({"type": "string"}, '"0123456789abcdef"'),
+}
+
+_CHARACTERS: Final = ACCEPTED.pattern[1:].partition("]")[0]
+
+# The headers have no example, because Swagger UI would send it.
+PARAMETERS: Final[Mapping[str, Json]] = {
+    "RequestId": _parameter(
+        "header",
+        "X-Request-ID",
+        {"type": "string"},
+        f"An id for the log; comes back if it is 1 to 128 of `{_CHARACTERS}`, and is replaced"
+        " otherwise.",
     ),
-    "GET /api/v1/tasks/{history_num}": Operation(
-        "getTask",
-        "tasks",
-        {200: answer("The task.", json_content("PlacedTask"))},
-        (*SECURED, errors.NotFound, errors.Gone),
-        ("HistoryNum", "Wait"),
+    "IdempotencyKey": _parameter(
+        "header",
+        "Idempotency-Key",
+        KEY,
+        "Makes another try safe: an equal request with the same key adds nothing, and answers what"
+        " the first was answered.",
     ),
-    "DELETE /api/v1/tasks": Operation(
-        "cancelTasks",
-        "tasks",
-        {200: answer("How many were cancelled.", json_content("Cancelled"))},
-        CHANGING,
-        ("From", "To"),
+    "HistoryNum": _parameter("path", "history_num", ref("HistoryNum"), "", 1),
+    "Limit": _parameter("query", "limit", LIMIT, "The length of the page.", LIMIT["default"]),
+    "After": _parameter("query", "after", AFTER, "The last history number seen, exclusive.", 0),
+    "From": _parameter(
+        "query", "from", ref("HistoryNum"), "The first history number of the range, inclusive.", 1
     ),
-    "DELETE /api/v1/tasks/{history_num}": Operation(
-        "cancelTask",
-        "tasks",
-        {200: answer("The task, cancelled.", json_content("Task", CANCELLED))},
-        (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
-        ("HistoryNum",),
+    "To": _parameter(
+        "query",
+        "to",
+        ref("HistoryNum"),
+        "The last one, inclusive; it may lie beyond the end of the queue.",
+        3,
     ),
-    "GET /api/v1/results": Operation(
-        "getResultPage",
-        "results",
-        {200: answer("A page of the result list.", json_content("ResultPage"), "Link")},
-        SECURED,
-        ("Limit", "After"),
+    "Wait": _parameter(
+        "query",
+        "wait",
+        WAIT,
+        "Hold the answer for so many seconds, or until the task is finished, or the service stops.",
+        0,
     ),
-    "GET /api/v1/queue": Operation(
-        "getQueue", "queue", {200: answer("Figures, and the head.", json_content("Queue"))}, SECURED
-    ),
-    "POST /api/v1/queue/pause": Operation(
-        "pauseQueue",
-        "queue",
-        {200: answer("Figures, and the head.", json_content("Queue"))},
-        CHANGING,
-    ),
-    "POST /api/v1/queue/resume": Operation(
-        "resumeQueue",
-        "queue",
-        {200: answer("Figures, and the head.", json_content("Queue"))},
-        CHANGING,
-    ),
-    "GET /api/v1/events": Operation(
-        "listen",
-        "events",
-        {200: answer("Messages, until the service stops.", EVENTS)},
-        (*SECURED, errors.Stopping),
-        ("LastEventId",),
-    ),
-    "GET /metrics": Operation(
-        "getMetrics",
-        "operations",
-        {
-            200: answer(
-                "Every series, in the format that `Accept` prefers, whose `version` comes along.",
-                text_content("text/plain", "application/openmetrics-text"),
-            )
-        },
-        SECURED,
-    ),
-    "GET /health/live": Operation(
-        "getLiveness", "operations", {200: answer("It lives.", json_content("Liveness"))}, OPEN
-    ),
-    "GET /health/ready": Operation(
-        "getReadiness",
-        "operations",
-        {
-            200: answer("It can do its work.", json_content("Readiness")),
-            503: answer(
-                "It cannot.", json_content("Readiness", {"status": "unready", "reason": "stopping"})
-            ),
-        },
-        OPEN,
-    ),
-    "GET /": Operation(
-        "getPage", "page", file_answers("The page.", text_content("text/html")), GUARDED
-    ),
-    "GET /page/{file}": Operation(
-        "getPageFile",
-        "page",
-        file_answers("The file.", text_content("text/javascript", "text/css", "image/svg+xml")),
-        (*GUARDED, errors.NotFound),
-        ("PageFile",),
-    ),
-    "GET /api/docs": Operation(
-        "getDocs", "docs", file_answers("The page.", text_content("text/html")), GUARDED
-    ),
-    "GET /api/docs/openapi.json": Operation(
-        "getDocument",
-        "docs",
-        file_answers("This document.", {"application/json": {"schema": {"type": "object"}}}),
-        GUARDED,
-    ),
-    "GET /api/docs/{file}": Operation(
-        "getDocsFile",
-        "docs",
-        file_answers("The file.", {**text_content("text/javascript", "text/css"), "image/png": {}}),
-        (*GUARDED, errors.NotFound),
-        ("File",),
+    "LastEventId": _parameter(
+        "header",
+        "Last-Event-ID",
+        CURSOR,
+        "The id of the last message that was received: the stream goes on behind it, without gaps"
+        " or doubles.",
     ),
 }
-"""What stands in the document about each route, by method and path."""

@@ -1,6 +1,6 @@
-"""Exceptions become ``application/problem+json`` (RFC 9457), in this one place.
+"""Turns exceptions into ``application/problem+json`` answers (RFC 9457).
 
-No exception text, traceback or path of the service ever reaches a client.
+Clients never see the text of an unexpected exception, a traceback or a path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from sanic import HTTPResponse, Request
 from sanic import exceptions as framework
 
 from sanic_app import errors
-from sanic_app.errors import Invalid, MethodNotAllowed, ServiceError
+from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
+from sanic_app.http import routes
+from sanic_app.http.schemas import fault_object
+from sanic_app.http.shape import Field, Json, Shape, list_of
+from sanic_app.metrics import REFUSALS
 
 CONTENT_TYPE: Final = "application/problem+json"
 URN: Final = "urn:sanic-app:problem:"
@@ -36,37 +40,94 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.Stopping: ("stopping", 503, "Service stopping"),
     errors.DiskFull: ("disk-full", 507, "Disk full"),
 }
-"""The type's last part, the status and the title of each problem that a client can meet."""
+"""The last part of the type, the status and the title of each problem that clients can get."""
+
+problem_object: Final[Shape[ServiceError]] = Shape(
+    Invalid(Fault("/timeout", "This field is required.")),
+    Field(
+        "type",
+        {"type": "string", "enum": [URN + slug for slug, _, _ in PROBLEMS.values()]},
+        lambda error: URN + PROBLEMS[type(error)][0],
+    ),
+    Field("title", {"type": "string"}, lambda error: PROBLEMS[type(error)][2]),
+    Field(
+        "status",
+        {"type": "integer", "enum": sorted({status for _, status, _ in PROBLEMS.values()})},
+        lambda error: PROBLEMS[type(error)][1],
+    ),
+    Field("detail", {"type": "string"}, lambda error: error.detail, "One sentence."),
+    Field(
+        "applied",
+        {"enum": [False, None]},
+        lambda error: error.applied,
+        "On writes alone: `false` says that nothing was applied, and `null` that this is not"
+        " known; an idempotency key makes another try safe.",
+    ),
+    Field(
+        "errors",
+        list_of("Fault"),
+        lambda error: [fault_object(fault) for fault in getattr(error, "faults", ())],
+        "What is wrong with the input.",
+    ),
+    optional=("applied", "errors"),
+)
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 log = logging.getLogger(__name__)
 
 
+def answer(request: Request, exception: Exception) -> HTTPResponse:
+    """Answer with the problem, and count it: the framework's handler for every exception."""
+    if isinstance(exception, framework.MethodNotAllowed):
+        exception = MethodNotAllowed(_allowed_methods(request))
+    error, response = problem(request, exception)
+    label = metric_label(error)
+    if request.method == "POST" and request.path.rstrip("/") in routes.ADDS and label in REFUSALS:
+        request.app.ctx.metrics.adds_refused[label].inc()
+    if request.stream is not None:
+        connection: Any = request.stream.protocol
+        connection.observe_error(request, response)
+    return response
+
+
+def _allowed_methods(request: Request) -> tuple[str, ...]:
+    """Return the methods of the path's routes; the framework knows them for some paths only."""
+    path = request.path.strip("/").split("/")
+    found: dict[int, set[str]] = {}
+    for route in request.app.router.routes:
+        template = route.path.strip("/").split("/")
+        named = sum(part.startswith("<") for part in template)
+        if len(template) == len(path) and all(
+            part.startswith("<") or part == given
+            for part, given in zip(template, path, strict=True)
+        ):
+            found.setdefault(named, set()).update(route.methods)
+    # A path of its own goes before one that a name stands for.
+    return tuple(sorted(found[min(found)])) if found else ()
+
+
 def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:
-    """Return what the exception means to the client, and the answer that says so."""
-    error = _meaning(exception)
-    slug, status, title = PROBLEMS[type(error)]
-    document: dict[str, Any] = {
-        "type": URN + slug,
-        "title": title,
-        "status": status,
-        "detail": error.detail,
-    }
-    if request.method not in SAFE_METHODS:
-        document["applied"] = error.applied
-    if isinstance(error, Invalid):
-        document["errors"] = [
-            {"pointer": fault.pointer, "message": fault.message} for fault in error.faults
-        ]
-    response = HTTPResponse(
-        json.dumps(document), status, headers=_headers(error), content_type=CONTENT_TYPE
-    )
+    """Return the exception as one of ours, and the answer to the client."""
+    error = _as_service_error(exception)
+    body = json.dumps(problem_document(error, write=request.method not in SAFE_METHODS))
+    status = PROBLEMS[type(error)][1]
+    response = HTTPResponse(body, status, headers=_headers(error), content_type=CONTENT_TYPE)
     return error, response
 
 
-def reason(error: ServiceError) -> str:
-    """Return the problem's name as a metric's label has it."""
+def problem_document(error: ServiceError, *, write: bool) -> Json:
+    """Return the JSON of a problem; only that of a write says whether it was applied."""
+    found = problem_object(error)
+    if not write:
+        del found["applied"]
+    if not isinstance(error, Invalid):
+        del found["errors"]
+    return found
+
+
+def metric_label(error: ServiceError) -> str:
+    """Return the problem's name as the value of a metric's label."""
     return PROBLEMS[type(error)][0].replace("-", "_")
 
 
@@ -81,7 +142,7 @@ def _headers(error: ServiceError) -> dict[str, str]:
     return headers
 
 
-def _meaning(exception: BaseException) -> ServiceError:
+def _as_service_error(exception: BaseException) -> ServiceError:
     match exception:
         case ServiceError() if type(exception) in PROBLEMS:
             return exception
@@ -94,7 +155,7 @@ def _meaning(exception: BaseException) -> ServiceError:
         case framework.PayloadTooLarge():
             return errors.TooLarge()
         case framework.RequestCancelled():
-            # The client is gone: nobody reads this.
+            # The client is gone, and nobody reads the answer.
             return errors.RequestTimeout()
         case framework.BadRequest() | framework.ExpectationFailed():
             return Invalid(detail="The request is not valid HTTP.")

@@ -1,68 +1,90 @@
-"""Adding a task or a batch of them, as every way of adding does it."""
+"""Adds: reads the requests that add tasks, and answers them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
 from sanic import HTTPResponse, Request
-from sanic.response import json
+from sanic.compat import Header
 
+from sanic_app.errors import MediaType
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.guard import check_media_type
-from sanic_app.http.schemas import (
-    added_body,
-    batch_object,
-    batch_text,
-    parse_key,
-    parse_new_task,
-    parse_new_tasks,
-    refuse_query,
-    request_text,
-)
+from sanic_app.http.bodies import parse_new_task, parse_new_tasks
+from sanic_app.http.parameters import parse_key, refuse_query
+from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
+from sanic_app.task import NewTask
+
+_BROWSER_HEADERS: Final = ("origin", "sec-fetch-")
 
 
-async def add_one(request: Request, status: int) -> tuple[Added, HTTPResponse]:
-    """Add the task in the request's body; return what was done, and the answer.
+class NewAdd(NamedTuple):
+    """What a client asks to add; the arguments of ``TaskQueue.add``."""
 
-    Raises:
-        ServiceError: the task is not added, or its fate is unknown: the error says which.
-    """
-    parts = parts_of(request)
-    _check(request)
-    task = parse_new_task(request.body, parts.timeout_max)
-    key = _key(request)
-    if key is None:
-        added = await parts.queue.add((task,))
-    else:
-        added = await parts.queue.add((task,), key, request_text("task", (task,)))
-    response = HTTPResponse(added_body(added, task), status, content_type="application/json")
-    return added, _told(added, response)
+    tasks: Sequence[NewTask]
+    key: str | None
+    request: str
+    """With a key: the parsed request as text, which is equal exactly when the requests are."""
 
 
-async def add_batch(request: Request) -> HTTPResponse:
-    """Add the tasks in the request's body, all or none, and return the answer.
+def read_add(request: Request, *, batch: bool = False) -> NewAdd:
+    """Return what the request asks to add: one task, or a batch.
 
     Raises:
-        ServiceError: as ``add_one``.
+        MediaType: the body is not declared as JSON.
+        Invalid: a query, a wrong body or a wrong key.
     """
-    parts = parts_of(request)
-    _check(request)
-    tasks = parse_new_tasks(request.body, parts.timeout_max, parts.batch_max)
-    key = _key(request)
-    added = await parts.queue.add(tasks, key, "" if key is None else batch_text(tasks))
-    return _told(added, json(batch_object(added), 201))
-
-
-def _check(request: Request) -> None:
-    check_media_type(request.path, request.headers)
+    headers = request.headers
+    check_media_type(request.path, headers)
     if request.query_string:
         refuse_query(query_of(request))
+    parts = parts_of(request)
+    tasks: Sequence[NewTask]
+    if batch:
+        tasks = parse_new_tasks(request.body, parts.timeout_max, parts.batch_max)
+    else:
+        tasks = (parse_new_task(request.body, parts.timeout_max),)
+    key = parse_key(headers.getall("idempotency-key", []))
+    return NewAdd(tasks, key, "" if key is None else request_text(tasks, batch=batch))
 
 
-def _key(request: Request) -> str | None:
-    return parse_key(request.headers.getall("idempotency-key", []))
+def answer_add(new: NewAdd, added: Added, status: int) -> HTTPResponse:
+    """Answer with the task that was added."""
+    body = added_body(added, new.tasks[0])
+    return HTTPResponse(body, status, replay_headers(added), "application/json")
 
 
-def _told(added: Added, response: HTTPResponse) -> HTTPResponse:
-    if added.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+def replay_headers(added: Added) -> dict[str, str]:
+    """Return the header that marks the answer to a retry."""
+    return {"Idempotent-Replayed": "true"} if added.replayed else {}
+
+
+def request_text(tasks: Sequence[NewTask], *, batch: bool) -> str:
+    """Return a parsed request as text. That of a batch is hashed: it is stored with the key."""
+    text = " ".join(f"{num}:{timeout}" for num, timeout in tasks)
+    return f"batch {sha256(f' {text}'.encode()).hexdigest()}" if batch else f"task {text}"
+
+
+def check_media_type(path: str, headers: Header) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    A request without a type, or with curl's default type on the classic route, passes only if it
+    has none of the headers that browsers add: a form on another site's page could send it too.
+
+    Raises:
+        MediaType: its detail says what to send.
+    """
+    declared = headers.getone("content-type", "")
+    if declared == "application/json":
+        return
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return
+    undeclared = "content-type" not in headers or (
+        path.rstrip("/") == routes.ADD_TASK and media_type == "application/x-www-form-urlencoded"
+    )
+    if not undeclared or any(name.lower().startswith(_BROWSER_HEADERS) for name in headers):
+        raise MediaType

@@ -1,51 +1,55 @@
-"""The three routes of the sample that this service grew from."""
+"""The three routes of the sample application that this service started as."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
-from sanic_app.http.blueprints import cut, parts_of, query_of
-from sanic_app.http.blueprints.adding import add_one
-from sanic_app.http.schemas import refuse_query
+from sanic_app.http import routes
+from sanic_app.http.blueprints import abort_and_wait, parts_of, query_of
+from sanic_app.http.blueprints.adding import answer_add, read_add
+from sanic_app.http.parameters import refuse_query
+from sanic_app.http.schemas import queue_list, result_list
+from sanic_app.http.shape import Shape
 from sanic_app.store import Slice
 
-ADD_TASK = "/add_task"
 JSON = "application/json"
 
 blueprint = Blueprint("classic")
 log = logging.getLogger(__name__)
 
 
-@blueprint.post(ADD_TASK)
+@blueprint.post(routes.ADD_TASK)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    _, response = await add_one(request, 200)
-    return response
+    new = read_add(request)
+    added = await parts_of(request).queue.add(*new)
+    return answer_add(new, added, 200)
 
 
-@blueprint.get("/get_queue_work")
+@blueprint.get(routes.GET_QUEUE_WORK)
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
-    return await _whole(request, "tasks", parts_of(request).queue.view.whole_queue())
+    return await _stream_list(request, queue_list, parts_of(request).view.whole_queue())
 
 
-@blueprint.get("/get_result")
+@blueprint.get(routes.GET_RESULT)
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
-    return await _whole(request, "result", parts_of(request).queue.view.whole_result())
+    return await _stream_list(request, result_list, parts_of(request).view.whole_result())
 
 
-async def _whole(
-    request: Request, name: str, slices: AsyncGenerator[Slice, None]
+async def _stream_list(
+    request: Request, shape: Shape[Any], slices: AsyncGenerator[Slice, None]
 ) -> BaseHTTPResponse | None:
-    """Answer with a whole list, each slice sent before the next is read."""
+    """Answer with a whole list. Each slice is sent before the next one is read."""
     refuse_query(query_of(request))
     part = await anext(slices)
-    text = f'{{"{name}":[{part.text}'
+    text = f'{{"{shape.fields[0].name}":[{part.text}'
     if part.last is None:
         return HTTPResponse(f"{text}]}}", content_type=JSON)
     response: BaseHTTPResponse = await request.respond(content_type=JSON)
@@ -53,12 +57,12 @@ async def _whole(
         await response.send(text)
         async for part in slices:
             if parts_of(request).stopping.is_set():
-                await cut(request)
+                await abort_and_wait(request)
             if part.text:
                 await response.send(f",{part.text}")
     except Exception:
         log.exception("a whole list ended early")
-        await cut(request)
+        await abort_and_wait(request)
     await response.send("]}", end_stream=True)
     # Return None: Sanic logs an error if a handler returns a response that was already sent.
     return None

@@ -1,7 +1,6 @@
 """The OpenAPI document, and the page that shows it.
 
-The page is Swagger UI from files of the package swagger-ui-py, so that it works without internet.
-Everything is read or made once, before the service serves, and answered from memory.
+The page is Swagger UI. Its files come from the package swagger-ui-py, so it works without internet.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from typing import Final
 from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
+from sanic_app.http import routes
 from sanic_app.http.blueprints import App, page
-from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
+from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
 
-DOCS = "/api/docs"
-
-# The style sheet draws its arrows and check marks as data: images.
-HEADERS: Final = headers(images="'self' data:")
+# The style sheet has its arrows and check marks as data: images.
+HEADERS: Final = page_headers(images="'self' data:")
 
 PAGE: Final = f"""\
 <!DOCTYPE html>
@@ -32,10 +30,10 @@ PAGE: Final = f"""\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>sanic-app: documentation</title>
-<link rel="icon" type="image/png" href="{DOCS}/favicon-32x32.png">
-<link rel="stylesheet" href="{DOCS}/swagger-ui.css">
-<script defer src="{DOCS}/swagger-ui-bundle.js"></script>
-<script defer src="{DOCS}/initializer.js"></script>
+<link rel="icon" type="image/png" href="{routes.DOCS_FILES}favicon-32x32.png">
+<link rel="stylesheet" href="{routes.DOCS_FILES}swagger-ui.css">
+<script defer src="{routes.DOCS_FILES}swagger-ui-bundle.js"></script>
+<script defer src="{routes.DOCS_FILES}initializer.js"></script>
 </head>
 <body>
 <div id="swagger-ui"></div>
@@ -43,11 +41,11 @@ PAGE: Final = f"""\
 </html>
 """
 
-# A file of its own, because the page's policy allows no script in the page. The validator is a
-# service elsewhere.
+# The page's policy allows no inline script, so this is a file of its own. The validator is switched
+# off because it is a service on the internet.
 INITIALIZER: Final = f"""\
 SwaggerUIBundle({{
-  url: "{DOCS}/openapi.json",
+  url: "{routes.DOCUMENT}",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
@@ -60,51 +58,51 @@ SWAGGER_UI: Final = {
     "favicon-32x32.png": "image/png",
 }
 
-blueprint = Blueprint("docs", url_prefix=DOCS)
+blueprint = Blueprint("docs")
 
 
 def attach(app: App, settings: Settings) -> None:
-    """Add the routes of the documentation to the application."""
-    app.ctx.docs = file(PAGE.encode(), HTML)
+    """Add the documentation to the application."""
+    app.ctx.docs = tagged(PAGE.encode(), HTML)
     app.ctx.docs_files = _files()
     app.blueprint(blueprint)
 
     @app.before_server_start
     async def make_document(app: App) -> None:
-        """Make the document of all routes, once all are there."""
+        """Build the document."""
         files = {"File": list(app.ctx.docs_files), "PageFile": list(page.FILES)}
         text = json.dumps(document(app, settings, files))
-        app.ctx.document = file(text.encode(), "application/json")
+        app.ctx.document = tagged(text.encode(), "application/json")
 
 
-@blueprint.get("/")
+@blueprint.get(routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
-    """Show this documentation as a page."""
-    return answer(request, request.app.ctx.docs, HEADERS)
+    """Serve the page."""
+    return serve(request, request.app.ctx.docs, HEADERS)
 
 
-@blueprint.get("/openapi.json")
+@blueprint.get(routes.DOCUMENT)
 async def openapi(request: Request) -> HTTPResponse:
-    """Show this documentation as OpenAPI 3.1."""
-    return answer(request, request.app.ctx.document, HEADERS)
+    """Serve the document."""
+    return serve(request, request.app.ctx.document, HEADERS)
 
 
-@blueprint.get("/<file:str>")
+@blueprint.get(routes.DOCS_FILE)
 async def docs_file(request: Request, file: str) -> HTTPResponse:
-    """Show a script, the style sheet or the icon of the page."""
+    """Serve a script, the style sheet or the icon."""
     files: dict[str, File] = request.app.ctx.docs_files
     if file not in files:
         raise NotFound
-    return answer(request, files[file], HEADERS)
+    return serve(request, files[file], HEADERS)
 
 
 @cache
 def _files() -> dict[str, File]:
-    """Read what the page loads; the package is found, not imported: its code is not needed."""
+    """Read the files of the page. Their package is not imported, because its code isn't needed."""
     package = find_spec("swagger_ui")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("the package swagger-ui-py is not installed")
     static = Path(package.origin).parent / "static"
-    files = {name: file((static / name).read_bytes(), kind) for name, kind in SWAGGER_UI.items()}
-    files["initializer.js"] = file(INITIALIZER.encode(), JAVASCRIPT)
+    files = {name: tagged((static / name).read_bytes(), kind) for name, kind in SWAGGER_UI.items()}
+    files["initializer.js"] = tagged(INITIALIZER.encode(), JAVASCRIPT)
     return files

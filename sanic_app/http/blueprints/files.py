@@ -1,4 +1,4 @@
-"""Files that are read once, before the service serves, and answered from memory."""
+"""Files that are read once and served from memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ CSS: Final = "text/css; charset=utf-8"
 
 
 class File(NamedTuple):
-    """What a request is answered, and the tag that changes with it."""
+    """A file with its content type and its ETag."""
 
     body: bytes
     content_type: str
     etag: str
 
 
-def file(body: bytes, content_type: str) -> File:
-    """Return the file with its tag."""
+def tagged(body: bytes, content_type: str) -> File:
+    """Return a file whose ETag changes with its content."""
     return File(body, content_type, f'"{sha256(body).hexdigest()[:16]}"')
 
 
-def headers(images: str = "'self'") -> Mapping[str, str]:
-    """Return the headers of a page that loads its own files and nothing else."""
+def page_headers(images: str = "'self'") -> Mapping[str, str]:
+    """Return headers that let a page load only files of this service."""
     return {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -41,9 +41,9 @@ def headers(images: str = "'self'") -> Mapping[str, str]:
     }
 
 
-def answer(request: Request, asked: File, more: Mapping[str, str]) -> HTTPResponse:
-    """Answer with the file, or 304 to a client that has it."""
-    told = {**more, "ETag": asked.etag}
-    if asked.etag in request.headers.get("if-none-match", ""):
-        return HTTPResponse(status=304, headers=told)
-    return HTTPResponse(asked.body, headers=told, content_type=asked.content_type)
+def serve(request: Request, file: File, headers: Mapping[str, str]) -> HTTPResponse:
+    """Answer with the file, or with 304 if the client has it already."""
+    headers = {**headers, "ETag": file.etag}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return HTTPResponse(status=304, headers=headers)
+    return HTTPResponse(file.body, headers=headers, content_type=file.content_type)

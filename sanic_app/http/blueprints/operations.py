@@ -5,44 +5,34 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from sanic_app.http.blueprints import Parts, parts_of, query_of
-from sanic_app.http.schemas import refuse_query
+from sanic_app.http import routes
+from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.parameters import refuse_query
+from sanic_app.http.schemas import liveness_object, readiness_object
 
 blueprint = Blueprint("operations")
 
 
-@blueprint.get("/metrics")
+@blueprint.get(routes.METRICS)
 async def metrics(request: Request) -> HTTPResponse:
-    """Show every series, as Prometheus text or OpenMetrics."""
+    """Show all metrics, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
     body, content_type = parts_of(request).metrics.exposition(request.headers.get("accept", ""))
     return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
 
 
-@blueprint.get("/health/live")
-async def live(request: Request) -> HTTPResponse:  # noqa: ARG001 - the framework passes it
-    """Answer while the event loop does; touches no store."""
-    return json({"status": "live"}, headers={"Cache-Control": "no-store"})
+@blueprint.get(routes.LIVE)
+async def live(request: Request) -> HTTPResponse:
+    """Say that the event loop works. The store is not used."""
+    return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
 
-@blueprint.get("/health/ready")
+@blueprint.get(routes.READY)
 async def ready(request: Request) -> HTTPResponse:
-    """Say whether the service can do its work, and why not."""
-    is_ready, reason = readiness(parts_of(request))
+    """Say whether the service is ready, and why not."""
+    readiness = parts_of(request).readiness()
     return json(
-        {"status": "ready" if is_ready else "unready", "reason": reason},
-        status=200 if is_ready else 503,
+        readiness_object(readiness),
+        status=200 if readiness[0] else 503,
         headers={"Cache-Control": "no-store"},
     )
-
-
-def readiness(parts: Parts) -> tuple[bool, str]:
-    """Return whether the service can do its work, and the reason in a few words."""
-    queue = parts.queue
-    if queue.failed:
-        return False, "the store failed"
-    if parts.unready.is_set():
-        return False, "stopping"
-    if not parts.worker.running:
-        return False, "the worker is not running"
-    return True, queue.condition

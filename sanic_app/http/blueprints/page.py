@@ -1,4 +1,4 @@
-"""The page: the queue, live, in a browser."""
+"""The page that shows the live queue in a browser."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
-from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, answer, file, headers
+from sanic_app.http import routes
+from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 
-PAGE: Final = "/page"
 FILES: Final = {
     "page.css": CSS,
     "page.js": JAVASCRIPT,
@@ -19,25 +19,25 @@ FILES: Final = {
     "service.js": JAVASCRIPT,
     "icon.svg": "image/svg+xml",
 }
-HEADERS: Final = headers()
+HEADERS: Final = page_headers()
 
 blueprint = Blueprint("page")
 
 
-@blueprint.get("/")
+@blueprint.get(routes.PAGE)
 async def page(request: Request) -> HTTPResponse:
-    """Show the queue as a page that follows it."""
-    return answer(request, _read("index.html", HTML), HEADERS)
+    """Serve the page."""
+    return serve(request, _read("index.html", HTML), HEADERS)
 
 
-@blueprint.get(f"{PAGE}/<file:str>")
+@blueprint.get(routes.PAGE_FILE)
 async def page_file(request: Request, file: str) -> HTTPResponse:
-    """Show a script, the style sheet or the icon of the page."""
+    """Serve a script, the style sheet or the icon."""
     if file not in FILES:
         raise NotFound
-    return answer(request, _read(file, FILES[file]), HEADERS)
+    return serve(request, _read(file, FILES[file]), HEADERS)
 
 
 @cache
 def _read(name: str, content_type: str) -> File:
-    return file((files("sanic_app.http") / "static" / name).read_bytes(), content_type)
+    return tagged((files("sanic_app.http") / "static" / name).read_bytes(), content_type)

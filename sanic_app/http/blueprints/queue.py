@@ -1,34 +1,34 @@
-"""The queue as a whole: its figures and its head; pause and resume."""
+"""The queue as a whole: figures, pause and resume."""
 
 from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.schemas import queue_object, refuse_query
-
-QUEUE = "/api/v1/queue"
+from sanic_app.http.parameters import refuse_query
+from sanic_app.http.schemas import queue_object
 
 blueprint = Blueprint("queue")
 
 
-@blueprint.get(QUEUE)
+@blueprint.get(routes.QUEUE)
 async def figures(request: Request) -> HTTPResponse:
     """Show what the queue is doing."""
     refuse_query(query_of(request))
     return await _figures(request)
 
 
-@blueprint.post(f"{QUEUE}/pause")
+@blueprint.post(routes.PAUSE)
 async def pause(request: Request) -> HTTPResponse:
-    """Pause the queue: the head's wait goes on and ends, no further task starts."""
+    """Pause the queue: the head's wait goes on, but no other task starts."""
     return await _switch(request, paused=True)
 
 
-@blueprint.post(f"{QUEUE}/resume")
+@blueprint.post(routes.RESUME)
 async def resume(request: Request) -> HTTPResponse:
-    """Resume the queue: its first task starts."""
+    """Resume the queue."""
     return await _switch(request, paused=False)
 
 
@@ -39,4 +39,4 @@ async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
 
 
 async def _figures(request: Request) -> HTTPResponse:
-    return json(queue_object(await parts_of(request).queue.view.outlook()))
+    return json(queue_object(await parts_of(request).view.outlook()))

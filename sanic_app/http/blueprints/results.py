@@ -1,21 +1,21 @@
-"""Results: a page of the result list."""
+"""The result list in pages."""
 
 from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.blueprints.tasks import page
-from sanic_app.http.schemas import parse_page, result_object
-
-RESULTS = "/api/v1/results"
+from sanic_app.http.blueprints.tasks import answer_page
+from sanic_app.http.parameters import parse_page
+from sanic_app.http.schemas import result_page
 
 blueprint = Blueprint("results")
 
 
-@blueprint.get(RESULTS)
+@blueprint.get(routes.RESULTS)
 async def page_of_results(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).queue.view.results_page(after, limit + 1)
-    return page(RESULTS, "results", tasks, limit, result_object)
+    tasks = await parts_of(request).view.results_page(after, limit + 1)
+    return answer_page(routes.RESULTS, result_page, tasks, limit)

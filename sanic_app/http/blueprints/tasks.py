@@ -1,86 +1,89 @@
-"""Tasks: add one, look at one, cancel; look at a page of the queue, cancel a range of it."""
+"""Tasks: add, look at and cancel them, one or many."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of
-from sanic_app.http.blueprints.adding import add_batch, add_one
-from sanic_app.http.schemas import (
+from sanic_app.http.blueprints.adding import answer_add, read_add, replay_headers
+from sanic_app.http.parameters import (
     parse_history_num,
     parse_page,
     parse_range,
     parse_wait,
-    placed_object,
     refuse_query,
+)
+from sanic_app.http.schemas import (
+    batch_object,
+    cancelled_object,
+    placed_object,
+    queue_page,
     task_object,
 )
+from sanic_app.http.shape import Shape
 from sanic_app.task import Task
-
-TASKS = "/api/v1/tasks"
-BATCH = f"{TASKS}/batch"
 
 blueprint = Blueprint("tasks")
 
 
-@blueprint.post(TASKS)
+@blueprint.post(routes.TASKS)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    added, response = await add_one(request, 201)
-    response.headers["Location"] = f"{TASKS}/{added.first}"
+    new = read_add(request)
+    added = await parts_of(request).queue.add(*new)
+    response = answer_add(new, added, 201)
+    response.headers["Location"] = f"{routes.TASKS}/{added.first}"
     return response
 
 
-@blueprint.post(BATCH)
-async def add_many(request: Request) -> HTTPResponse:
-    """Add tasks to the end of the queue, one behind the other, all or none."""
-    return await add_batch(request)
+@blueprint.post(routes.BATCH)
+async def add_batch(request: Request) -> HTTPResponse:
+    """Add a batch of tasks to the end of the queue, all or none."""
+    new = read_add(request, batch=True)
+    added = await parts_of(request).queue.add(*new)
+    return json(batch_object(added), 201, replay_headers(added))
 
 
-@blueprint.get(TASKS)
+@blueprint.get(routes.TASKS)
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).queue.view.queue_page(after, limit + 1)
-    return page(TASKS, "tasks", tasks, limit, task_object)
+    tasks = await parts_of(request).view.queue_page(after, limit + 1)
+    return answer_page(routes.TASKS, queue_page, tasks, limit)
 
 
-@blueprint.delete(TASKS)
+@blueprint.delete(routes.TASKS)
 async def cancel_range(request: Request) -> HTTPResponse:
-    """Cancel the tasks of the queue whose history numbers lie in a range, its ends included."""
+    """Cancel the tasks with history numbers in a range."""
     first, last = parse_range(query_of(request))
-    return json({"count": await parts_of(request).queue.cancel_range(first, last)})
+    return json(cancelled_object(await parts_of(request).queue.cancel_range(first, last)))
 
 
-@blueprint.get(f"{TASKS}/<history_num:str>")
-async def one(request: Request, history_num: str) -> HTTPResponse:
-    """Show one task in any state, its place, and when it is due; or wait until it is finished."""
+@blueprint.get(routes.TASK)
+async def get_task(request: Request, history_num: str) -> HTTPResponse:
+    """Show a task and its place in the queue; with ``wait``, not before it is finished."""
     wait = parse_wait(query_of(request))
     number = parse_history_num(history_num)
-    return json(placed_object(await parts_of(request).queue.view.task(number, wait)))
+    return json(placed_object(await parts_of(request).view.task(number, wait)))
 
 
-@blueprint.delete(f"{TASKS}/<history_num:str>")
+@blueprint.delete(routes.TASK)
 async def cancel(request: Request, history_num: str) -> HTTPResponse:
-    """Cancel one task: its number never reaches the result list."""
+    """Cancel one task."""
     refuse_query(query_of(request))
     return json(task_object(await parts_of(request).queue.cancel(parse_history_num(history_num))))
 
 
-def page(
-    path: str,
-    name: str,
-    tasks: Sequence[Task],
-    limit: int,
-    shape: Callable[[Task], dict[str, Any]],
+def answer_page(
+    path: str, shape: Shape[Sequence[Task]], tasks: Sequence[Task], limit: int
 ) -> HTTPResponse:
-    """Answer with the first ``limit`` of the tasks; one more than that means a next page."""
+    """Answer with the first ``limit`` tasks. One more than that means that there is a next page."""
     shown = tasks[:limit]
-    response = json({name: [shape(task) for task in shown]})
+    response = json(shape(shown))
     if len(tasks) > limit:
         after = shown[-1].history_num
         response.headers["Link"] = f'<{path}?limit={limit}&after={after}>; rel="next"'

@@ -1,0 +1,271 @@
+"""The operations of the OpenAPI document: what each route takes, and all that it may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sanic_app import errors
+from sanic_app.errors import ServiceError
+from sanic_app.http import routes
+from sanic_app.http.schemas import DONE, SCHEMAS, readiness_object, task_object
+from sanic_app.http.shape import Json, ref
+from sanic_app.task import State
+
+Errors = tuple[type[ServiceError], ...]
+
+# Which routes can answer with which problems.
+OPEN: Final[Errors] = (
+    errors.Invalid,
+    errors.MethodNotAllowed,
+    errors.RequestTimeout,
+    errors.TooLarge,
+    errors.Internal,
+)
+GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
+SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
+CHANGING: Final[Errors] = (*SECURED, errors.OutcomeUnknown, errors.Stopping, errors.DiskFull)
+ADDING: Final[Errors] = (
+    *SECURED,
+    errors.MediaType,
+    errors.KeyReused,
+    errors.OutcomeUnknown,
+    errors.QueueFull,
+    errors.Stopping,
+    errors.DiskFull,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    name: str
+    tag: str
+    summary: str
+    answers: Mapping[int, Json]
+    errors: Errors
+    parameters: Sequence[str] = ()
+    body: str = ""
+
+
+def _answer(description: str, content: Json | None, *headers: str) -> Json:
+    found: Json = {
+        "description": description,
+        "headers": {name: ref(name, "headers") for name in ("X-Request-ID", *headers)},
+    }
+    return found if content is None else {**found, "content": content}
+
+
+def _json(description: str, name: str, *headers: str, example: Json | None = None) -> Json:
+    example = example or SCHEMAS[name]["examples"][0]
+    content = {"application/json": {"schema": ref(name), "example": example}}
+    return _answer(description, content, *headers)
+
+
+def _text(*media_types: str) -> Json:
+    return {media_type: {"schema": {"type": "string"}} for media_type in media_types}
+
+
+def _file(description: str, content: Json) -> Mapping[int, Json]:
+    unchanged = "It is still the one with the ETag in `If-None-Match`."
+    return {200: _answer(description, content, "ETag"), 304: _answer(unchanged, None, "ETag")}
+
+
+def _added(*headers: str) -> Json:
+    parameters = {"history_num": "$response.body#/history_num"}
+    return {
+        **_json("The task, on disk.", "Task", *headers, "Idempotent-Replayed"),
+        "links": {"task": {"operationId": "getTask", "parameters": parameters}},
+    }
+
+
+_EVENTS: Final[Json] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "Server-sent events `added`, `started`, `finished` (cancelled too),"
+            ' `paused` and `resumed`: one for each kind and commit, its data `{"tasks": [...]}`.'
+            ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
+            " the history numbers of the first and the last, and how many there were. `reset`:"
+            " what was asked for by `Last-Event-ID` is not there any more; look at the lists anew.",
+        },
+        "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
+    }
+}
+_QUEUE: Final = {200: _json("Figures, and the head.", "Queue")}
+_CANCELLED: Final = task_object(DONE._replace(state=State.CANCELLED))
+_UNREADY: Final = readiness_object((False, "stopping"))
+
+OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
+    ("POST", routes.ADD_TASK): Operation(
+        "addTaskClassic",
+        "classic",
+        "Add a task to the end of the queue.",
+        {200: _added()},
+        ADDING,
+        ("IdempotencyKey",),
+        "NewTask",
+    ),
+    ("GET", routes.GET_QUEUE_WORK): Operation(
+        "listQueue",
+        "classic",
+        "Show the whole queue, in order.",
+        {200: _json("The queue.", "QueueList")},
+        SECURED,
+    ),
+    ("GET", routes.GET_RESULT): Operation(
+        "listResults",
+        "classic",
+        "Show the whole result list, in order.",
+        {200: _json("The result list.", "ResultList")},
+        SECURED,
+    ),
+    ("POST", routes.TASKS): Operation(
+        "addTask",
+        "tasks",
+        "Add a task to the end of the queue.",
+        {201: _added("Location")},
+        ADDING,
+        ("IdempotencyKey",),
+        "NewTask",
+    ),
+    ("POST", routes.BATCH): Operation(
+        "addTasks",
+        "tasks",
+        "Add tasks to the end of the queue, one behind the other, all or none.",
+        {201: _json("The tasks, on disk.", "Batch", "Idempotent-Replayed")},
+        ADDING,
+        ("IdempotencyKey",),
+        "NewBatch",
+    ),
+    ("DELETE", routes.TASKS): Operation(
+        "cancelTasks",
+        "tasks",
+        "Cancel the tasks of the queue whose history numbers lie in a range, its ends included.",
+        {200: _json("How many were cancelled.", "Cancelled")},
+        CHANGING,
+        ("From", "To"),
+    ),
+    ("GET", routes.TASKS): Operation(
+        "getQueuePage",
+        "tasks",
+        "Show a page of the queue.",
+        {200: _json("A page of the queue.", "QueuePage", "Link")},
+        SECURED,
+        ("Limit", "After"),
+    ),
+    ("DELETE", routes.TASK): Operation(
+        "cancelTask",
+        "tasks",
+        "Cancel one task: its number never reaches the result list.",
+        {200: _json("The task, cancelled.", "Task", example=_CANCELLED)},
+        (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
+        ("HistoryNum",),
+    ),
+    ("GET", routes.TASK): Operation(
+        "getTask",
+        "tasks",
+        "Show one task in any state, its place, and when it is due; or wait until it is finished.",
+        {200: _json("The task.", "PlacedTask")},
+        (*SECURED, errors.NotFound, errors.Gone),
+        ("HistoryNum", "Wait"),
+    ),
+    ("GET", routes.RESULTS): Operation(
+        "getResultPage",
+        "results",
+        "Show a page of the result list.",
+        {200: _json("A page of the result list.", "ResultPage", "Link")},
+        SECURED,
+        ("Limit", "After"),
+    ),
+    ("GET", routes.QUEUE): Operation(
+        "getQueue", "queue", "Show what the queue is doing.", _QUEUE, SECURED
+    ),
+    ("POST", routes.PAUSE): Operation(
+        "pauseQueue",
+        "queue",
+        "Pause the queue: the head's wait goes on and ends, no further task starts.",
+        _QUEUE,
+        CHANGING,
+    ),
+    ("POST", routes.RESUME): Operation(
+        "resumeQueue", "queue", "Resume the queue: its first task starts.", _QUEUE, CHANGING
+    ),
+    ("GET", routes.EVENTS): Operation(
+        "listen",
+        "events",
+        "Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.",
+        {200: _answer("Messages, until the service stops.", _EVENTS)},
+        (*SECURED, errors.Stopping),
+        ("LastEventId",),
+    ),
+    ("GET", routes.METRICS): Operation(
+        "getMetrics",
+        "operations",
+        "Show every series, as Prometheus text or OpenMetrics.",
+        {
+            200: _answer(
+                "Every series, in the format that `Accept` prefers, whose `version` comes along.",
+                _text("text/plain", "application/openmetrics-text"),
+            )
+        },
+        SECURED,
+    ),
+    ("GET", routes.LIVE): Operation(
+        "getLiveness",
+        "operations",
+        "Answer while the event loop does; touches no store.",
+        {200: _json("It lives.", "Liveness")},
+        OPEN,
+    ),
+    ("GET", routes.READY): Operation(
+        "getReadiness",
+        "operations",
+        "Say whether the service can do its work, and why not.",
+        {
+            200: _json("It can do its work.", "Readiness"),
+            503: _json("It cannot.", "Readiness", example=_UNREADY),
+        },
+        OPEN,
+    ),
+    ("GET", routes.PAGE): Operation(
+        "getPage",
+        "page",
+        "Show the queue as a page that follows it.",
+        _file("The page.", _text("text/html")),
+        GUARDED,
+    ),
+    ("GET", routes.PAGE_FILE): Operation(
+        "getPageFile",
+        "page",
+        "Show a script, the style sheet or the icon of the page.",
+        _file("The file.", _text("text/javascript", "text/css", "image/svg+xml")),
+        (*GUARDED, errors.NotFound),
+        ("PageFile",),
+    ),
+    ("GET", routes.DOCS): Operation(
+        "getDocs",
+        "docs",
+        "Show this documentation as a page.",
+        _file("The page.", _text("text/html")),
+        GUARDED,
+    ),
+    ("GET", routes.DOCUMENT): Operation(
+        "getDocument",
+        "docs",
+        "Show this documentation as OpenAPI 3.1.",
+        _file("This document.", {"application/json": {"schema": {"type": "object"}}}),
+        GUARDED,
+    ),
+    ("GET", routes.DOCS_FILE): Operation(
+        "getDocsFile",
+        "docs",
+        "Show a script, the style sheet or the icon of the page.",
+        _file("The file.", {**_text("text/javascript", "text/css"), "image/png": {}}),
+        (*GUARDED, errors.NotFound),
+        ("File",),
+    ),
+}
+"""By method and path."""
