@@ -28,19 +28,19 @@ FRAMEWORKS = {"sanic", "sanic_ext", "sanic_routing", "aiosqlite", "prometheus_cl
 
 FINGERPRINTS: dict[str, dict[str, str]] = {
     "aiosqlite.core:Connection": {
-        "_conn": "de090e2954cb7d41",
-        "_execute": "161bdf6c810baa60",
+        "_conn": "3f7e8d3c6e38e218",
+        "_execute": "8c831f8c23e31b20",
         "_thread": "f519d51ff20bca3b",
     },
     "prometheus_client.registry:Collector": {
-        "collect": "a268d74cac495ddb",
+        "collect": "02bee7dc22077970",
     },
     "sanic.http.http1:Http": {
-        "_safe_int": "33118eab578b3c4a",
+        "_safe_int": "aa5b647def065987",
         "_send": "bf1831d448f8b73b",
-        "create_empty_request": "baa135a3d466f493",
-        "http1_response_header": "92786490fdc99746",
-        "respond": "9b5e9a1b0ed4c5f5",
+        "create_empty_request": "15b4c275437446ac",
+        "http1_response_header": "6a75f7775b2f21c8",
+        "respond": "af23839ecf3dc598",
         "response_func": "6f858f74c02ca369",
         "response_size": "40abbde72739e51a",
         "stage": "bca4cf084d2b3715",
@@ -48,18 +48,18 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
     },
     "sanic.request.types:Request": {
         "_parsed_url": "c255e346cc92ed7c",
-        "path": "d67ba20ff148da71",
+        "path": "6d017876de420ee9",
     },
     "sanic.server.protocols.http_protocol:HttpProtocol": {
         "HTTP_CLASS": "d3ed297c5264d311",
         "_callback_check_timeouts": "010c67998dad54e1",
         "_http": "272df1c0c1930715",
-        "_setup": "da8502892c164295",
+        "_setup": "0d37dfbab67810b8",
         "_task": "df8458d3f58fecce",
         "_time": "1632bf67beee01c5",
-        "check_timeouts": "0e593fe4ec4ea6ea",
-        "close": "a58fc65ae59fcde0",
-        "data_received": "8d6570b14ce96bb0",
+        "check_timeouts": "e60a4b6f8102f32c",
+        "close": "c3f94d649bb44734",
+        "data_received": "ae5127a21bc55c6f",
         "request_class": "f4798a0ac1ea7a0c",
         "request_handler": "fa0b2220306ff545",
         "request_max_size": "f17b750426c51d27",
@@ -115,14 +115,26 @@ def mentions(cls: type, name: str) -> list[str]:
     return [line.strip() for line in found if re.search(rf"\b{name}\b", line)]
 
 
+def method(cls: type, name: str) -> str:
+    """Return the source of a method from its file: Sanic replaces some methods when it starts."""
+    for base in bases(cls):
+        text = code(base)
+        found = [
+            ast.get_source_segment(text, node) or ""
+            for node in ast.parse(text).body[0].body  # type: ignore[attr-defined]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+        ]
+        if found:
+            return "\n".join(found)
+    return ""
+
+
 def fingerprint(seam: str) -> str:
     """Return that of a method's source, or of all lines that mention an attribute."""
     module, _, path = seam.partition(":")
     cls_name, _, name = path.rpartition(".")
     cls = getattr(importlib.import_module(module), cls_name)
-    part = inspect.getattr_static(cls, name, None)
-    function = part.fget if isinstance(part, property) else getattr(part, "__func__", part)
-    text = code(function) if inspect.isfunction(function) else "\n".join(mentions(cls, name))
+    text = method(cls, name) or "\n".join(mentions(cls, name))
     return sha256(text.encode()).hexdigest()[:16] if text else "not there"
 
 

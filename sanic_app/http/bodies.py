@@ -1,7 +1,8 @@
 """Request bodies: parses JSON into new tasks.
 
 Parsing is strict. It refuses duplicate keys, numbers that are not finite, and integers written as
-``1.0``. A timeout is read as the exact decimal that was sent.
+``1.0``. A timeout is read as the exact decimal that was sent. Each function raises ``Invalid`` with
+a fault for each thing that is wrong.
 """
 
 from __future__ import annotations
@@ -22,20 +23,12 @@ _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
-    """Return the task that the body asks for; ``timeout_max`` is in microseconds.
-
-    Raises:
-        Invalid: with a fault for each thing that is wrong.
-    """
+    """Return the task that the body asks for; ``timeout_max`` is in microseconds."""
     return _new_task(parse_object(body), "", timeout_max)
 
 
 def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
-    """Return the tasks that the body of a batch asks for, 1 to ``batch_max``.
-
-    Raises:
-        Invalid: with a fault for each thing that is wrong, the first ``FAULTS_MAX`` of them.
-    """
+    """Return the tasks that the body of a batch asks for, 1 to ``batch_max``."""
     fields = parse_object(body)
     faults = [Fault(_pointer(name), "Unknown field.") for name in fields if name != "tasks"]
     items = fields.get("tasks")
@@ -59,11 +52,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the body's JSON object, its decimals as ``Decimal``.
-
-    Raises:
-        Invalid: the body is not one JSON object in UTF-8, or it has a duplicate key.
-    """
+    """Return the body's JSON object, its decimals as ``Decimal``."""
     try:
         text = body.decode()
         try:

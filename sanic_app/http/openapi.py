@@ -71,10 +71,11 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     ``files`` has the names of the files of both pages, by the parameter that selects one.
     """
     paths: dict[str, Json] = {}
-    for (method, path), operation in OPERATIONS.items():
-        token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
-        template = routes.template(path)
-        paths.setdefault(template, {})[method.lower()] = _operation(operation, secured=bool(token))
+    for tag, operations in OPERATIONS.items():
+        for (method, path), operation in operations.items():
+            token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
+            methods = paths.setdefault(routes.template(path), {})
+            methods[method.lower()] = _operation(tag, operation, secured=bool(token))
     # The builder is a singleton and would remember other applications.
     SpecificationBuilder.reset()
     builder = SpecificationBuilder()
@@ -93,7 +94,7 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     return {name: part for name, part in found.items() if part}
 
 
-def _operation(operation: Operation, *, secured: bool) -> Json:
+def _operation(tag: str, operation: Operation, *, secured: bool) -> Json:
     refusals = operation.errors
     security: list[Json] = []
     if errors.Unauthorized in refusals:
@@ -107,7 +108,7 @@ def _operation(operation: Operation, *, secured: bool) -> Json:
         answers[status] = ref(_name(kinds), "responses")
     body = {"required": True, "content": {"application/json": {"schema": ref(operation.body)}}}
     found = {
-        "tags": [operation.tag],
+        "tags": [tag],
         "security": security,
         "parameters": [ref(name, "parameters") for name in ("RequestId", *operation.parameters)],
         "responses": {str(status): answers[status] for status in sorted(answers)},
@@ -135,7 +136,8 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
         },
         "responses": {
             _name(kinds): _refusal(status, kinds)
-            for operation in OPERATIONS.values()
+            for operations in OPERATIONS.values()
+            for operation in operations.values()
             for status, kinds in _by_status(operation.errors).items()
         },
         "headers": HEADERS,

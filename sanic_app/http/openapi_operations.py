@@ -42,7 +42,6 @@ class Operation:
     """One method of one path."""
 
     name: str
-    tag: str
     summary: str
     answers: Mapping[int, Json]
     errors: Errors
@@ -81,6 +80,16 @@ def _added(*headers: str) -> Json:
     }
 
 
+def _ok(
+    description: str, name: str, *headers: str, example: Json | None = None
+) -> Mapping[int, Json]:
+    return {200: _json(description, name, *headers, example=example)}
+
+
+def _adding(name: str, summary: str, answers: Mapping[int, Json], body: str) -> Operation:
+    return Operation(name, summary, answers, ADDING, ("IdempotencyKey",), body)
+
+
 _EVENTS: Final[Json] = {
     "text/event-stream": {
         "schema": {
@@ -94,178 +103,162 @@ _EVENTS: Final[Json] = {
         "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }
 }
-_QUEUE: Final = {200: _json("Figures, and the head.", "Queue")}
+_QUEUE: Final = _ok("Figures, and the head.", "Queue")
 _CANCELLED: Final = task_object(DONE._replace(state=State.CANCELLED))
 _UNREADY: Final = readiness_object((False, "stopping"))
 
-OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
-    ("POST", routes.ADD_TASK): Operation(
-        "addTaskClassic",
-        "classic",
-        "Add a task to the end of the queue.",
-        {200: _added()},
-        ADDING,
-        ("IdempotencyKey",),
-        "NewTask",
-    ),
-    ("GET", routes.GET_QUEUE_WORK): Operation(
-        "listQueue",
-        "classic",
-        "Show the whole queue, in order.",
-        {200: _json("The queue.", "QueueList")},
-        SECURED,
-    ),
-    ("GET", routes.GET_RESULT): Operation(
-        "listResults",
-        "classic",
-        "Show the whole result list, in order.",
-        {200: _json("The result list.", "ResultList")},
-        SECURED,
-    ),
-    ("POST", routes.TASKS): Operation(
-        "addTask",
-        "tasks",
-        "Add a task to the end of the queue.",
-        {201: _added("Location")},
-        ADDING,
-        ("IdempotencyKey",),
-        "NewTask",
-    ),
-    ("POST", routes.BATCH): Operation(
-        "addTasks",
-        "tasks",
-        "Add tasks to the end of the queue, one behind the other, all or none.",
-        {201: _json("The tasks, on disk.", "Batch", "Idempotent-Replayed")},
-        ADDING,
-        ("IdempotencyKey",),
-        "NewBatch",
-    ),
-    ("DELETE", routes.TASKS): Operation(
-        "cancelTasks",
-        "tasks",
-        "Cancel the tasks of the queue whose history numbers lie in a range, its ends included.",
-        {200: _json("How many were cancelled.", "Cancelled")},
-        CHANGING,
-        ("From", "To"),
-    ),
-    ("GET", routes.TASKS): Operation(
-        "getQueuePage",
-        "tasks",
-        "Show a page of the queue.",
-        {200: _json("A page of the queue.", "QueuePage", "Link")},
-        SECURED,
-        ("Limit", "After"),
-    ),
-    ("DELETE", routes.TASK): Operation(
-        "cancelTask",
-        "tasks",
-        "Cancel one task: its number never reaches the result list.",
-        {200: _json("The task, cancelled.", "Task", example=_CANCELLED)},
-        (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
-        ("HistoryNum",),
-    ),
-    ("GET", routes.TASK): Operation(
-        "getTask",
-        "tasks",
-        "Show one task in any state, its place, and when it is due; or wait until it is finished.",
-        {200: _json("The task.", "PlacedTask")},
-        (*SECURED, errors.NotFound, errors.Gone),
-        ("HistoryNum", "Wait"),
-    ),
-    ("GET", routes.RESULTS): Operation(
-        "getResultPage",
-        "results",
-        "Show a page of the result list.",
-        {200: _json("A page of the result list.", "ResultPage", "Link")},
-        SECURED,
-        ("Limit", "After"),
-    ),
-    ("GET", routes.QUEUE): Operation(
-        "getQueue", "queue", "Show what the queue is doing.", _QUEUE, SECURED
-    ),
-    ("POST", routes.PAUSE): Operation(
-        "pauseQueue",
-        "queue",
-        "Pause the queue: the head's wait goes on and ends, no further task starts.",
-        _QUEUE,
-        CHANGING,
-    ),
-    ("POST", routes.RESUME): Operation(
-        "resumeQueue", "queue", "Resume the queue: its first task starts.", _QUEUE, CHANGING
-    ),
-    ("GET", routes.EVENTS): Operation(
-        "listen",
-        "events",
-        "Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.",
-        {200: _answer("Messages, until the service stops.", _EVENTS)},
-        (*SECURED, errors.Stopping),
-        ("LastEventId",),
-    ),
-    ("GET", routes.METRICS): Operation(
-        "getMetrics",
-        "operations",
-        "Show every series, as Prometheus text or OpenMetrics.",
-        {
-            200: _answer(
-                "Every series, in the format that `Accept` prefers, whose `version` comes along.",
-                _text("text/plain", "application/openmetrics-text"),
-            )
-        },
-        SECURED,
-    ),
-    ("GET", routes.LIVE): Operation(
-        "getLiveness",
-        "operations",
-        "Answer while the event loop does; touches no store.",
-        {200: _json("It lives.", "Liveness")},
-        OPEN,
-    ),
-    ("GET", routes.READY): Operation(
-        "getReadiness",
-        "operations",
-        "Say whether the service can do its work, and why not.",
-        {
-            200: _json("It can do its work.", "Readiness"),
-            503: _json("It cannot.", "Readiness", example=_UNREADY),
-        },
-        OPEN,
-    ),
-    ("GET", routes.PAGE): Operation(
-        "getPage",
-        "page",
-        "Show the queue as a page that follows it.",
-        _file("The page.", _text("text/html")),
-        GUARDED,
-    ),
-    ("GET", routes.PAGE_FILE): Operation(
-        "getPageFile",
-        "page",
-        "Show a script, the style sheet or the icon of the page.",
-        _file("The file.", _text("text/javascript", "text/css", "image/svg+xml")),
-        (*GUARDED, errors.NotFound),
-        ("PageFile",),
-    ),
-    ("GET", routes.DOCS): Operation(
-        "getDocs",
-        "docs",
-        "Show this documentation as a page.",
-        _file("The page.", _text("text/html")),
-        GUARDED,
-    ),
-    ("GET", routes.DOCUMENT): Operation(
-        "getDocument",
-        "docs",
-        "Show this documentation as OpenAPI 3.1.",
-        _file("This document.", {"application/json": {"schema": {"type": "object"}}}),
-        GUARDED,
-    ),
-    ("GET", routes.DOCS_FILE): Operation(
-        "getDocsFile",
-        "docs",
-        "Show a script, the style sheet or the icon of the page.",
-        _file("The file.", {**_text("text/javascript", "text/css"), "image/png": {}}),
-        (*GUARDED, errors.NotFound),
-        ("File",),
-    ),
+OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
+    "classic": {
+        ("POST", routes.ADD_TASK): _adding(
+            "addTaskClassic", "Add a task to the end of the queue.", {200: _added()}, "NewTask"
+        ),
+        ("GET", routes.GET_QUEUE_WORK): Operation(
+            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), SECURED
+        ),
+        ("GET", routes.GET_RESULT): Operation(
+            "listResults",
+            "Show the whole result list, in order.",
+            _ok("The result list.", "ResultList"),
+            SECURED,
+        ),
+    },
+    "tasks": {
+        ("POST", routes.TASKS): _adding(
+            "addTask", "Add a task to the end of the queue.", {201: _added("Location")}, "NewTask"
+        ),
+        ("POST", routes.BATCH): _adding(
+            "addTasks",
+            "Add tasks to the end of the queue, one behind the other, all or none.",
+            {201: _json("The tasks, on disk.", "Batch", "Idempotent-Replayed")},
+            "NewBatch",
+        ),
+        ("DELETE", routes.TASKS): Operation(
+            "cancelTasks",
+            "Cancel the tasks of the queue whose history numbers lie in a range,"
+            " its ends included.",
+            _ok("How many were cancelled.", "Cancelled"),
+            CHANGING,
+            ("From", "To"),
+        ),
+        ("GET", routes.TASKS): Operation(
+            "getQueuePage",
+            "Show a page of the queue.",
+            _ok("A page of the queue.", "QueuePage", "Link"),
+            SECURED,
+            ("Limit", "After"),
+        ),
+        ("DELETE", routes.TASK): Operation(
+            "cancelTask",
+            "Cancel one task: its number never reaches the result list.",
+            _ok("The task, cancelled.", "Task", example=_CANCELLED),
+            (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
+            ("HistoryNum",),
+        ),
+        ("GET", routes.TASK): Operation(
+            "getTask",
+            "Show one task in any state, its place, and when it is due;"
+            " or wait until it is finished.",
+            _ok("The task.", "PlacedTask"),
+            (*SECURED, errors.NotFound, errors.Gone),
+            ("HistoryNum", "Wait"),
+        ),
+    },
+    "results": {
+        ("GET", routes.RESULTS): Operation(
+            "getResultPage",
+            "Show a page of the result list.",
+            _ok("A page of the result list.", "ResultPage", "Link"),
+            SECURED,
+            ("Limit", "After"),
+        ),
+    },
+    "queue": {
+        ("GET", routes.QUEUE): Operation(
+            "getQueue", "Show what the queue is doing.", _QUEUE, SECURED
+        ),
+        ("POST", routes.PAUSE): Operation(
+            "pauseQueue",
+            "Pause the queue: the head's wait goes on and ends, no further task starts.",
+            _QUEUE,
+            CHANGING,
+        ),
+        ("POST", routes.RESUME): Operation(
+            "resumeQueue", "Resume the queue: its first task starts.", _QUEUE, CHANGING
+        ),
+    },
+    "events": {
+        ("GET", routes.EVENTS): Operation(
+            "listen",
+            "Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.",
+            {200: _answer("Messages, until the service stops.", _EVENTS)},
+            (*SECURED, errors.Stopping),
+            ("LastEventId",),
+        ),
+    },
+    "operations": {
+        ("GET", routes.METRICS): Operation(
+            "getMetrics",
+            "Show every series, as Prometheus text or OpenMetrics.",
+            {
+                200: _answer(
+                    "Every series, in the format that `Accept` prefers,"
+                    " whose `version` comes along.",
+                    _text("text/plain", "application/openmetrics-text"),
+                )
+            },
+            SECURED,
+        ),
+        ("GET", routes.LIVE): Operation(
+            "getLiveness",
+            "Answer while the event loop does; touches no store.",
+            _ok("It lives.", "Liveness"),
+            OPEN,
+        ),
+        ("GET", routes.READY): Operation(
+            "getReadiness",
+            "Say whether the service can do its work, and why not.",
+            {
+                200: _json("It can do its work.", "Readiness"),
+                503: _json("It cannot.", "Readiness", example=_UNREADY),
+            },
+            OPEN,
+        ),
+    },
+    "page": {
+        ("GET", routes.PAGE): Operation(
+            "getPage",
+            "Show the queue as a page that follows it.",
+            _file("The page.", _text("text/html")),
+            GUARDED,
+        ),
+        ("GET", routes.PAGE_FILE): Operation(
+            "getPageFile",
+            "Show a script, the style sheet or the icon of the page.",
+            _file("The file.", _text("text/javascript", "text/css", "image/svg+xml")),
+            (*GUARDED, errors.NotFound),
+            ("PageFile",),
+        ),
+    },
+    "docs": {
+        ("GET", routes.DOCS): Operation(
+            "getDocs",
+            "Show this documentation as a page.",
+            _file("The page.", _text("text/html")),
+            GUARDED,
+        ),
+        ("GET", routes.DOCUMENT): Operation(
+            "getDocument",
+            "Show this documentation as OpenAPI 3.1.",
+            _file("This document.", {"application/json": {"schema": {"type": "object"}}}),
+            GUARDED,
+        ),
+        ("GET", routes.DOCS_FILE): Operation(
+            "getDocsFile",
+            "Show a script, the style sheet or the icon of the page.",
+            _file("The file.", {**_text("text/javascript", "text/css"), "image/png": {}}),
+            (*GUARDED, errors.NotFound),
+            ("File",),
+        ),
+    },
 }
-"""By method and path."""
+"""By tag, method and path."""

@@ -1,4 +1,8 @@
-"""Request parameters: parses queries, headers and numbers in paths."""
+"""Request parameters: parses queries, headers and numbers in paths.
+
+Unless it says otherwise, a function raises ``Invalid`` with a fault for each parameter that is
+wrong, missing, unknown or given twice.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,7 @@ from sanic_app.task import HISTORY_NUM_MAX
 
 
 def parse_key(values: Sequence[str]) -> str | None:
-    """Return the idempotency key from the header lines, or None.
-
-    Raises:
-        Invalid: two keys, or one that is not 1 to 255 visible ASCII characters.
-    """
+    """Return the idempotency key from the header lines, or None."""
     if not values:
         return None
     key = values[0]
@@ -36,11 +36,7 @@ def parse_key(values: Sequence[str]) -> str | None:
 
 
 def parse_cursor(values: Sequence[str]) -> tuple[int, int] | None:
-    """Return the two numbers of the cursor from the header lines, or None.
-
-    Raises:
-        Invalid: two cursors, or one that is not the id of any message.
-    """
+    """Return the two numbers of the cursor from the header lines, or None."""
     if not values or values == [""]:
         return None
     if len(values) == 1 and re.fullmatch(CURSOR_PATTERN, values[0]):
@@ -51,21 +47,13 @@ def parse_cursor(values: Sequence[str]) -> tuple[int, int] | None:
 
 
 def parse_page(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
-    """Return ``after`` and ``limit`` of a page.
-
-    Raises:
-        Invalid: with a fault for each parameter that is wrong, unknown or given twice.
-    """
+    """Return ``after`` and ``limit`` of a page."""
     numbers = _whole_numbers(query, {"after": AFTER, "limit": LIMIT})
     return numbers["after"], numbers["limit"]
 
 
 def parse_range(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
-    """Return ``from`` and ``to`` of a range of history numbers, both inclusive.
-
-    Raises:
-        Invalid: with a fault for each parameter that is missing, wrong, unknown or given twice.
-    """
+    """Return ``from`` and ``to`` of a range of history numbers, both inclusive."""
     numbers = _whole_numbers(query, {"from": HISTORY_NUM, "to": HISTORY_NUM})
     if numbers["from"] > numbers["to"]:
         raise Invalid(Fault("", "The query parameter from must not be greater than to."))
@@ -73,11 +61,7 @@ def parse_range(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
 
 
 def parse_wait(query: Sequence[tuple[str, str]]) -> float:
-    """Return how many seconds the answer may be held, 0 by default.
-
-    Raises:
-        Invalid: with a fault for each parameter that is wrong, unknown or given twice.
-    """
+    """Return how many seconds the answer may be held, 0 by default."""
     values = [value for name, value in query if name == "wait"]
     refuse_query([(name, value) for name, value in query if name != "wait"])
     if len(values) > 1:
@@ -91,11 +75,7 @@ def parse_wait(query: Sequence[tuple[str, str]]) -> float:
 
 
 def refuse_query(query: Sequence[tuple[str, str]]) -> None:
-    """Refuse any query parameter.
-
-    Raises:
-        Invalid: with a fault for each.
-    """
+    """Refuse any query parameter."""
     if query:
         raise Invalid(*(Fault("", f"Unknown query parameter {printable(n)}.") for n, _ in query))
 

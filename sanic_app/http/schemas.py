@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Final
 
 from sanic_app.errors import Fault
@@ -97,9 +96,9 @@ STATE: Final[Json] = {
 
 task_object: Final = Shape(
     HEAD,
-    Field("history_num", ref("HistoryNum"), attrgetter("history_num")),
+    Field("history_num", ref("HistoryNum")),
     Field("date_created", ref("Date"), lambda task: date(task.created_at)),
-    Field("num", ref("Num"), lambda task: task.num),
+    Field("num", ref("Num")),
     Field("timeout", ref("Timeout"), lambda task: seconds(task.timeout)),
     Field("state", ref("State"), lambda task: str(task.state)),
     Field("date_started", or_null(ref("Date")), lambda task: date(task.started_at)),
@@ -110,8 +109,8 @@ queue_item: Final = Shape(HEAD, *task_object.fields[:4])
 
 result_object: Final = Shape(
     DONE,
-    Field("history_num", ref("HistoryNum"), lambda task: task.history_num),
-    Field("num", ref("Num"), lambda task: task.num),
+    Field("history_num", ref("HistoryNum")),
+    Field("num", ref("Num")),
     Field("date_finished", ref("Date"), lambda task: date(task.finished_at)),
 )
 
@@ -137,7 +136,7 @@ def _date_due(placed: PlacedTask) -> str | None:
 
 
 def _field_of_the_task(field: Field[Task]) -> Field[PlacedTask]:
-    return Field(field.name, field.schema, lambda placed: field.read(placed.task))
+    return Field(field.name, field.schema, lambda placed: field.reader(placed.task))
 
 
 placed_object: Final = Shape(
@@ -146,8 +145,7 @@ placed_object: Final = Shape(
     Field(
         "position",
         or_null(COUNT),
-        lambda placed: placed.position,
-        "The tasks before it in the queue; null when it is finished.",
+        description="The tasks before it in the queue; null when it is finished.",
     ),
     Field(
         "seconds_until_due",
@@ -174,7 +172,7 @@ def new_task(timeout_max: int) -> Shape[NewTask]:
     timeout = {**TIMEOUT, "maximum": seconds(timeout_max), "examples": [shown]}
     return Shape(
         example,
-        Field("num", ref("Num"), lambda task: task.num),
+        Field("num", ref("Num")),
         Field("timeout", timeout, lambda task: seconds(task.timeout)),
     )
 
@@ -190,8 +188,8 @@ def new_batch(timeout_max: int, batch_max: int) -> Shape[None]:
 
 batch_object: Final = Shape(
     Added(1, 3, CREATED, started=True),
-    Field("first", ref("HistoryNum"), lambda added: added.first),
-    Field("last", ref("HistoryNum"), lambda added: added.last),
+    Field("first", ref("HistoryNum")),
+    Field("last", ref("HistoryNum")),
     Field(
         "count",
         {**COUNT, "minimum": 1},
@@ -217,7 +215,7 @@ result_page: Final = _tasks("results", list_of("Result", maxItems=PAGE_MAX), res
 
 queue_object: Final = Shape(
     Outlook(1, 1.25, 1.75, paused=False, head=HEAD, pruned=0),
-    Field("depth", COUNT, lambda queue: queue.depth, "Tasks in the queue, the head included."),
+    Field("depth", COUNT, description="Tasks in the queue, the head included."),
     Field(
         "oldest_task_age_seconds",
         SECONDS,
@@ -233,13 +231,10 @@ queue_object: Final = Shape(
     Field(
         "paused",
         {"type": "boolean"},
-        lambda queue: queue.paused,
-        "Whether no further task is started.",
+        description="Whether no further task is started.",
     ),
     Field("head", or_null(ref("Task")), lambda queue: queue.head and task_object(queue.head)),
-    Field(
-        "pruned", COUNT, lambda queue: queue.pruned, "Finished tasks that retention has removed."
-    ),
+    Field("pruned", COUNT, description="Finished tasks that retention has removed."),
 )
 
 
@@ -258,10 +253,9 @@ fault_object: Final = Shape(
     Field(
         "pointer",
         {"type": "string"},
-        lambda fault: fault.pointer,
-        "Where: a JSON pointer (RFC 6901); empty when it is not in the body.",
+        description="Where: a JSON pointer (RFC 6901); empty when it is not in the body.",
     ),
-    Field("message", {"type": "string"}, lambda fault: fault.message, "What is wrong."),
+    Field("message", {"type": "string"}, description="What is wrong."),
 )
 
 SCHEMAS: Final[Mapping[str, Json]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Json = dict[str, Any]
@@ -10,12 +11,20 @@ T = TypeVar("T")
 
 
 class Field(NamedTuple, Generic[T]):
-    """One field: its schema, and how its value is read from a ``T``."""
+    """One field: its schema, and how its value is read from a ``T``.
+
+    By default it is the attribute with the field's name.
+    """
 
     name: str
     schema: Json
-    read: Callable[[T], object]
+    read: Callable[[T], object] | None = None
     description: str = ""
+
+    @property
+    def reader(self) -> Callable[[T], object]:
+        """What reads the value."""
+        return self.read or attrgetter(self.name)
 
 
 class Shape(Generic[T]):
@@ -26,7 +35,7 @@ class Shape(Generic[T]):
         self.fields = fields
         self._example = example
         self._optional = optional
-        self._readers = [(field.name, field.read) for field in fields]
+        self._readers = [(field.name, field.reader) for field in fields]
 
     def __call__(self, shown: T) -> Json:
         """Return the object."""
