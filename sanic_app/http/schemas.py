@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 from functools import lru_cache
 from hashlib import sha256
@@ -28,8 +28,11 @@ WAIT_MAX = 60
 DATE_MAX = 253_402_300_799_999_999
 """The last stamp of the year 9999."""
 KEY_MAX = 255
+NESTING_MAX = 64
+"""What is nested more deeply is no JSON to this service, whatever an interpreter can decode."""
 FAULTS_MAX = 20
 """So many faults of a batch are told."""
+_NOT_JSON = Fault("", "The body is not valid JSON.")
 
 date = lru_cache(maxsize=1_024)(format_date)
 """A stamp as a date; many tasks of one commit share theirs."""
@@ -44,7 +47,11 @@ def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
     Raises:
         Invalid: with a fault for each thing that is wrong.
     """
-    return _new_task(parse_object(body), "", timeout_max)
+    fields = parse_object(body)
+    try:
+        return _new_task(fields, "", timeout_max)
+    except Invalid as error:
+        raise _refusal(fields, error.faults) from None
 
 
 def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
@@ -61,7 +68,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
     elif not isinstance(items, list) or not 1 <= len(items) <= batch_max:
         faults.append(Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks."))
     if faults:
-        raise Invalid(*faults[:FAULTS_MAX])
+        raise _refusal(fields, faults[:FAULTS_MAX])
     tasks: list[NewTask] = []
     for index, item in enumerate(items or ()):
         try:
@@ -73,7 +80,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
             if len(faults) >= FAULTS_MAX:
                 break
     if faults:
-        raise Invalid(*faults[:FAULTS_MAX])
+        raise _refusal(fields, faults[:FAULTS_MAX])
     return tasks
 
 
@@ -88,15 +95,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         try:
             value = _decoder.decode(text)
         except _KeyTwice:
-            pointers = list(_keys_twice(_pairs_decoder.decode(text)))
+            pairs = _pairs_decoder.decode(text)
+            if _too_deep(pairs):
+                raise Invalid(_NOT_JSON) from None
+            pointers = _keys_twice(pairs)
             raise Invalid(*(Fault(each, "This key stands twice.") for each in pointers)) from None
     except UnicodeDecodeError:
         raise Invalid(Fault("", "The body is not UTF-8.")) from None
     except (ValueError, InvalidOperation, RecursionError):
         # Among them numbers that no decimal can hold, and integers of thousands of digits.
-        raise Invalid(Fault("", "The body is not valid JSON.")) from None
+        raise Invalid(_NOT_JSON) from None
     if not isinstance(value, dict):
-        raise Invalid(Fault("", "The body must be a JSON object."))
+        raise _refusal(value, [Fault("", "The body must be a JSON object.")])
     return value
 
 
@@ -296,6 +306,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise _KeyTwice
     return fields
+
+
+def _refusal(value: Any, faults: Sequence[Fault]) -> Invalid:
+    """Return the refusal of what was decoded, which is looked at for its depth only now.
+
+    A deep value is a fault wherever it stands, so what is accepted need not be searched for one.
+    """
+    return Invalid(*([_NOT_JSON] if _too_deep(value) else faults))
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(NESTING_MAX):
+        level = [
+            inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)
+        ]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, _Pairs):
+        return [inner for _, inner in value]
+    return value.values() if isinstance(value, dict) else value
 
 
 class _KeyTwice(Exception):
