@@ -24,6 +24,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of whole systems more time before they count as hanging."""
+    for item in items:
+        if item.get_closest_marker("system"):
+            item.add_marker(pytest.mark.timeout(240))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Run the coroutines marked with anyio on asyncio alone."""
