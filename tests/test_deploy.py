@@ -502,3 +502,11 @@ def test_ci_is_a_program_that_lets_no_test_skip() -> None:
     assert "\nexport CI=true\n" in text
     for target in ("check", "cover", "test-system"):
         assert f"\nstep make {target}\n" in text
+
+
+def test_ci_runs_the_oldest_and_the_newest_python_that_are_promised() -> None:
+    about = project()["project"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(about["classifiers"]))
+    assert about["requires-python"] == f">={promised[0]}"
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"\npythons=({promised[0]} {promised[-1]})\n" in text
