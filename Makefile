@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 UV := uv==0.13.9
 COMPOSE := docker compose --file deploy/docker-compose.yaml
 
@@ -11,6 +12,9 @@ COMPOSE := docker compose --file deploy/docker-compose.yaml
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
+
+# The tests start the service hundreds of times: compiled anew, each start takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 # An interpreter that was asked for by name (make test PYTHON=python3.12) replaces an
 # environment that was made with another one; the default is content with what is there.
@@ -46,12 +50,12 @@ compose: ## build the image, then run it with Prometheus in Docker Compose (port
 devenv: $(VENV)/.dev $(VENV)/.package ## make the virtual environment with everything in it
 
 .PHONY: test
-test: devenv ## set up what is missing, then run every test that Python alone can run
-	$(BIN)/python -m pytest -m "not system" --cov $(ARGS)
+test: devenv ## run every test that Python alone can run (ARGS=--cov: and measure what it reaches)
+	$(PYTEST) -m "not system" $(ARGS)
 
 .PHONY: test-system
 test-system: devenv ## run the tests that need Chromium, Prometheus, strace or root
-	$(BIN)/python -m pytest -m system $(ARGS)
+	$(PYTEST) -m system $(ARGS)
 
 .PHONY: proof
 proof: devenv ## break it in every way there is and show that nothing is lost (ARGS="--seed 1")
@@ -88,7 +92,7 @@ COMPILE = @.venv-pins/bin/uv pip compile $(ARGS) --quiet --universal --python-ve
 
 .PHONY: clean
 clean: ## remove the environment, caches and what was built; data stays
-	rm -rf $(VENV) .venv-pins .venv-bench dist .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-* dist .coverage .coverage.* htmlcov
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find sanic_app tests -type d -name __pycache__ -prune -exec rm -rf {} +
 

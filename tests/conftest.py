@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,6 +11,24 @@ import pytest
 
 from tests.fake_clock import FakeClock
 from tests.parts import ENGINES, Engine
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C: a shell's background job ignores it, and so would each process of the tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one worker more than there are processors: tests that wait leave room for others."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of whole systems more time before they count as hanging."""
+    for item in items:
+        if item.get_closest_marker("system"):
+            item.add_marker(pytest.mark.timeout(240))
 
 
 @pytest.fixture(scope="session")

@@ -176,8 +176,8 @@ async def shut(store: Store) -> None:
 
 
 @dataclass
-class Service:
-    """Queue and worker on one store."""
+class BareService:
+    """Queue and worker on one store, without HTTP."""
 
     queue: TaskQueue
     worker: Worker
@@ -197,7 +197,7 @@ class Service:
 @asynccontextmanager
 async def service(
     engine: Engine, clock: FakeClock, queue_max: int = NO_LIMIT, *, working: bool = False
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[BareService]:
     """Start a queue, and with ``working`` its worker; stop and close all in the end."""
     store = engine.store(clock, queue_max=queue_max)
     metrics = Metrics(store.engine)
@@ -209,7 +209,7 @@ async def service(
     try:
         if working:
             worker.start()
-        yield Service(queue, worker, metrics, store, clock, failures, deaths)
+        yield BareService(queue, worker, metrics, store, clock, failures, deaths)
     finally:
         await worker.stop()
         await queue.stop()

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sanic_app.client import COMMANDS
-from tests.running import Running
+from tests.running import Running, back_date
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -124,18 +124,21 @@ def test_cancel_pause_and_resume(running: Running) -> None:
 
 def test_a_wait_goes_on_over_a_restart_of_the_service(tmp_path: Path) -> None:
     with Running(tmp_path) as first:
-        ask(first, "add", "5", "1.5")
+        ask(first, "add", "5", "600")
         waiting = subprocess.Popen(
             [sys.executable, "-m", "sanic_app", "task", "1", "--wait", "--url", first.url],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(0.7)
+        # It waits: this very request for the metrics is the other one.
+        while "sanic_app_http_requests_in_flight 2.0" not in first.request("GET", "/metrics")[1]:
+            time.sleep(0.01)
         first.kill()
+        back_date(tmp_path / "queue.db", 599)
         with Running(tmp_path, "--port", str(first.port)):
             out, err = waiting.communicate(timeout=20)
-    assert (waiting.returncode, out) == (0, "task 1: num 5, 1.5 s, done\n")
+    assert (waiting.returncode, out) == (0, "task 1: num 5, 600 s, done\n")
     assert "trying again" in err
 
 
@@ -266,9 +269,11 @@ def test_the_live_view_follows_the_queue_over_a_restart(tmp_path: Path) -> None:
     with Running(tmp_path) as first:
         watched = Terminal("watch", "--url", first.url)
         watched.until("nothing is waiting")
-        say(first, "add", "4711", "0.7")
+        say(first, "add", "4711", "60")
         watched.until(r"task 1: num 4711 .* s left")
-        watched.until(r"done: 4711 \(task 1\)")
+        say(first, "cancel", "1")
+        say(first, "add", "4712", "0.1")
+        watched.until(r"done: 4712 \(task 2\)")
         say(first, "pause")
         watched.until("PAUSED")
         say(first, "add", "815", "60")

@@ -460,7 +460,7 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 # --- Targets -------------------------------------------------------------------------------------
 
 TARGETS = {
-    *("run", "local_app", "compose", "devenv", "test", "test-system", "check", "format"),
+    *("run", "local_app", "compose", "devenv", "test", "cover", "test-system", "check", "format"),
     *("wheel", "pins", "clean", "help"),
 }
 
@@ -500,5 +500,13 @@ def test_ci_is_a_program_that_lets_no_test_skip() -> None:
     assert os.access(script, os.X_OK)
     text = script.read_text(encoding="utf-8")
     assert "\nexport CI=true\n" in text
-    for target in ("check", "test", "test-system"):
+    for target in ("check", "cover", "test-system"):
         assert f"\nstep make {target}\n" in text
+
+
+def test_ci_runs_the_oldest_and_the_newest_python_that_are_promised() -> None:
+    about = project()["project"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(about["classifiers"]))
+    assert about["requires-python"] == f">={promised[0]}"
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"\npythons=({promised[0]} {promised[-1]})\n" in text

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from sanic_app.http.problems import PROBLEMS
 from sanic_app.task import HISTORY_NUM_MAX
 from tests.serving import JSON, ON_UVLOOP, Service, problem, request, service
 
@@ -776,30 +775,6 @@ async def test_nothing_answers_html(tmp_path: Path) -> None:
                 assert "<" not in answer.text or path == "/api/v1/tasks", (method, path)
         garbled = await served.say(b"GET / HTTP/1.1\r\nAccept: text/html\r\nbad\r\n\r\n")
         assert garbled.problem["status"] == 400
-
-
-async def test_every_problem_has_its_own_type_and_a_fitting_status() -> None:
-    rows = list(PROBLEMS.values())
-    assert len({slug for slug, _, _ in rows}) == len(rows) == 16
-    assert all(400 <= status < 600 and title for _, status, title in rows)
-    assert {slug: status for slug, status, _ in rows} == {
-        "invalid": 400,
-        "unauthorized": 401,
-        "forbidden": 403,
-        "not-found": 404,
-        "method-not-allowed": 405,
-        "timeout": 408,
-        "finished": 409,
-        "gone": 410,
-        "too-large": 413,
-        "media-type": 415,
-        "key-reused": 422,
-        "internal": 500,
-        "outcome-unknown": 500,
-        "queue-full": 503,
-        "stopping": 503,
-        "disk-full": 507,
-    }
 
 
 async def test_a_trailing_slash_leads_to_the_same_place(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.proof.checker import check
 from tests.proof.history import Add, History
 from tests.proof.load import Target, load, next_port, requests_of
@@ -18,6 +20,7 @@ FINISHES = 200
 WAITS = (*(0.0,) * 16, 0.000_5, 0.003, 0.02, 0.05)
 
 
+@pytest.mark.timeout(180)
 def test_killed_twenty_times_under_load_no_acknowledged_task_is_lost_doubled_or_early(
     tmp_path: Path,
 ) -> None:

@@ -188,7 +188,7 @@ def test_nobody_knows_everyone_but_the_composition_root() -> None:
     """The parts are put together in one place; the command line and the process only call it."""
     composed = {
         *("store.sqlite.store", "queue", "queue.worker", "metrics"),
-        *("http.guard", "http.connection"),
+        *("http.guard", "http.feed", "lifecycle"),
     }
     for module in MODULES:
         if module != "app":

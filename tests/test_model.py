@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -448,9 +449,11 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestModel = Machine.TestCase
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+
+TestModel = pytest.mark.timeout(60 + EXAMPLES)(Machine.TestCase)
 TestModel.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
+    max_examples=EXAMPLES,
     stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
     deadline=None,
     print_blob=True,

@@ -32,8 +32,8 @@ from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.fake_clock import FakeClock
 from tests.parts import (
+    BareService,
     Engine,
-    Service,
     SqliteEngine,
     damage_page_of,
     limit_pages,
@@ -47,13 +47,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def running(engine: Engine, clock: FakeClock) -> AsyncIterator[Service]:
+async def running(engine: Engine, clock: FakeClock) -> AsyncIterator[BareService]:
     """Return a queue without a worker."""
     async with service(engine, clock) as made:
         yield made
 
 
-def commits(running: Service) -> float:
+def commits(running: BareService) -> float:
     return running.metric("commit_seconds_count") or 0
 
 
@@ -69,7 +69,7 @@ async def outcome(future: asyncio.Future[Any]) -> object:
 # Group commit.
 
 
-async def test_adds_that_wait_together_share_one_commit(running: Service) -> None:
+async def test_adds_that_wait_together_share_one_commit(running: BareService) -> None:
     added = await asyncio.gather(*(running.queue.add(new(1, num=n)) for n in range(200)))
     assert [each.first for each in added] == list(range(1, 201))
     assert commits(running) == 1
@@ -77,7 +77,7 @@ async def test_adds_that_wait_together_share_one_commit(running: Service) -> Non
     assert [task.num for task in await running.store.queue_page(0, 999)] == list(range(200))
 
 
-async def test_adds_that_come_during_a_commit_share_the_next(running: Service) -> None:
+async def test_adds_that_come_during_a_commit_share_the_next(running: BareService) -> None:
     first = running.queue.add(new(1))
     await until(lambda: not running.metric("writes_waiting"))
     others = [running.queue.add(new(1)) for _ in range(99)]
@@ -87,7 +87,7 @@ async def test_adds_that_come_during_a_commit_share_the_next(running: Service) -
 
 
 async def test_writes_that_come_one_after_the_other_share_a_commit_like_the_last(
-    running: Service,
+    running: BareService,
 ) -> None:
     """Clients answered together write again together: the writer waits for them, not for more."""
     await asyncio.gather(*(running.queue.add(new(1)) for _ in range(4)))
@@ -102,7 +102,7 @@ async def test_writes_that_come_one_after_the_other_share_a_commit_like_the_last
     assert commits(running) == 3
 
 
-async def test_adds_and_finishes_share_a_commit(running: Service) -> None:
+async def test_adds_and_finishes_share_a_commit(running: BareService) -> None:
     await running.queue.add(new(0, 1))
     finish = asyncio.create_task(running.queue.finish(1))
     await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_adds_and_finishes_share_a_commit(running: Service) -> None:
     ],
 )
 async def test_a_commit_takes_what_fits_into_its_time(
-    running: Service, tasks: list[int], keys: bool, expected: int
+    running: BareService, tasks: list[int], keys: bool, expected: int
 ) -> None:
     adds = [
         running.queue.add([NewTask(0, 0)] * count, f"key{n}" if keys else None, "r")
@@ -138,14 +138,14 @@ async def test_a_commit_takes_what_fits_into_its_time(
     assert running.queue.figures.depth == sum(tasks)
 
 
-async def test_finishes_count_for_the_run_that_they_may_be(running: Service) -> None:
+async def test_finishes_count_for_the_run_that_they_may_be(running: BareService) -> None:
     await running.queue.add(new(*[1] * 9))
     finishes = [asyncio.create_task(running.queue.finish(n)) for n in range(1, 10)]
     await asyncio.gather(*finishes)
     assert commits(running) == 1 + 3
 
 
-async def test_what_was_answered_before_comes_first(running: Service) -> None:
+async def test_what_was_answered_before_comes_first(running: BareService) -> None:
     last = 0
     for _ in range(20):
         added = await running.queue.add(new(1))
@@ -153,7 +153,7 @@ async def test_what_was_answered_before_comes_first(running: Service) -> None:
         last = added.last
 
 
-async def test_a_caller_that_goes_away_takes_nothing_back(running: Service) -> None:
+async def test_a_caller_that_goes_away_takes_nothing_back(running: BareService) -> None:
     async def add() -> None:
         await running.queue.add(new(1, num=5))
 
@@ -172,7 +172,7 @@ async def test_a_caller_that_goes_away_takes_nothing_back(running: Service) -> N
     assert late.cancelled()
 
 
-async def test_each_refusal_goes_to_its_own_caller(running: Service) -> None:
+async def test_each_refusal_goes_to_its_own_caller(running: BareService) -> None:
     outcomes = [
         running.queue.add(new(1), "key", "r"),
         running.queue.add([NewTask(2**63, 0)]),
@@ -191,7 +191,7 @@ async def test_each_refusal_goes_to_its_own_caller(running: Service) -> None:
 # The limit.
 
 
-def is_full(running: Service) -> bool:
+def is_full(running: BareService) -> bool:
     return running.queue.condition == "the queue is full"
 
 
@@ -239,7 +239,7 @@ async def test_a_retry_with_its_key_is_answered_when_the_queue_is_full(
 # Starting and stopping.
 
 
-async def test_a_stop_commits_what_waits_and_refuses_what_comes(running: Service) -> None:
+async def test_a_stop_commits_what_waits_and_refuses_what_comes(running: BareService) -> None:
     waiting = [running.queue.add(new(1)) for _ in range(2)]
     big = [running.queue.add(new(*[1] * COMMIT_WEIGHT)) for _ in range(2)]
     stopping = asyncio.create_task(running.queue.stop())
@@ -252,7 +252,7 @@ async def test_a_stop_commits_what_waits_and_refuses_what_comes(running: Service
     await running.queue.stop()
 
 
-async def test_adds_are_refused_before_the_stop_when_told_so(running: Service) -> None:
+async def test_adds_are_refused_before_the_stop_when_told_so(running: BareService) -> None:
     await running.queue.add(new(1))
     running.queue.refuse_writes()
     with pytest.raises(Stopping):
@@ -289,7 +289,7 @@ async def test_a_queue_that_cannot_start_gives_its_lease_back(
 
 
 async def test_a_second_queue_on_the_same_store_does_not_start(
-    running: Service, engine: Engine
+    running: BareService, engine: Engine
 ) -> None:
     queue = TaskQueue(engine.store(running.clock), running.clock, Metrics("x"), 9, lambda: None)
     with pytest.raises(NotOwner):
@@ -311,7 +311,7 @@ async def test_a_queue_goes_on_where_it_was(engine: Engine, clock: FakeClock) ->
 # The head and its deadline.
 
 
-async def test_the_wait_runs_from_the_commit_that_started_it(running: Service) -> None:
+async def test_the_wait_runs_from_the_commit_that_started_it(running: BareService) -> None:
     clock, queue = running.clock, running.queue
     assert [queue.timer.head] == [None]
     await queue.add(new(3, 2))
@@ -332,7 +332,7 @@ async def test_the_wait_runs_from_the_commit_that_started_it(running: Service) -
     assert [queue.timer.head] == [None]
 
 
-async def test_writes_that_do_not_move_the_head_leave_it(running: Service) -> None:
+async def test_writes_that_do_not_move_the_head_leave_it(running: BareService) -> None:
     queue = running.queue
     await queue.add(new(3), "key", "r")
     head = queue.timer.head
@@ -346,7 +346,7 @@ async def test_writes_that_do_not_move_the_head_leave_it(running: Service) -> No
 
 
 async def test_a_change_is_seen_whether_it_came_before_or_while_waiting(
-    running: Service,
+    running: BareService,
 ) -> None:
     queue, clock = running.queue, running.clock
     await queue.add(new(1))
@@ -369,12 +369,12 @@ async def test_a_change_is_seen_whether_it_came_before_or_while_waiting(
 # Figures.
 
 
-def measures(running: Service) -> tuple[float | None, ...]:
+def measures(running: BareService) -> tuple[float | None, ...]:
     names = ("queue_oldest_task_age_seconds", "queue_backlog_seconds", "head_overdue_seconds")
     return tuple(running.metric(name) for name in names)
 
 
-async def test_age_and_backlog_are_of_now_and_never_negative(running: Service) -> None:
+async def test_age_and_backlog_are_of_now_and_never_negative(running: BareService) -> None:
     clock, queue = running.clock, running.queue
     assert measures(running) == (0, 0, 0)
     await queue.add(new(3, 2.5))
@@ -391,7 +391,7 @@ async def test_age_and_backlog_are_of_now_and_never_negative(running: Service) -
     assert measures(running) == (0, 0, 0)
 
 
-async def test_the_outlook_is_that_of_the_figures_that_were_read(running: Service) -> None:
+async def test_the_outlook_is_that_of_the_figures_that_were_read(running: BareService) -> None:
     clock, queue, store = running.clock, running.queue, running.store
 
     async def measured() -> tuple[float, float]:
@@ -416,7 +416,7 @@ async def test_the_outlook_is_that_of_the_figures_that_were_read(running: Servic
 
 
 async def test_a_full_disk_refuses_recovers_and_fails_nothing(
-    running: Service, clock: FakeClock
+    running: BareService, clock: FakeClock
 ) -> None:
     store = cast("SqliteStore", running.store)
     await running.queue.add(new(1))
@@ -438,7 +438,7 @@ async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     assert running.failures == []
 
 
-async def test_a_refusal_to_a_caller_that_went_away_hurts_nobody(running: Service) -> None:
+async def test_a_refusal_to_a_caller_that_went_away_hurts_nobody(running: BareService) -> None:
     store = cast("SqliteStore", running.store)
     await running.queue.add(new(1))
     await limit_pages(store, 0)
@@ -539,7 +539,7 @@ async def test_a_store_that_fails_at_its_close_is_a_failed_store(
 
 
 async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
-    running: Service,
+    running: BareService,
 ) -> None:
     await running.store.close()
     assert await outcome(running.queue.add(new(1))) is OutcomeUnknown

@@ -45,6 +45,10 @@ def twice(*pointers: str) -> list[Fault]:
     return [Fault(pointer, "This key stands twice.") for pointer in pointers]
 
 
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
 GOOD = '{"num":1,"timeout":1}'
 
 BODIES: list[tuple[bytes, list[Fault]]] = [
@@ -94,6 +98,20 @@ BODIES: list[tuple[bytes, list[Fault]]] = [
     (b"[" * 8_000 + b"]" * 8_000, NOT_JSON),
     (b'{"a":' * 3_000, NOT_JSON),
     (b'{"num":' + b"[" * 7_000 + b"]" * 7_000 + b',"timeout":1}', NOT_JSON),
+    # To the level: the same on each Python, whose decoders give up at other depths.
+    (nested(64), NOT_OBJECT),
+    (nested(65), NOT_JSON),
+    (nested(500), NOT_JSON),
+    (nested(5_000), NOT_JSON),
+    (b'{"num":' + nested(63) + b',"timeout":1}', BAD_NUM),
+    (b'{"num":' + nested(64) + b',"timeout":1}', NOT_JSON),
+    (b'{"num":1,"timeout":1,"x":' + nested(500) + b"}", NOT_JSON),
+    (b'{"a":' * 64 + b"1" + b"}" * 64, unknown("/a") + NO_NUM + NO_TIMEOUT),
+    (b'{"a":' * 65 + b"1" + b"}" * 65, NOT_JSON),
+    (b'{"x":1,"x":' + nested(63) + b"}", twice("/x")),
+    (b'{"x":1,"x":' + nested(64) + b"}", NOT_JSON),
+    (b'{"a":' * 63 + b'{"y":1,"y":1}' + b"}" * 63, twice("/a" * 63 + "/y")),
+    (b'{"a":' * 64 + b'{"y":1,"y":1}' + b"}" * 64, NOT_JSON),
     # Fields that are missing or unknown.
     (b"{}", NO_NUM + NO_TIMEOUT),
     (b'{"num":1}', NO_TIMEOUT),

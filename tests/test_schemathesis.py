@@ -18,6 +18,7 @@ SECONDS = os.environ.get("SCHEMATHESIS_SECONDS", "10")
 TOKEN = "of-this-test"
 
 
+@pytest.mark.timeout(90 + int(SECONDS))
 @pytest.mark.parametrize("token", ["", TOKEN], ids=["without a token", "with a token"])
 def test_all_checks_of_schemathesis_find_nothing(tmp_path: Path, token: str) -> None:
     with Running(tmp_path, environ={"SANIC_APP_API_TOKEN": token} if token else {}) as service:

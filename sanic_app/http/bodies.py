@@ -8,7 +8,7 @@ a fault for each thing that is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
 
@@ -17,14 +17,21 @@ from sanic_app.http.schemas import NUM_MAX, NUM_MIN, seconds
 from sanic_app.http.shape import printable
 from sanic_app.task import SECOND, NewTask
 
+NESTING_MAX: Final = 64
+"""A body that is nested deeper is refused, however deep the interpreter's decoder would go."""
 FAULTS_MAX: Final = 20
 """The most faults of a batch that are reported."""
+_NOT_JSON: Final = Fault("", "The body is not valid JSON.")
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
     """Return the task that the body asks for; ``timeout_max`` is in microseconds."""
-    return _new_task(parse_object(body), "", timeout_max)
+    fields = parse_object(body)
+    try:
+        return _new_task(fields, "", timeout_max)
+    except Invalid as error:
+        raise _refusal(fields, error.faults) from None
 
 
 def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
@@ -37,7 +44,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
     elif not isinstance(items, list) or not 1 <= len(items) <= batch_max:
         faults.append(Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks."))
     if faults:
-        raise Invalid(*faults[:FAULTS_MAX])
+        raise _refusal(fields, faults[:FAULTS_MAX])
     tasks: list[NewTask] = []
     for index, item in enumerate(items or ()):
         try:
@@ -47,7 +54,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
             if len(faults) >= FAULTS_MAX:
                 break
     if faults:
-        raise Invalid(*faults[:FAULTS_MAX])
+        raise _refusal(fields, faults[:FAULTS_MAX])
     return tasks
 
 
@@ -58,15 +65,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         try:
             value = _decoder.decode(text)
         except _KeyTwice:
-            pointers = list(_keys_twice(_pairs_decoder.decode(text)))
+            pairs = _pairs_decoder.decode(text)
+            if _too_deep(pairs):
+                raise Invalid(_NOT_JSON) from None
+            pointers = _keys_twice(pairs)
             raise Invalid(*(Fault(each, "This key stands twice.") for each in pointers)) from None
     except UnicodeDecodeError:
         raise Invalid(Fault("", "The body is not UTF-8.")) from None
     except (ValueError, InvalidOperation, RecursionError):
         # Also numbers that no decimal can hold, and integers with thousands of digits.
-        raise Invalid(Fault("", "The body is not valid JSON.")) from None
+        raise Invalid(_NOT_JSON) from None
     if not isinstance(value, dict):
-        raise Invalid(Fault("", "The body must be a JSON object."))
+        raise _refusal(value, [Fault("", "The body must be a JSON object.")])
     return value
 
 
@@ -75,6 +85,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise _KeyTwice
     return fields
+
+
+def _refusal(value: Any, faults: Sequence[Fault]) -> Invalid:
+    """Return the refusal of a decoded body. Its depth is checked only now.
+
+    Deep values are never valid, so an accepted body needs no check.
+    """
+    return Invalid(*([_NOT_JSON] if _too_deep(value) else faults))
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(NESTING_MAX):
+        level = [
+            inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)
+        ]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, _Pairs):
+        return [inner for _, inner in value]
+    return value.values() if isinstance(value, dict) else value
 
 
 class _KeyTwice(Exception):

@@ -26,6 +26,7 @@ from sanic_app.http.journal import (
 )
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Figures
+from sanic_app.task import Task
 
 RATE = 20
 """Messages a second to a listener; what is beyond waits and is summarised."""
@@ -54,6 +55,11 @@ class Told(NamedTuple):
             (figures.head, figures.head_started_at),
             figures.paused,
         )
+
+    def knows(self, figures: Figures) -> bool:
+        """Return whether there is nothing to tell; that there is no head is not told."""
+        now = Told.all_of(figures)
+        return self == (now if figures.head is not None else now._replace(head=self.head))
 
 
 class Pace:
@@ -111,6 +117,8 @@ class EventFeed:
         self._listeners: set[_Listener] = set()
         # Since the last message of a kind, this many commits had something for it.
         self._commits = {"added": 0, "finished": 0}
+        # The last start that was not told yet, behind all that its commit added and finished.
+        self._start: tuple[Cursor, Task] | None = None
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -147,6 +155,8 @@ class EventFeed:
         if not self._listeners:
             self._skip()
             return
+        if (started := committed.commit.started) is not None:
+            self._start = Told.all_of(self._figures).cursor, started
         self._commits["added"] += before.last_history_num < self._figures.last_history_num
         self._commits["finished"] += before.last_finish_num < self._figures.last_finish_num
         self._moved.set()
@@ -217,42 +227,47 @@ class EventFeed:
                     self._skip()
 
     def _behind(self) -> bool:
-        return self._told != Told.all_of(self._figures)
+        return self._start is not None or not self._told.knows(self._figures)
 
     def _skip(self) -> None:
         """Tell nobody: nobody listens."""
         self._told = Told.all_of(self._figures)
         self._commits = dict.fromkeys(self._commits, 0)
+        self._start = None
 
     async def _tell_next(self) -> None:
         """Tell one kind: adds before finishes, so that the cursor says what was told."""
-        told, until = self._told, Told.all_of(self._figures)
-        if told.cursor == until.cursor:
-            await self._tell_figures(told)
+        told, start = self._told, self._start
+        until = Told.all_of(self._figures).cursor if start is None else start[0]
+        if told.cursor == until:
+            if start is None:
+                await self._tell_figures(told)
+            else:
+                self._start = None
+                self._tell_start(start[1])
             return
-        kind = "added" if told.cursor.added < until.cursor.added else "finished"
-        count = max(until.cursor.added - told.cursor.added, 0) or (
-            until.cursor.finished - told.cursor.finished
-        )
+        kind = "added" if told.cursor.added < until.added else "finished"
+        count = until.added - told.cursor.added or until.finished - told.cursor.finished
         several, self._commits[kind] = self._commits[kind] > 1, 0
         try:
             _, data, cursor = await self._journal.next(
-                told.cursor,
-                until.cursor,
-                self._figures.pruned,
-                summarise=several or count > TASKS_MAX,
+                told.cursor, until, self._figures.pruned, summarise=several or count > TASKS_MAX
             )
             text = message(kind, data, cursor)
         except Lost:
-            cursor = until.cursor
+            cursor = until
             text = reset(cursor)
         # Meanwhile the last listener may have left, and others have come, who know more.
         if self._told is told:
             self._told = told._replace(cursor=cursor)
             self._send(text)
 
+    def _tell_start(self, head: Task) -> None:
+        self._told = self._told._replace(head=(head.history_num, head.started_at))
+        self._send(message("started", tasks_data([head]), self._told.cursor))
+
     async def _tell_figures(self, told: Told) -> None:
-        """Tell the start of the head, or a pause; what has changed again is not told."""
+        """Tell a pause, or the start of a head by another process."""
         known = self._figures
         figures, head, _ = await self._source.overview()
         if self._figures is not known or self._told is not told:
@@ -262,10 +277,8 @@ class EventFeed:
         now = Told.all_of(figures)
         if now.cursor != told.cursor:
             return
-        if now.head != told.head:
-            self._told = told._replace(head=now.head)
-            if head is not None:
-                self._send(message("started", tasks_data([head]), told.cursor))
+        if head is not None and now.head != told.head:
+            self._tell_start(head)
         elif now.paused != told.paused:
             self._told = told._replace(paused=now.paused)
             self._send(message("paused" if now.paused else "resumed", tasks_data(()), told.cursor))

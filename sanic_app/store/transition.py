@@ -142,10 +142,7 @@ class Transition:
             return refusal
 
     def end(self) -> tuple[Figures, bool]:
-        """Return the figures to write, and whether they differ from those before.
-
-        When they don't, there were only replays and refusals, and nothing need be made durable.
-        """
+        """Return the figures to write, and whether anything but time has changed."""
         self._flush()
         if self._limits.retention is not None:
             self._pruned, self.prune_in = retention.prune(

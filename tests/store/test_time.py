@@ -1,0 +1,79 @@
+"""What every store promises about time: stamps never go back, and a restart waits only the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from sanic_app.task import SECOND, State, Task
+from tests.fake_clock import START, FakeClock
+from tests.parts import Engine, Opened, opened
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_created_at_never_decreases_whatever_the_wall_clock_does(
+    engine: Engine, clock: FakeClock
+) -> None:
+    latest = 0
+    async with opened(engine, clock) as store:
+        for step in (0.0, 5.0, -3_600.0, 0.000001, 3_599.0, 10.0, -86_400.0, 0.5):
+            clock.step_wall(step)
+            latest = max(latest, clock.wall())
+            assert (await store.add(1)).created_at == latest
+        created = [task.created_at for task in await store.queue()]
+    assert created == sorted(created)
+    assert len(set(created)) == 3
+
+
+async def test_stamps_survive_a_restart_with_the_clock_back(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(0)
+        await store.finish_head()
+    clock.step_wall(-1_000)
+    async with opened(engine, clock) as store:
+        assert (await store.add(1)).created_at == START
+
+
+@pytest.mark.parametrize(
+    ("down", "left"),
+    [(0, 3.0), (1, 2.0), (2.999999, 0.000001), (3, 0.0), (9_999, 0.0), (-9_999, 3.0)],
+)
+async def test_after_a_restart_only_the_rest_of_the_wait_is_left(
+    engine: Engine, clock: FakeClock, down: float, left: float
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(3, 8, num=5)
+    clock.step_wall(down)
+    async with opened(engine, clock) as store:
+        overview = await store.store.overview()
+        assert overview.head == Task(1, 5, 3 * SECOND, START, State.WAITING, START)
+        assert overview.seconds_left == left
+
+
+async def rest_of_wait(store: Opened) -> float:
+    left = (await store.store.overview()).seconds_left
+    assert left is not None
+    return left
+
+
+async def test_a_restart_does_not_start_the_head_again(engine: Engine, clock: FakeClock) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(3)
+    for _ in range(3):
+        clock.advance(0.5)
+        async with opened(engine, clock) as store:
+            assert (await store.queue())[0].started_at == START
+    async with opened(engine, clock) as store:
+        assert await rest_of_wait(store) == 1.5
+
+
+async def test_the_rest_is_counted_by_stamps(engine: Engine, clock: FakeClock) -> None:
+    """A finish may push the stamp ahead of the wall clock: the next wait starts there."""
+    async with opened(engine, clock) as store:
+        await store.add(5, 3)
+        await store.finish(1)
+        assert await rest_of_wait(store) == 3.0
+        clock.advance(6)
+        assert await rest_of_wait(store) == 2.0
