@@ -48,6 +48,7 @@ class Settings:
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
     stop_delay: float = 0.0
+    listeners_max: int = 1_000
 
 
 def load(
@@ -244,6 +245,7 @@ KEYS: Mapping[str, Key] = {
     "IDEMPOTENCY_KEEP": Key(_micros(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(_history_keep, "history_keep"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),
+    "LISTENERS_MAX": Key(_whole(1, 1_000_000), "listeners_max"),
 }
 """Every key, by its name in the file; the environment's has the prefix."""
 
