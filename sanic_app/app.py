@@ -96,7 +96,7 @@ def create_app(
         readiness=service.readiness,
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
-        batch_max=settings.batch_max,
+        batch_max=settings.batch_limit,
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)

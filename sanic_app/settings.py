@@ -50,6 +50,11 @@ class Settings:
     stop_delay: float = 0.0
     listeners_max: int = 1_000
 
+    @property
+    def batch_limit(self) -> int:
+        """The most tasks of one batch: more than ``QUEUE_MAX`` can never fit."""
+        return min(self.batch_max, self.queue_max)
+
 
 def load(
     flags: Mapping[str, Any],
