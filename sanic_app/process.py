@@ -115,7 +115,7 @@ def _stop_signal() -> asyncio.Event:
 def _raise_descriptor_limit() -> None:
     if sys.platform == "win32":
         return
-    import resource  # noqa: PLC0415 - not there on Windows
+    import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

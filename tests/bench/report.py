@@ -50,9 +50,9 @@ def document(bench: Bench, command: str) -> str:
 # Benchmarks
 
 Made by `{command}`, which also wrote this page. Each figure is the median of
-{bench.scale.repetitions} or more repetitions. They alternate with those of what it is compared with,
-and each ratio is taken within one round. Nothing is switched off: `synchronous=FULL`, validation
-and metrics are on.
+{bench.scale.repetitions} or more repetitions. They alternate with those of what it is compared
+with, and each ratio is taken within one round. Nothing is switched off: `synchronous=FULL`,
+validation and metrics are on.
 
 {markdown(("", ""), facts)}
 
