@@ -58,6 +58,7 @@ ROOMS = [
     "store",
     "metrics",
     "settings",
+    "settings.values",
     "log",
     "clock",
     "task",
