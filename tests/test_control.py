@@ -37,6 +37,7 @@ async def post(served: Service, path: str) -> dict[str, Any]:
 
 async def test_a_cancelled_task_never_reaches_the_result_list(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
+        await post(served, f"{QUEUE}/pause")
         await served.add(1, 0.05)
         await served.add(2, 60)
         await served.add(3)
@@ -45,6 +46,7 @@ async def test_a_cancelled_task_never_reaches_the_result_list(tmp_path: Path) ->
         task = answer.json()
         assert (task["history_num"], task["state"], task["date_started"]) == (2, "cancelled", None)
         assert task["date_finished"] is not None
+        await post(served, f"{QUEUE}/resume")
         await served.until_empty()
         assert await served.result() == [1, 3]
         assert (await served.get(f"{TASKS}/2"))["state"] == "cancelled"
@@ -114,7 +116,7 @@ async def test_in_a_pause_the_head_ends_and_nothing_starts_until_the_resume(
     tmp_path: Path,
 ) -> None:
     async with service(tmp_path) as served:
-        await served.add(1, 0.1)
+        await served.add(1, 1)
         await served.add(2)
         for _ in range(2):
             state = await post(served, f"{QUEUE}/pause")

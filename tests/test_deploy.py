@@ -460,7 +460,7 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 # --- Targets -------------------------------------------------------------------------------------
 
 TARGETS = {
-    *("run", "local_app", "compose", "devenv", "test", "cover", "test-system", "check", "format"),
+    *("run", "local_app", "compose", "devenv", "test", "test-system", "check", "format"),
     *("wheel", "pins", "clean", "help"),
 }
 
@@ -500,7 +500,7 @@ def test_ci_is_a_program_that_lets_no_test_skip() -> None:
     assert os.access(script, os.X_OK)
     text = script.read_text(encoding="utf-8")
     assert "\nexport CI=true\n" in text
-    for target in ("check", "cover", "test-system"):
+    for target in ("check", "test ARGS=--cov", "test-system"):
         assert f"\nstep make {target}\n" in text
 
 

@@ -99,7 +99,7 @@ async def batch(served: Service, *timeouts: float) -> None:
 
 async def test_a_task_is_told_when_it_is_added_started_and_finished(tmp_path: Path) -> None:
     async with service(tmp_path) as served, listening(served) as stream:
-        task = await served.add(5, 0.05)
+        task = await served.add(5, 0.5)
         added = await stream.next()
         assert (added.id, added.kind, added.data) == ("1.0", "added", {"tasks": [task]})
         started = await stream.next()

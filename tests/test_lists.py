@@ -122,7 +122,7 @@ async def test_what_finishes_meanwhile_is_at_most_missing_in_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with service(tmp_path) as served:
-        await add(served, 1, 0.3)
+        await add(served, 1, 1)
         await add(served, 4, 0)
         await add(served, 5, 600)
         reading = Reading(monkeypatch, served, "/get_queue_work")
