@@ -18,10 +18,10 @@ from sanic_app.store.sqlite.lease import FileLease
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service, or a command that speaks to one; return the exit status of README.md."""
+    """Run the service, or a command for a running one; return the exit status (see README.md)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and given[0] in COMMANDS:
-        from sanic_app.client import commands  # noqa: PLC0415 - the service needs none of it
+        from sanic_app.client import commands
 
         return commands.main(given, os.environ)
     log.configure("INFO")
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, lease: FileLease) -> None:
-    # Not before the lock is held: loading the framework takes most of a start, and whoever is
-    # not the owner says so without it.
-    import asyncio  # noqa: PLC0415
+    # Loading the framework takes most of a start. By now this process owns the queue: a second one
+    # has ended without loading it.
+    import asyncio
 
-    from sanic_app.process import serve  # noqa: PLC0415
+    from sanic_app.process import serve
 
     loop_factory = None
     if sys.platform != "win32" and sys.implementation.name == "cpython":
-        import uvloop  # noqa: PLC0415 - not there on Windows
+        import uvloop
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -64,17 +64,15 @@ def _parser() -> argparse.ArgumentParser:
         " Each has a --help of its own.",
         allow_abbrev=False,
     )
-    parser.add_argument("-H", "--host", dest="HOST", metavar="HOST", help="address to bind")
-    parser.add_argument("-P", "--port", dest="PORT", metavar="PORT", help="port to bind")
-    parser.add_argument(
-        *("-L", "--logger-level"), dest="LOGGER_LEVEL", metavar="LEVEL", help="DEBUG to CRITICAL"
-    )
-    parser.add_argument(
-        *("-D", "--database"), dest="DATABASE", metavar="PATH", help="path or sqlite:/// URL"
-    )
-    parser.add_argument(
-        *("-C", "--config"), dest="CONFIG", metavar="FILE", help="YAML file with settings"
-    )
+
+    def flag(short: str, long: str, key: str, value: str, text: str) -> None:
+        parser.add_argument(short, long, dest=key, metavar=value, help=text)
+
+    flag("-H", "--host", "HOST", "HOST", "address to bind")
+    flag("-P", "--port", "PORT", "PORT", "port to bind")
+    flag("-L", "--logger-level", "LOGGER_LEVEL", "LEVEL", "DEBUG to CRITICAL")
+    flag("-D", "--database", "DATABASE", "PATH", "path or sqlite:/// URL")
+    flag("-C", "--config", "CONFIG", "FILE", "YAML file with settings")
     parser.add_argument(
         "--allow-anonymous",
         dest="ALLOW_ANONYMOUS",
@@ -87,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One clear line instead of a page of usage."""
+    """Reports an error as one line, without a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"flags: {message}")
@@ -99,7 +97,7 @@ def _refuse(detail: str, status: int) -> int:
 
 
 def _end(status: int) -> NoReturn:
-    """End at once: an orderly end would close the store, and closing writes."""
+    """End at once: a normal exit would close the store, and closing it writes."""
     sys.stderr.flush()
     os._exit(status)
 

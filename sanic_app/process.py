@@ -22,13 +22,13 @@ SIGNALED: Final = 128
 """Shells report a process that a signal ended with this plus the signal's number."""
 
 NOT_SENT_BYTES: Final = 65_536
-"""So much of an answer lies in the kernel before it is on its way to the client."""
+"""How much of an answer the kernel holds back while the client does not read."""
 
 SWITCH_SECONDS: Final = 0.0005
-"""How long a busy event loop may keep the interpreter's lock from the thread that commits.
+"""How long a busy event loop may hold the interpreter's lock while the writing thread waits for it.
 
-Python's default, 5 ms, is as long as many commits: each of their statements has to get the lock
-back from the loop.
+Python's default of 5 ms is as long as many commits, and each statement of a commit has to get the
+lock back.
 """
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ async def serve(settings: Settings, lease: FileLease) -> None:
     """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
 
     Raises:
-        StartError: one line that says why it cannot start.
+        StartError: the service cannot start.
     """
     stopped = _stop_signal()
     _raise_descriptor_limit()
@@ -65,22 +65,22 @@ async def serve(settings: Settings, lease: FileLease) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address, not listening yet.
+    """Return a socket that is bound to the address and does not listen yet.
 
     Raises:
-        StartError: the address is not to be had.
+        StartError: the address cannot be used.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name with addresses of both kinds, such as localhost, means the older kind to most.
+        # A name such as localhost can have both kinds of addresses: prefer IPv4.
         family, kind, protocol, _, address = min(found, key=lambda info: info[0])
         sock = socket.socket(family, kind, protocol)
         try:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # Accepted sockets inherit it. Else the kernel takes megabytes ahead of a client,
-                # and one that reads slowly looks like one that does not read at all.
+                # Accepted sockets inherit this. Otherwise the kernel would hold megabytes, and a
+                # client that reads slowly would look like one that does not read at all.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
             sock.bind(address)
         except OSError:
@@ -115,7 +115,7 @@ def _stop_signal() -> asyncio.Event:
 def _raise_descriptor_limit() -> None:
     if sys.platform == "win32":
         return
-    import resource  # noqa: PLC0415 - not there on Windows
+    import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -59,6 +59,7 @@ ROOMS = [
     "store",
     "metrics",
     "settings",
+    "settings.values",
     "log",
     "clock",
     "task",
