@@ -24,6 +24,7 @@ ROWS_FEW, ROWS_MANY = 96, 512
 """Any number of rows up to the first has a statement of its own, and so has the second."""
 
 FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
+FIND_KEY = f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?"
 _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
 
 
@@ -149,9 +150,7 @@ class SqliteRows:
 
     def find_key(self, key: str) -> KeyRow | None:
         """Read a key."""
-        row = self._execute(
-            f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?", (key,)
-        ).fetchone()
+        row = self._execute(FIND_KEY, (key,)).fetchone()
         return row and KeyRow(*row)
 
     def put_key(self, key: str, row: KeyRow) -> None:
