@@ -74,7 +74,7 @@ def create_app(
         log.critical("the worker died", exc_info=error)
         end()
 
-    feed = EventFeed(store)
+    feed = EventFeed(store, settings.listeners_max)
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, worker_died)
     service = Service(task_queue, worker, feed)
@@ -96,7 +96,7 @@ def create_app(
         readiness=service.readiness,
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
-        batch_max=settings.batch_max,
+        batch_max=settings.batch_limit,
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import resource
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from sanic_app.errors import (
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT
+from sanic_app.store import Commit, Lease, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.fake_clock import FakeClock
@@ -410,6 +411,35 @@ async def test_the_outlook_is_that_of_the_figures_that_were_read(running: BareSe
     assert queue.timer.seconds_left(1, head.started_at, head.timeout, now) == 2
     # The finish, two seconds early by hand, took the stamp with it.
     assert await measured() == (3, 1.5)
+
+
+# A range of more than one slice.
+
+
+@pytest.mark.parametrize("slices", [0, 1])
+@pytest.mark.parametrize("kind", [Stopping, DiskFull])
+async def test_a_range_that_is_cut_short_does_not_claim_that_nothing_was_cancelled(
+    running: BareService, monkeypatch: pytest.MonkeyPatch, slices: int, kind: type[ServiceError]
+) -> None:
+    queue, commit, committed = running.queue, running.store.commit, 0
+    await queue.add(new(*[1] * 2_500))
+
+    async def refuse(lease: Lease, writes: Sequence[Write]) -> Commit:
+        nonlocal committed
+        if committed == slices:
+            raise DiskFull
+        committed += 1
+        if committed == slices and kind is Stopping:
+            queue.refuse_writes()
+        return await commit(lease, writes)
+
+    monkeypatch.setattr(running.store, "commit", refuse)
+    if slices == 0 and kind is Stopping:
+        queue.refuse_writes()
+    with pytest.raises(kind) as refused:
+        await queue.cancel_range(1, 2_500)
+    assert refused.value.applied is (None if slices else False)
+    assert queue.figures.depth == 2_500 - 1_000 * slices
 
 
 # A full disk.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import QueueFull, StartError, Stopping, StoreFailed
+from sanic_app.errors import QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
@@ -146,7 +146,12 @@ class TaskQueue:
         last = min(last, self.figures.last_history_num)
         count = 0
         while first <= last:
-            cancelled: Cancelled = await self._write(CancelRange(first, last))
+            try:
+                cancelled: Cancelled = await self._write(CancelRange(first, last))
+            except ServiceError as refusal:
+                # The slices before it are cancelled: it is not certain that nothing was.
+                refusal.applied = None if count else refusal.applied
+                raise
             count += len(cancelled.tasks)
             if len(cancelled.tasks) < CANCEL_MAX:
                 break

@@ -46,6 +46,12 @@ class Settings:
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
     stop_delay: float = 0.0
+    listeners_max: int = 1_000
+
+    @property
+    def batch_limit(self) -> int:
+        """How many tasks one batch may have: more than ``queue_max`` never fit."""
+        return min(self.batch_max, self.queue_max)
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -113,6 +119,7 @@ KEYS: Mapping[str, Key] = {
     "IDEMPOTENCY_KEEP": Key(values.microseconds(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(values.retention, "history_keep"),
     "STOP_DELAY": Key(values.seconds(3_600), "stop_delay"),
+    "LISTENERS_MAX": Key(values.integer(1, 1_000_000), "listeners_max"),
 }
 """Every key. In the environment its name has the prefix."""
 
