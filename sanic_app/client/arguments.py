@@ -32,10 +32,7 @@ def read_token(environ: Mapping[str, str]) -> str | None:
     """Return the token from the variables that the service itself reads."""
     token, file = environ.get("SANIC_APP_API_TOKEN"), environ.get("SANIC_APP_API_TOKEN_FILE")
     if token is None and file is not None:
-        try:
-            token = Path(file).read_text(encoding="utf-8")
-        except OSError as error:
-            raise Usage(f"cannot read {file}: {error.strerror}") from None
+        token = _read(file)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):
         raise Usage("the token must be visible ASCII characters, not empty")
     return token and token.strip()
@@ -43,10 +40,7 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 def read_tasks(file: str) -> Iterator[dict[str, Any]]:
     """Return the tasks of a file: a number and a timeout in each line."""
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from None
+    text = sys.stdin.read() if file == "-" else _read(file)
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words:
@@ -56,6 +50,13 @@ def read_tasks(file: str) -> Iterator[dict[str, Any]]:
             yield {"num": whole(num), "timeout": seconds(timeout)}
         except ValueError:
             raise Usage(f"{file}, line {number}: must be a number and a timeout") from None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error.strerror}") from None
 
 
 class _Parser(argparse.ArgumentParser):

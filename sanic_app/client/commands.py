@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -118,29 +119,21 @@ def _cancel(service: Service, given: argparse.Namespace) -> int:
     return 0
 
 
-def _pause(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("POST", "/api/v1/queue/pause")
-    _show(given, figures, "paused")
-    return 0
-
-
-def _resume(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("POST", "/api/v1/queue/resume")
-    _show(given, figures, "resumed")
+def _switch(service: Service, given: argparse.Namespace) -> int:
+    figures = service.ask("POST", f"/api/v1/queue/{given.command}")
+    _show(given, figures, f"{given.command}d")
     return 0
 
 
 def _watch(service: Service, given: argparse.Namespace) -> int:
-    try:
+    # Ctrl+C is how the user ends it.
+    with suppress(KeyboardInterrupt):
         if given.json:
             for event in service.events():
                 if event.kind:
                     _print_json({"event": event.kind, "id": event.id, **event.data})
         else:
             live(service)
-    except KeyboardInterrupt:
-        # This is how the user ends it.
-        pass
     return 0
 
 
@@ -150,8 +143,8 @@ RUN: Mapping[str, Callable[[Service, argparse.Namespace], int]] = {
     "queue": _queue,
     "results": _results,
     "cancel": _cancel,
-    "pause": _pause,
-    "resume": _resume,
+    "pause": _switch,
+    "resume": _switch,
     "watch": _watch,
 }
 

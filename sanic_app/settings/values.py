@@ -73,13 +73,10 @@ def retention(value: Any) -> Retention:
 
 def switch(value: Any) -> bool:
     """Parse true or false."""
-    words = {"true": True, "yes": True, "on": True, "1": True}
-    words |= {"false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    raise ValueError("must be true or false")
+    word = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    if word not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        raise ValueError("must be true or false")
+    return word in ("true", "yes", "on", "1")
 
 
 def log_level(value: Any) -> str:
