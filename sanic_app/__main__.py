@@ -6,9 +6,9 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sanic_app import __version__, log
 from sanic_app.client import COMMANDS
@@ -47,13 +47,20 @@ def _run(settings: Settings, lease: FileLease) -> None:
 
     from sanic_app.process import serve  # noqa: PLC0415
 
-    loop_factory = None
-    if sys.platform != "win32" and sys.implementation.name == "cpython":
-        import uvloop  # noqa: PLC0415 - not there on Windows
-
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, lease))
+
+
+def _loop_factory() -> Callable[[], Any] | None:
+    """Return uvloop's, or None for the loop of Python itself, which is slower."""
+    if sys.platform == "win32" or sys.implementation.name != "cpython":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - not there on Windows
+    except ImportError as error:
+        logging.getLogger(__name__).warning("serving without uvloop: %s", error)
+        return None
+    return uvloop.new_event_loop
 
 
 def _parser() -> argparse.ArgumentParser:

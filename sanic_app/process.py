@@ -78,10 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # Accepted sockets inherit it. Else the kernel takes megabytes ahead of a client,
-                # and one that reads slowly looks like one that does not read at all.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+            _limit_unsent(sock)
             sock.bind(address)
         except OSError:
             sock.close()
@@ -112,10 +109,30 @@ def _stop_signal() -> asyncio.Event:
     return stopped
 
 
+def _limit_unsent(sock: socket.socket) -> None:
+    """Keep little of an answer in the kernel; accepted sockets inherit it.
+
+    Else the kernel takes megabytes ahead of a client, and one that reads slowly looks like one
+    that does not read at all.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+        except OSError as error:
+            log.warning("slow clients may be cut too early: TCP_NOTSENT_LOWAT: %s", error.strerror)
+
+
 def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system does, where it lets us."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - not there on Windows
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # A sandbox forbids it; macOS refuses its own hard limit when that is "unlimited".
+        log.warning("the limit of open files stays at %d: %s", soft, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app import __version__
+from sanic_app import __version__, process
 from tests.running import Running, back_date
 
 PYTHON = sys.executable
@@ -182,6 +183,55 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         port = sock.getsockname()[1]
         with Running(tmp_path, "--port", str(port), ready=False) as running:
             refused(running, 1, f"port {port}", "in use")
+
+
+# What the system does not allow.
+
+
+def test_a_start_goes_on_without_what_only_improves_it(tmp_path: Path) -> None:
+    # The second module is uvloop as an installation that is broken has it.
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import resource, socket, sys
+
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+class Socket(socket.socket):
+    def setsockopt(self, level, option, value):
+        if option == socket.TCP_NOTSENT_LOWAT:
+            raise OSError(92, "Protocol not available")
+        super().setsockopt(level, option, value)
+
+resource.setrlimit = refuse
+socket.socket = Socket
+sys.modules["uvloop"] = None
+"""
+    )
+    path = f"{tmp_path}:{Path(__file__).parents[1]}"
+    prefix = ["sh", "-c", 'ulimit -Sn 100; exec "$@"', "sh"]
+    with Running(tmp_path, environ={"PYTHONPATH": path}, prefix=prefix) as running:
+        assert running.add(1, 600)["history_num"] == 1
+        assert running.stop() == 0
+        warnings = [line["message"] for line in lines(running) if line["level"] == "WARNING"]
+        for words in ("limit of open files stays at 100", "without uvloop", "TCP_NOTSENT_LOWAT"):
+            assert sum(words in str(warning) for warning in warnings) == 1, warnings
+        assert len(warnings) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(1, "Operation not permitted"), ValueError("current limit exceeds")]
+)
+def test_a_limit_that_cannot_be_raised_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    process._raise_descriptor_limit()
+    assert f"the limit of open files stays at 1024: {error}" in caplog.text
 
 
 # The folder.

@@ -95,8 +95,7 @@ def _create(path: Path) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         _sync(new)
         new.replace(path)
-        if sys.platform != "win32":
-            _sync(path.parent)
+        _sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         with suppress(OSError):
@@ -140,6 +139,18 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where it can be opened and its file system does that."""
+    if sys.platform == "win32":
+        return
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise
+        log.warning("the folder %s cannot be synced: %s", path, error.strerror)
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
