@@ -16,13 +16,13 @@ from sanic_app.app import create_app
 from sanic_app.errors import StartError
 from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
+from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
-
-SIGNALED: Final = 128
-"""Shells report a process that a signal ended with this plus the signal's number."""
 
 NOT_SENT_BYTES: Final = 65_536
 """So much of an answer lies in the kernel before it is on its way to the client."""
+
+HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
 SWITCH_SECONDS: Final = 0.0005
 """How long a busy event loop may keep the interpreter's lock from the thread that commits.
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, lease: FileLease) -> None:
-    """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
+    """Run the service until a signal asks it to stop; a second one ends the process at once.
 
     Raises:
         StartError: one line that says why it cannot start.
@@ -91,17 +91,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets."""
+    """Return an event that the first of the signals sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         if stopped.is_set():
+            if number == HANG_UP:
+                # Kernel and shell both send one when a terminal is closed.
+                return
             log.critical("a second signal: the process ends at once")
             os._exit(SIGNALED + number)
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         try:
             loop.add_signal_handler(number, stop, number)
         except NotImplementedError:  # pragma: no cover - Windows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
@@ -328,7 +330,7 @@ def fill(database: Path, count: int) -> None:
         raw.execute("COMMIT")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_it_in_order_whoever_is_connected(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -359,6 +361,93 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert running.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - started < 1
         assert "second signal" in running.log
+
+
+def wait_for_handlers(process: subprocess.Popen[str]) -> None:
+    """Return when the process handles SIGTERM, which is the first thing that it does."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = re.findall(r"^SigCgt:\s+([0-9a-f]+)", status, re.MULTILINE)
+        if int(caught, 16) & 1 << signal.SIGTERM - 1:
+            return
+        time.sleep(0.001)
+    raise AssertionError("it handles no signals")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_start_in_order_before_anything_is_opened(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with Running(tmp_path, ready=False) as running:
+        wait_for_handlers(running.process)
+        running.signal(number)
+        assert (running.wait(), running.lines) == (0, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hang_up_is_ignored_under_nohup(tmp_path: Path) -> None:
+    with Running(tmp_path, prefix=["nohup"]) as running:
+        running.signal(signal.SIGHUP)
+        assert running.add(1, 0)["history_num"] == 1
+        assert running.stop() == 0
+
+
+def test_a_second_hang_up_does_not_end_it_at_once(tmp_path: Path) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_STOP_DELAY": "0.5"}) as running:
+        running.signal(signal.SIGHUP)
+        running.wait_for('"stopping"')
+        running.signal(signal.SIGHUP)
+        assert running.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_command_at_any_moment(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(20)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for early in (True, False):
+            with subprocess.Popen(
+                [PYTHON, "-m", "sanic_app", "queue", "--url", url],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as command:
+                with ExitStack() as stack:
+                    if early:
+                        wait_for_handlers(command)
+                    else:
+                        stack.enter_context(silent.accept()[0])
+                    command.send_signal(number)
+                    assert command.communicate(timeout=10)[1] == ""
+                assert command.returncode == status
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_it_runs_with_standard_streams_closed(tmp_path: Path, closed: str) -> None:
+    port = free_port()
+    prefix = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    with Running(tmp_path, "--port", str(port), prefix=prefix, ready=False) as running:
+        running.port = port
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert running.add(1, 0)["history_num"] == 1
+                break
+            except urllib.error.URLError:
+                assert time.monotonic() < deadline, running.log
+                time.sleep(0.05)
+        for number in (0, 1, 2):
+            target = Path(f"/proc/{running.process.pid}/fd/{number}").readlink()
+            assert "queue.db" not in target.name
+        assert running.stop() == 0
 
 
 # Kills.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sanic_app.__main__ import _parser
+from sanic_app.command_line import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
 from sanic_app.task import SECOND, Retention

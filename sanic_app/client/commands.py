@@ -6,10 +6,12 @@ import argparse
 import json
 import math
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
@@ -19,6 +21,7 @@ from rich.table import Table
 from sanic_app.client import watch
 from sanic_app.client.service import Failed, Service, Unreachable
 from sanic_app.errors import EXIT_START, EXIT_USAGE
+from sanic_app.signals import SIGNALED, stop_signals
 
 URL = "http://127.0.0.1:8000"
 WAIT_SECONDS = 60
@@ -26,13 +29,15 @@ WAIT_SECONDS = 60
 GONE_SECONDS = 60.0
 """How long a service that does not answer is waited for."""
 PAGE = 1_000
-INTERRUPTED = 130
 
 Json = dict[str, Any]
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return the exit status: 1 when it could not be done."""
+    for number in stop_signals():
+        # An exception, so that a terminal is left as it was.
+        signal.signal(number, _stop)
     try:
         given = _parser(environ).parse_args(arguments)
         service = Service(given.url, _token(environ))
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout = None
         return EXIT_START
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return SIGNALED + signal.SIGINT
 
 
 # One function for each command.
@@ -242,6 +247,12 @@ def _token(environ: Mapping[str, str]) -> str | None:
 def _refuse(text: str, status: int) -> int:
     sys.stderr.write(f"sanic-app: {text}\n")
     return status
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(SIGNALED + number)
 
 
 class _Usage(Exception):
