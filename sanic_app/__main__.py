@@ -13,11 +13,11 @@ from sanic_app.signals import SIGNALED, stop_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service, or a command that speaks to one; return the exit status of README.md."""
+    """Run the service, or a command for a running one; return the exit status (see README.md)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     _open_closed_streams()
     _end_on_signals(serving=given[:1] not in [[name] for name in COMMANDS])
-    from sanic_app.command_line import run  # noqa: PLC0415 - see above
+    from sanic_app.command_line import run
 
     return run(given)
 

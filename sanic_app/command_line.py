@@ -1,4 +1,4 @@
-"""The command line: serve, or one of the commands."""
+"""The command line: serve, or run one of the commands."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sanic_app.store.sqlite.lease import FileLease
 
 
 def run(given: Sequence[str]) -> int:
-    """Run the service, or a command that speaks to one; return the exit status of README.md."""
+    """Run the service, or a command for a running one; return the exit status (see README.md)."""
     if given and given[0] in COMMANDS:
-        from sanic_app.client import commands  # noqa: PLC0415 - the service needs none of it
+        from sanic_app.client import commands
 
         return commands.main(given, os.environ)
     log.configure("INFO")
@@ -40,22 +40,22 @@ def run(given: Sequence[str]) -> int:
 
 
 def _serve(settings: Settings, lease: FileLease) -> None:
-    # Not before the lock is held: loading the framework takes most of a start, and whoever is
-    # not the owner says so without it.
-    import asyncio  # noqa: PLC0415
+    # Loading the framework takes most of a start. By now this process owns the queue: a second one
+    # has ended without loading it.
+    import asyncio
 
-    from sanic_app.process import serve  # noqa: PLC0415
+    from sanic_app.process import serve
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, lease))
 
 
 def _loop_factory() -> Callable[[], Any] | None:
-    """Return uvloop's, or None for the loop of Python itself, which is slower."""
+    """Return uvloop's, or None for Python's own loop, which is slower."""
     if sys.platform == "win32" or sys.implementation.name != "cpython":
         return None
     try:
-        import uvloop  # noqa: PLC0415 - not there on Windows
+        import uvloop
     except ImportError as error:
         logging.getLogger(__name__).warning("serving without uvloop: %s", error)
         return None
@@ -70,17 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         " Each has a --help of its own.",
         allow_abbrev=False,
     )
-    parser.add_argument("-H", "--host", dest="HOST", metavar="HOST", help="address to bind")
-    parser.add_argument("-P", "--port", dest="PORT", metavar="PORT", help="port to bind")
-    parser.add_argument(
-        *("-L", "--logger-level"), dest="LOGGER_LEVEL", metavar="LEVEL", help="DEBUG to CRITICAL"
-    )
-    parser.add_argument(
-        *("-D", "--database"), dest="DATABASE", metavar="PATH", help="path or sqlite:/// URL"
-    )
-    parser.add_argument(
-        *("-C", "--config"), dest="CONFIG", metavar="FILE", help="YAML file with settings"
-    )
+
+    def flag(short: str, long: str, key: str, value: str, text: str) -> None:
+        parser.add_argument(short, long, dest=key, metavar=value, help=text)
+
+    flag("-H", "--host", "HOST", "HOST", "address to bind")
+    flag("-P", "--port", "PORT", "PORT", "port to bind")
+    flag("-L", "--logger-level", "LOGGER_LEVEL", "LEVEL", "DEBUG to CRITICAL")
+    flag("-D", "--database", "DATABASE", "PATH", "path or sqlite:/// URL")
+    flag("-C", "--config", "CONFIG", "FILE", "YAML file with settings")
     parser.add_argument(
         "--allow-anonymous",
         dest="ALLOW_ANONYMOUS",
@@ -93,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One clear line instead of a page of usage."""
+    """Reports an error as one line, without a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"flags: {message}")
@@ -105,6 +103,6 @@ def _refuse(detail: str, status: int) -> int:
 
 
 def _end(status: int) -> NoReturn:
-    """End at once: an orderly end would close the store, and closing writes."""
+    """End at once: a normal exit would close the store, and closing it writes."""
     sys.stderr.flush()
     os._exit(status)

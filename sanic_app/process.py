@@ -19,16 +19,16 @@ from sanic_app.settings import Settings
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
 
-NOT_SENT_BYTES: Final = 65_536
-"""So much of an answer lies in the kernel before it is on its way to the client."""
-
 HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
-SWITCH_SECONDS: Final = 0.0005
-"""How long a busy event loop may keep the interpreter's lock from the thread that commits.
+NOT_SENT_BYTES: Final = 65_536
+"""How much of an answer the kernel holds back while the client does not read."""
 
-Python's default, 5 ms, is as long as many commits: each of their statements has to get the lock
-back from the loop.
+SWITCH_SECONDS: Final = 0.0005
+"""How long a busy event loop may hold the interpreter's lock while the writing thread waits for it.
+
+Python's default of 5 ms is as long as many commits, and each statement of a commit has to get the
+lock back.
 """
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ async def serve(settings: Settings, lease: FileLease) -> None:
     """Run the service until a signal asks it to stop; a second one ends the process at once.
 
     Raises:
-        StartError: one line that says why it cannot start.
+        StartError: the service cannot start.
     """
     stopped = _stop_signal()
     _raise_descriptor_limit()
@@ -65,14 +65,14 @@ async def serve(settings: Settings, lease: FileLease) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address, not listening yet.
+    """Return a socket that is bound to the address and does not listen yet.
 
     Raises:
-        StartError: the address is not to be had.
+        StartError: the address cannot be used.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name with addresses of both kinds, such as localhost, means the older kind to most.
+        # A name such as localhost can have both kinds of addresses: prefer IPv4.
         family, kind, protocol, _, address = min(found, key=lambda info: info[0])
         sock = socket.socket(family, kind, protocol)
         try:
@@ -91,14 +91,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that the first of the signals sets."""
+    """Return an event that the first of the stop signals sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         if stopped.is_set():
             if number == HANG_UP:
-                # Kernel and shell both send one when a terminal is closed.
+                # When a terminal is closed, both the kernel and the shell send one.
                 return
             log.critical("a second signal: the process ends at once")
             os._exit(SIGNALED + number)
@@ -113,9 +113,9 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _limit_unsent(sock: socket.socket) -> None:
-    """Keep little of an answer in the kernel; accepted sockets inherit it.
+    """Keep little of an answer in the kernel; accepted sockets inherit this.
 
-    Else the kernel takes megabytes ahead of a client, and one that reads slowly looks like one
+    Otherwise the kernel would hold megabytes, and a client that reads slowly would look like one
     that does not read at all.
     """
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -126,10 +126,10 @@ def _limit_unsent(sock: socket.socket) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the system does, where it lets us."""
+    """Allow as many open files as the system does, if it lets us."""
     if sys.platform == "win32":
         return
-    import resource  # noqa: PLC0415 - not there on Windows
+    import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:

@@ -1,4 +1,4 @@
-"""Imports run downwards only, without circles (DESIGN: the house)."""
+"""Imports run downwards only, without circles (ARCHITECTURE.md, "The house")."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ ROOMS = [
     "store",
     "metrics",
     "settings",
+    "settings.values",
     "log",
     "clock",
     "task",

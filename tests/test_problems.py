@@ -39,7 +39,7 @@ CONTRACT = {
     "stopping": 503,
     "disk-full": 507,
 }
-"""The types of DESIGN.md, section 5."""
+"""The problems of README.md, "HTTP"."""
 
 
 @pytest.fixture(scope="module")
