@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -219,6 +220,26 @@ sys.modules["uvloop"] = None
         for words in ("limit of open files stays at 100", "without uvloop", "TCP_NOTSENT_LOWAT"):
             assert sum(words in str(warning) for warning in warnings) == 1, warnings
         assert len(warnings) == 3
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_an_old_sqlite_is_one_line_with_both_versions(tmp_path: Path, existing: bool) -> None:
+    if existing:
+        with Running(tmp_path) as running:
+            assert running.stop() == 0
+    before = digests(tmp_path)
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    (patches / "sitecustomize.py").write_text(
+        "import sqlite3\nsqlite3.sqlite_version, sqlite3.sqlite_version_info = '3.36.0', (3, 36, 0)"
+    )
+    environ = {"PYTHONPATH": f"{patches}:{Path(__file__).parents[1]}"}
+    with Running(tmp_path, environ=environ, ready=False) as running:
+        line = refused(running, 1, "SQLite 3.36.0", "3.37 or newer")
+        assert line.count("3.3") == 2
+    shutil.rmtree(patches)
+    assert {**before, "queue.db.lock": ""}.keys() == digests(tmp_path).keys()
+    assert {k: v for k, v in digests(tmp_path).items() if k in before} == before
 
 
 @pytest.mark.parametrize(

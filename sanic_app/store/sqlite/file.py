@@ -24,6 +24,9 @@ from sanic_app.store.sqlite.rows import FIGURES
 APPLICATION_ID = 0x53517565
 """Marks a database as this service's (``SQue``)."""
 
+OLDEST_SQLITE = (3, 37)
+"""The first version that knows STRICT tables."""
+
 ROOM_BYTES = 65_536
 """What an opened database takes beside itself: the index of the WAL, and the first commits."""
 
@@ -49,6 +52,11 @@ def prepare(path: Path) -> None:
     Raises:
         StartError: one line that says why this file cannot be used.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise StartError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and {oldest} or newer is needed"
+        )
     try:
         status = path.stat()
         size = status.st_size
