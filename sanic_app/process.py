@@ -16,10 +16,10 @@ from sanic_app.app import create_app
 from sanic_app.errors import StartError
 from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
+from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
 
-SIGNALED: Final = 128
-"""Shells report a process that a signal ended with this plus the signal's number."""
+HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
 NOT_SENT_BYTES: Final = 65_536
 """How much of an answer the kernel holds back while the client does not read."""
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, lease: FileLease) -> None:
-    """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
+    """Run the service until a signal asks it to stop; a second one ends the process at once.
 
     Raises:
         StartError: the service cannot start.
@@ -78,10 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # Accepted sockets inherit this. Otherwise the kernel would hold megabytes, and a
-                # client that reads slowly would look like one that does not read at all.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+            _limit_unsent(sock)
             sock.bind(address)
         except OSError:
             sock.close()
@@ -94,17 +91,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets."""
+    """Return an event that the first of the stop signals sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         if stopped.is_set():
+            if number == HANG_UP:
+                # When a terminal is closed, both the kernel and the shell send one.
+                return
             log.critical("a second signal: the process ends at once")
             os._exit(SIGNALED + number)
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         try:
             loop.add_signal_handler(number, stop, number)
         except NotImplementedError:  # pragma: no cover - Windows
@@ -112,10 +112,30 @@ def _stop_signal() -> asyncio.Event:
     return stopped
 
 
+def _limit_unsent(sock: socket.socket) -> None:
+    """Keep little of an answer in the kernel; accepted sockets inherit this.
+
+    Otherwise the kernel would hold megabytes, and a client that reads slowly would look like one
+    that does not read at all.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+        except OSError as error:
+            log.warning("slow clients may be cut too early: TCP_NOTSENT_LOWAT: %s", error.strerror)
+
+
 def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system does, if it lets us."""
     if sys.platform == "win32":
         return
     import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # A sandbox forbids it; macOS refuses its own hard limit when that is "unlimited".
+        log.warning("the limit of open files stays at %d: %s", soft, error)

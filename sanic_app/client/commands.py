@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,19 +21,22 @@ from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
 from sanic_app.client.service import Failed, Service, Unreachable
 from sanic_app.client.watch import figures_line, live, tasks_table
 from sanic_app.errors import EXIT_START, EXIT_USAGE
+from sanic_app.signals import SIGNALED, stop_signals
 
 WAIT_SECONDS = 60
 """The longest wait that the service accepts in one request."""
 LOST_SECONDS = 60.0
 """How long to keep trying when the service does not answer."""
 PAGE = 1_000
-INTERRUPTED = 130
 
 Json = dict[str, Any]
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return its exit status."""
+    for number in stop_signals():
+        # An exception, so that a terminal is left as it was.
+        signal.signal(number, _stop)
     try:
         given = parse(arguments, environ)
         service = Service(given.url, read_token(environ))
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout = None
         return EXIT_START
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return SIGNALED + signal.SIGINT
 
 
 # One function for each of COMMANDS.
@@ -207,3 +212,9 @@ def _print_json(answer: Json) -> None:
 def _refuse(text: str, status: int) -> int:
     sys.stderr.write(f"sanic-app: {text}\n")
     return status
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(SIGNALED + number)

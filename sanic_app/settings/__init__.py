@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from sanic_app.errors import SettingsError
-from sanic_app.settings import values
+from sanic_app.settings import file, values
 from sanic_app.task import SECOND, Retention
 
 PREFIX = "SANIC_APP_"
@@ -65,8 +63,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
             is one line that names the source.
     """
     config = flags.get("CONFIG")
-    file = folder / CONFIG_FILE if config is None else Path(config)
-    found = _from_file(file, required=config is not None)
+    path = folder / CONFIG_FILE if config is None else Path(config)
+    found = _from_file(path, required=config is not None)
     found |= _from_environment(environ)
     found |= {
         key: _Given(value, f"flag {KEYS[key].flag}")
@@ -127,30 +125,25 @@ _BY_ALIAS = {spec.alias: key for key, spec in KEYS.items() if spec.alias}
 
 
 def _from_file(path: Path, *, required: bool) -> dict[str, _Given]:
-    source = f"file {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = file.read(path)
     except FileNotFoundError:
         if required:
-            raise SettingsError(f"{source}: not found") from None
+            raise SettingsError(f"file {path}: not found") from None
         return {}
-    except OSError as error:
-        raise SettingsError(f"{source}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
-        # PyYAML also raises what its conversions raise: `PORT: 2001-99-99`, `!!bool x`.
-        raise SettingsError(f"{source}: is not valid YAML") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{source}: must hold keys and values")
     found: dict[str, _Given] = {}
-    for name, value in content.items():
+    for name, value, text, line in entries:
+        source = f"file {path}, line {line}:"
         key: Any = _BY_ALIAS.get(name, name)
         if key not in KEYS:
-            raise SettingsError(f"{source}: unknown key {name!r}")
+            raise SettingsError(f"{source} unknown key {name!r}")
         if key in found:
-            raise SettingsError(f"{source}: {key} is given twice")
-        found[key] = _Given(value, f"{source}: {name}")
+            raise SettingsError(f"{source} {key} is given twice")
+        if isinstance(value, bool) and KEYS[key].parse is not values.switch:
+            raise SettingsError(
+                f"{source} {name}: YAML reads {text} as {str(value).lower()}: put a text in quotes"
+            )
+        found[key] = _Given(value, f"{source} {name}")
     return found
 
 
