@@ -73,27 +73,39 @@ class RequestCycle(Http):
         return int(value, base)
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
-        """Send a complete answer in one piece; leave all others to Sanic.
+        """Send a complete answer in one piece, and the head of a stream for HEAD.
 
-        Sanic's general code takes a fifth of the time of a whole request.
+        All others are left to Sanic. Its general code takes a fifth of the time of a whole request,
+        and fails when a stream that answers HEAD ends.
         """
         response = self.response
         body: bytes = getattr(response, "body", None) or b""
-        complete = not data and (body or end_stream) and has_message_body(response.status)
-        if not complete or self.head_only or self.expecting_continue:
+        if not has_message_body(response.status) or self.expecting_continue:
             await super().http1_response_header(data, end_stream)
-            return
+        elif not data and (body or end_stream):
+            self.response_size = len(body)
+            head = self._head(f"content-length: {len(body)}")
+            await self._send_last(head if self.head_only else head + body)
+        elif self.head_only:
+            await self._send_last(self._head("transfer-encoding: chunked"))
+        else:
+            await super().http1_response_header(data, end_stream)
+
+    def _head(self, framing: str) -> bytes:
+        response = self.response
         head = (
             f"HTTP/1.1 {_status_line(response.status)}\r\n"
             f"content-type: {response.content_type}\r\n"
-            f"content-length: {len(body)}\r\n"
+            f"{framing}\r\n"
             f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
         )
         for name, value in response.headers.items():
             head += f"{name}: {value.translate(_NO_LINE_ENDS)}\r\n"
-        self.response_size = len(body)
+        return f"{head}\r\n".encode()
+
+    async def _send_last(self, data: bytes) -> None:
         self.response_func = None  # type: ignore[assignment] # as Sanic does
-        await self._send(f"{head}\r\n".encode() + body)
+        await self._send(data)
         self.stage = Stage.IDLE
 
 

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from sanic import Request, Sanic
+from sanic import Blueprint, Request, Sanic
 from sanic.config import Config
 
 from sanic_app.http.journal import Cursor
@@ -21,6 +21,7 @@ from sanic_app.task import NewTask, Task
 
 App = Sanic[Config, SimpleNamespace]
 """The application; ``ctx.parts`` has the ``Parts``."""
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class Queue(Protocol):
@@ -90,6 +91,14 @@ class Parts:
     timeout_max: int
     """Microseconds."""
     batch_max: int
+
+
+def readable(blueprint: Blueprint, path: str) -> Callable[[Handler], Handler]:
+    """Make a handler answer GET and HEAD: whatever has the one has the other (RFC 9110, 9.1)."""
+    decorator: Callable[[Handler], Handler] = blueprint.route(
+        path, methods=("GET", "HEAD"), ignore_body=True
+    )
+    return decorator
 
 
 def parts_of(request: Request) -> Parts:

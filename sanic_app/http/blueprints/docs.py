@@ -15,7 +15,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
 from sanic_app.http import routes
-from sanic_app.http.blueprints import App, page
+from sanic_app.http.blueprints import App, page, readable
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
@@ -75,19 +75,19 @@ def attach(app: App, settings: Settings) -> None:
         app.ctx.document = tagged(text.encode(), "application/json")
 
 
-@blueprint.get(routes.DOCS)
+@readable(blueprint, routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
     """Serve the page."""
     return serve(request, request.app.ctx.docs, HEADERS)
 
 
-@blueprint.get(routes.DOCUMENT)
+@readable(blueprint, routes.DOCUMENT)
 async def openapi(request: Request) -> HTTPResponse:
     """Serve the document."""
     return serve(request, request.app.ctx.document, HEADERS)
 
 
-@blueprint.get(routes.DOCS_FILE)
+@readable(blueprint, routes.DOCS_FILE)
 async def docs_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     files: dict[str, File] = request.app.ctx.docs_files
