@@ -381,6 +381,63 @@ async def test_whoever_expects_something_else_is_refused(tmp_path: Path) -> None
         assert served.parts.queue.figures.last_history_num == 0
 
 
+def old(raw: bytes) -> bytes:
+    return raw.replace(b"HTTP/1.1", b"HTTP/1.0")
+
+
+@pytest.mark.parametrize("lines", [[], ["Connection: keep-alive"]], ids=["close", "keep-alive"])
+async def test_an_old_client_gets_no_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    async def slice_of(after: int, _: int) -> Slice:
+        return Slice(str(after), after + 1 if after < 3 else None)
+
+    async with service(tmp_path) as served:
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        async with served.wire() as wire:
+            await wire.send(old(request("/get_result", b"", *lines, method="GET")))
+            status, headers = await wire.head()
+            assert (status, headers["connection"]) == (200, "close")
+            assert not {"transfer-encoding", "content-length"} & headers.keys()
+            assert json.loads(await wire.ended()) == {"result": [0, 1, 2, 3]}
+        async with served.wire() as wire:
+            await wire.send(old(request("/get_result", b"", *lines, method="HEAD")))
+            assert "transfer-encoding" not in (await wire.head())[1]
+            assert await wire.ended() == b""
+        async with served.wire() as wire:
+            await wire.send(old(request("/api/v1/events", b"", *lines, method="GET")))
+            status, headers = await wire.head()
+            assert (status, headers["connection"]) == (200, "close")
+            assert "transfer-encoding" not in headers
+            assert (await wire.reader.readuntil(b"\n\n")).startswith(b"retry: ")
+            await served.add(1, 600)
+            assert (await wire.reader.readuntil(b"\n\n")).startswith(b"id: 1.0\nevent: added\n")
+            await served.stop()
+            assert b"0\r\n" not in await wire.ended()
+
+
+async def test_an_old_client_may_keep_its_connection(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for _ in range(2):
+            await wire.send(old(request("/add_task", BODY, "Connection: keep-alive")))
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "keep-alive")
+        # What it expects it cannot know of.
+        await wire.send(old(request("/add_task", BODY, "Expect: 100-continue")))
+        assert (await wire.answer()).status == 200
+
+
+async def test_an_old_client_cannot_send_chunks(tmp_path: Path) -> None:
+    raw = old(request("/add_task", b"", "Transfer-Encoding: chunked", "Connection: keep-alive"))
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(raw + b"1a\r\n" + BODY + b"\r\n0\r\n\r\n")
+        answer = await wire.answer()
+        assert answer.problem["type"].endswith(":invalid")
+        assert answer.headers["connection"] == "close"
+        await wire.ended()
+        assert served.parts.queue.figures.last_history_num == 0
+
+
 async def test_an_old_client_is_answered_and_let_go(tmp_path: Path) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
         await wire.send(ADD.replace(b"HTTP/1.1", b"HTTP/1.0"))
