@@ -86,6 +86,7 @@ def create_app(
     app.ctx.service = service
     app.ctx.metrics = metrics
     app.ctx.guard = Guard(settings)
+    app.ctx.keep_alive = settings.keep_alive
     app.ctx.body_max = settings.body_max
     app.ctx.body_max_of = {routes.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(

@@ -47,6 +47,7 @@ class Settings:
     batch_max: int = 10_000
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
+    keep_alive: int = 75
     stop_delay: float = 0.0
 
 
@@ -243,6 +244,7 @@ KEYS: Mapping[str, Key] = {
     "BATCH_MAX": Key(_whole(1, 1_000_000), "batch_max"),
     "IDEMPOTENCY_KEEP": Key(_micros(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(_history_keep, "history_keep"),
+    "KEEP_ALIVE": Key(_whole(1, 3_600), "keep_alive"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),
 }
 """Every key, by its name in the file; the environment's has the prefix."""
