@@ -27,6 +27,7 @@ from sanic_app.http.schemas import (
     AFTER,
     CURSOR,
     HISTORY_NUM_PATTERN,
+    HOLD_MAX,
     KEY,
     LIMIT,
     SCHEMAS,
@@ -272,7 +273,8 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "query",
         "wait",
         WAIT,
-        "Hold the answer for so many seconds, or until the task is finished, or the service stops.",
+        "Hold the answer for so many seconds, or until the task is finished, or the service stops;"
+        f" never longer than {HOLD_MAX} seconds, since proxies give up after 60.",
         0,
     ),
     "LastEventId": _parameter(

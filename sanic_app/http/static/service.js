@@ -79,6 +79,9 @@ export class Service {
 
 async function parsed(answer) {
   const text = await answer.text();
+  // A proxy says so while it cannot reach the service: whether anything was done is not known.
+  const isProblem = answer.headers.get("content-type")?.startsWith("application/problem+json");
+  if ([502, 503, 504].includes(answer.status) && !isProblem) throw new Error("only a proxy answered");
   let content = null;
   try {
     content = exact(text);
