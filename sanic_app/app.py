@@ -74,7 +74,7 @@ def create_app(
         log.critical("the worker died", exc_info=error)
         end()
 
-    feed = EventFeed(store)
+    feed = EventFeed(store, settings.listeners_max)
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, worker_died)
     service = Service(task_queue, worker, feed)

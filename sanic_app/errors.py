@@ -110,6 +110,11 @@ class Stopping(ServiceError):
     retry_after = 5
 
 
+class TooBusy(ServiceError):
+    text = "There are as many event streams as there may be."
+    retry_after = 10
+
+
 class DiskFull(ServiceError):
     text = "The disk is full: nothing can be added, and nothing was."
     retry_after = 5

@@ -49,6 +49,7 @@ class Settings:
     history_keep: Retention | None = None
     keep_alive: int = 75
     stop_delay: float = 0.0
+    listeners_max: int = 1_000
 
 
 def load(
@@ -246,6 +247,7 @@ KEYS: Mapping[str, Key] = {
     "HISTORY_KEEP": Key(_history_keep, "history_keep"),
     "KEEP_ALIVE": Key(_whole(1, 3_600), "keep_alive"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),
+    "LISTENERS_MAX": Key(_whole(1, 1_000_000), "listeners_max"),
 }
 """Every key, by its name in the file; the environment's has the prefix."""
 

@@ -1,4 +1,4 @@
-"""Imports run downwards only, without circles (DESIGN: the house)."""
+"""Imports run downwards only, without circles (ARCHITECTURE.md, "The house")."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ ROOMS = [
     "http.guard",
     "http.problems",
     "http.feed",
+    "http.listeners",
     "http.journal",
     "http.bodies",
     "http.parameters",

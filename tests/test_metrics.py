@@ -55,7 +55,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "http_requests_in_flight": ("gauge", set()),
     "build_info": ("gauge", {"version", "python", "sanic", "store"}),
 }
-"""DESIGN.md, section 6; counters without their suffix, as the library names their families."""
+"""README.md, "Metrics"; counters without their suffix, as the library names their families."""
 
 
 def families(metrics: Metrics) -> dict[str, Any]:

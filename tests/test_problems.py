@@ -36,10 +36,11 @@ CONTRACT = {
     "internal": 500,
     "outcome-unknown": 500,
     "queue-full": 503,
+    "too-busy": 503,
     "stopping": 503,
     "disk-full": 507,
 }
-"""The types of DESIGN.md, section 5."""
+"""The problems of README.md, "HTTP"."""
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "HISTORY_KEEP": ("30d", "history_keep", Retention(age=30 * 86_400 * SECOND)),
     "KEEP_ALIVE": ("20", "keep_alive", 20),
     "STOP_DELAY": ("0.5", "stop_delay", 0.5),
+    "LISTENERS_MAX": ("6", "listeners_max", 6),
 }
 """A value for each key, as text, and what it makes of which field."""
 
@@ -293,6 +294,7 @@ BAD: dict[str, list[str]] = {
     "HISTORY_KEEP": ["", "0", "-1", "1.5", "all", "30 d", "d", "3w", "0d", "1" * 10],
     "KEEP_ALIVE": ["", "0", "-1", "3601", "7.5", "x"],
     "STOP_DELAY": ["", "-1", "3601", "x", "nan"],
+    "LISTENERS_MAX": ["", "0", "-1", "1.5", "x", "1000001"],
 }
 
 

@@ -1,6 +1,7 @@
 """Who may send requests: the token, the Host, and the rule against pages of other sites.
 
-All is checked before routing and before the body is read. The health routes are exempt.
+All is checked before routing and before the body is read. The health routes are exempt. See
+ARCHITECTURE.md, "Access".
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.OutcomeUnknown: ("outcome-unknown", 500, "Outcome unknown"),
     errors.QueueFull: ("queue-full", 503, "Queue full"),
     errors.Stopping: ("stopping", 503, "Service stopping"),
+    errors.TooBusy: ("too-busy", 503, "Too busy"),
     errors.DiskFull: ("disk-full", 507, "Disk full"),
 }
 """The last part of the type, the status and the title of each problem that clients can get."""

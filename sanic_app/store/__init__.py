@@ -13,9 +13,9 @@ from sanic_app.errors import ServiceError
 from sanic_app.task import NewTask, Task, seconds_left
 
 RUN_MAX = 1_000
-"""How many tasks of timeout zero may finish in one commit (DESIGN.md, rule 7)."""
+"""How many tasks of timeout zero may finish in one commit (ARCHITECTURE.md, rule 7)."""
 CANCEL_MAX = 1_000
-"""How many tasks of a range are cancelled in one commit (DESIGN.md, rule 9)."""
+"""How many tasks of a range are cancelled in one commit (ARCHITECTURE.md, rule 9)."""
 WAIT_SUM_MODULUS = 2**63
 """The running sum of all timeouts is kept modulo this."""
 PRUNE_MAX = 1_000

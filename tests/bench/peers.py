@@ -26,7 +26,7 @@ from tests.bench.servers import PEERS_PYTHON, ROOT
 from tests.bench.waits import SHORTEST, finished, wait_until_done
 
 OURS = "this service"
-HEADS = ("queue", "put", f"put, {MANY} clients", "take for good", "put is answered", "not promised")
+HEADS = ("queue", "put", f"put, {MANY} clients", "finish", "put is answered", "not promised")
 SECONDS = 300
 SINGLES = 1_000
 
@@ -42,25 +42,25 @@ ABOUT = {
     OURS: About("after the sync; over HTTP", "working in parallel"),
     "beanstalkd -f 0": About(
         "after the sync; over TCP",
-        "exactly once (a reservation that runs out is given again), waits that hold back later"
-        " jobs, a result list",
+        "exactly once (a job is given out again when its reservation expires), waits that delay"
+        " later jobs, a result list",
     ),
     "beanstalkd": About(
-        "before the sync, which comes each 50 ms; over TCP",
-        "that an acknowledged job survives a power cut, and what the line above lacks",
+        "before the sync, which runs every 50 ms; over TCP",
+        "that an acknowledged job survives a power cut, and all of the line above",
     ),
     "huey": About(
         "after the sync; in the same process",
         "that a task survives a crash of its worker (it is deleted before it runs), a network,"
-        " waits that hold back later tasks",
+        " waits that delay later tasks",
     ),
     "persist-queue": About(
         "after the sync; in the same process",
-        "exactly once (what was not acknowledged is given again), a network, waits",
+        "exactly once (a task that was not acknowledged is given out again), a network, waits",
     ),
     "procrastinate": About(
         "after the sync (synchronous_commit); to PostgreSQL over a local socket",
-        "that a job goes on by itself after its worker was killed, a wait that holds back later"
+        "that a job continues by itself after its worker was killed, waits that delay later"
         " jobs, a result in the transaction of the finish",
     ),
 }
@@ -152,8 +152,8 @@ def _text(bench: Bench, found: dict[str, list[Measured]]) -> str:
     missing = "".join(f"\n- Not installed: {name}." for name in bench.missing)
     return f"""{PEERS_HEADING}
 
-Made by `make bench-peers`: on the same disk, durability as named. *Put* is one client that waits
-for each answer; *take for good* is a task at a time, finished or deleted.
+Made by `make bench-peers`, on the same disk, each with the durability named in the table. *Put* is
+one client that waits for each answer. *Finish* takes one task at a time and finishes or deletes it.
 
 {markdown(("", ""), facts)}
 

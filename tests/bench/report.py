@@ -50,8 +50,9 @@ def document(bench: Bench, command: str) -> str:
 # Benchmarks
 
 Made by `{command}`, which also wrote this page. Each figure is the median of
-{bench.scale.repetitions} or more repetitions, interleaved with those of its yardstick in the same
-run; ratios are formed per repetition. Everything is on: `synchronous=FULL`, validation, metrics.
+{bench.scale.repetitions} or more repetitions. They alternate with those of what it is compared
+with, and each ratio is taken within one round. Nothing is switched off: `synchronous=FULL`,
+validation and metrics are on.
 
 {markdown(("", ""), facts)}
 
@@ -60,7 +61,7 @@ run; ratios are formed per repetition. Everything is on: `synchronous=FULL`, val
 
 {markdown(HEADS, [cells(line) for line in targets])}
 
-## Beside them
+## Other figures
 
 {markdown(HEADS[:4], [cells(line)[:4] for line in others])}
 
@@ -70,17 +71,18 @@ run; ratios are formed per repetition. Everything is on: `synchronous=FULL`, val
 
 ## What is compared
 
-- **bare handler**: the same framework and event loop; parses the same body with `request.json` and
-  answers a constant; no access log, no middleware, nothing else. It stores nothing.
-- **one commit per request**: this service with group commit taken away.
-- **in memory, aiohttp**: the three routes of the sample, a list and a coroutine; a restart loses
-  everything.
-- **sync**: 4 KiB overwritten and synced with `fdatasync`, on the same disk in the same run: in rows
-  of a hundred, but for one connection right behind a bare round trip, and for an idle queue after a
-  pause, as the service's own syncs are. A sync after something else takes longer than one of a row.
+- **bare handler**: the same framework and event loop. It parses the same body with `request.json`
+  and answers with a constant. No access log, no middleware. It stores nothing.
+- **one commit per request**: this service without group commit.
+- **in memory, aiohttp**: the three routes of the sample, with a list and a coroutine. A restart
+  loses everything.
+- **sync**: overwrite 4 KiB and call `fdatasync`, on the same disk in the same run. Most are
+  measured a hundred in a row. For a single connection, each sync comes right after a bare round
+  trip. For an idle queue, it comes after a pause. The service's own syncs come like that too, and
+  such a sync takes longer than one of a row.
 
-The load at several connections comes from `wrk` in one thread, which takes about one core; single
-connections are a plain socket in Python, whose own time (some 20 µs) is in the figures.
+With several connections, `wrk` makes the load in one thread and takes about one core. With a single
+connection, it is a plain Python socket, whose own time (about 20 µs) is part of the figures.
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast
@@ -64,6 +65,9 @@ class View(Protocol):
 
 class Feed(Protocol):
     """What a listener gets: see ``EventFeed``."""
+
+    def seat(self) -> AbstractContextManager[None]:
+        """Return the place of one stream."""
 
     def listen(self, cursor: Cursor | None, cut: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """Return the messages for one listener."""

@@ -26,23 +26,25 @@ async def events(request: Request) -> None:
     parts = parts_of(request)
     if parts.stopping.is_set():
         raise Stopping
-    response: BaseHTTPResponse = await request.respond(
-        # Ask proxies not to buffer the stream.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        content_type="text/event-stream",
-    )
-    if request.method == "HEAD":
-        await response.send(b"")
-        return
-    cursor = None if numbers is None else Cursor(*numbers)
-    try:
-        async with aclosing(parts.feed.listen(cursor, lambda: _abort_slow(request))) as messages:
-            async for text in messages:
-                await response.send(text)
-    except Exception:
-        log.exception("a stream of events ended early")
-        await abort_and_wait(request)
-    await response.send(b"", end_stream=True)
+    with parts.feed.seat():
+        response: BaseHTTPResponse = await request.respond(
+            # Ask proxies not to buffer the stream.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            content_type="text/event-stream",
+        )
+        if request.method == "HEAD":
+            await response.send(b"")
+            return
+        cursor = None if numbers is None else Cursor(*numbers)
+        listening = parts.feed.listen(cursor, lambda: _abort_slow(request))
+        try:
+            async with aclosing(listening) as messages:
+                async for text in messages:
+                    await response.send(text)
+        except Exception:
+            log.exception("a stream of events ended early")
+            await abort_and_wait(request)
+        await response.send(b"", end_stream=True)
 
 
 def _abort_slow(request: Request) -> None:
