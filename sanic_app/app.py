@@ -98,6 +98,7 @@ def create_app(
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
         batch_max=settings.batch_max,
+        base_path=settings.base_path,
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)

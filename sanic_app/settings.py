@@ -48,6 +48,7 @@ class Settings:
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
     keep_alive: int = 75
+    base_path: str = ""
     stop_delay: float = 0.0
     listeners_max: int = 1_000
 
@@ -217,6 +218,13 @@ def _token_file(value: Any) -> bytes:
         raise ValueError("must name a file with a token of visible ASCII characters") from None
 
 
+def _base_path(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", text):
+        raise ValueError("must be a path such as /queue")
+    return text
+
+
 def _hosts(value: Any) -> frozenset[str]:
     parts = value if isinstance(value, list) else _text(value).split(",")
     names = set()
@@ -246,6 +254,7 @@ KEYS: Mapping[str, Key] = {
     "IDEMPOTENCY_KEEP": Key(_micros(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(_history_keep, "history_keep"),
     "KEEP_ALIVE": Key(_whole(1, 3_600), "keep_alive"),
+    "BASE_PATH": Key(_base_path, "base_path"),
     "STOP_DELAY": Key(_seconds(3_600), "stop_delay"),
     "LISTENERS_MAX": Key(_whole(1, 1_000_000), "listeners_max"),
 }

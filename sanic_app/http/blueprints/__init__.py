@@ -95,6 +95,8 @@ class Parts:
     timeout_max: int
     """Microseconds."""
     batch_max: int
+    base_path: str
+    """What a proxy puts before every path."""
 
 
 def readable(blueprint: Blueprint, path: str) -> Callable[[Handler], Handler]:

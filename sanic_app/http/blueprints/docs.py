@@ -23,17 +23,18 @@ from sanic_app.settings import Settings
 # The style sheet has its arrows and check marks as data: images.
 HEADERS: Final = page_headers(images="'self' data:")
 
-PAGE: Final = f"""\
+# A proxy may serve the page below a path of its own, so every address is relative.
+PAGE: Final = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>sanic-app: documentation</title>
-<link rel="icon" type="image/png" href="{routes.DOCS_FILES}favicon-32x32.png">
-<link rel="stylesheet" href="{routes.DOCS_FILES}swagger-ui.css">
-<script defer src="{routes.DOCS_FILES}swagger-ui-bundle.js"></script>
-<script defer src="{routes.DOCS_FILES}initializer.js"></script>
+<link rel="icon" type="image/png" href="{files}favicon-32x32.png">
+<link rel="stylesheet" href="{files}swagger-ui.css">
+<script defer src="{files}swagger-ui-bundle.js"></script>
+<script defer src="{files}initializer.js"></script>
 </head>
 <body>
 <div id="swagger-ui"></div>
@@ -43,13 +44,13 @@ PAGE: Final = f"""\
 
 # The page's policy allows no inline script, so this is a file of its own. The validator is switched
 # off because it is a service on the internet.
-INITIALIZER: Final = f"""\
-SwaggerUIBundle({{
-  url: "{routes.DOCUMENT}",
+INITIALIZER: Final = """\
+SwaggerUIBundle({
+  url: new URL("openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
-}});
+});
 """
 
 SWAGGER_UI: Final = {
@@ -63,7 +64,9 @@ blueprint = Blueprint("docs")
 
 def attach(app: App, settings: Settings) -> None:
     """Add the documentation to the application."""
-    app.ctx.docs = tagged(PAGE.encode(), HTML)
+    app.ctx.docs = tagged(PAGE.format(files="").encode(), HTML)
+    # Without the slash at the end, the page's address is one step further up.
+    app.ctx.docs_without_slash = tagged(PAGE.format(files="docs/").encode(), HTML)
     app.ctx.docs_files = _files()
     app.blueprint(blueprint)
 
@@ -78,7 +81,9 @@ def attach(app: App, settings: Settings) -> None:
 @readable(blueprint, routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
     """Serve the page."""
-    return serve(request, request.app.ctx.docs, HEADERS)
+    context = request.app.ctx
+    file = context.docs if request.path.endswith("/") else context.docs_without_slash
+    return serve(request, file, HEADERS)
 
 
 @readable(blueprint, routes.DOCUMENT)

@@ -17,5 +17,6 @@ blueprint = Blueprint("results")
 async def page_of_results(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).view.results_page(after, limit + 1)
-    return answer_page(routes.RESULTS, result_page, tasks, limit)
+    parts = parts_of(request)
+    tasks = await parts.view.results_page(after, limit + 1)
+    return answer_page(parts.base_path + routes.RESULTS, result_page, tasks, limit)

@@ -34,9 +34,10 @@ blueprint = Blueprint("tasks")
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     new = read_add(request)
-    added = await parts_of(request).queue.add(*new)
+    parts = parts_of(request)
+    added = await parts.queue.add(*new)
     response = answer_add(new, added, 201)
-    response.headers["Location"] = f"{routes.TASKS}/{added.first}"
+    response.headers["Location"] = f"{parts.base_path}{routes.TASKS}/{added.first}"
     return response
 
 
@@ -52,8 +53,9 @@ async def add_batch(request: Request) -> HTTPResponse:
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).view.queue_page(after, limit + 1)
-    return answer_page(routes.TASKS, queue_page, tasks, limit)
+    parts = parts_of(request)
+    tasks = await parts.view.queue_page(after, limit + 1)
+    return answer_page(parts.base_path + routes.TASKS, queue_page, tasks, limit)
 
 
 @blueprint.delete(routes.TASKS)

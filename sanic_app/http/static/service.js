@@ -3,6 +3,9 @@
 const ANSWER_MS = 10_000;
 // A stream without a heartbeat for so long is lost.
 const SILENT_MS = 25_000;
+// A proxy may serve the page below a path of its own, so every address is relative to this file.
+const BASE = new URL("..", import.meta.url);
+const at = (path) => new URL(`.${path}`, BASE);
 
 /** What the service refused, with its problem document. */
 export class Refused extends Error {
@@ -36,7 +39,7 @@ export class Service {
 
   /** Return the JSON of a 2xx; throw Refused, or another Error when no answer came. */
   async ask(method, path, body, headers = {}) {
-    const answer = await fetch(path, {
+    const answer = await fetch(at(path), {
       method,
       body,
       cache: "no-store",
@@ -52,7 +55,7 @@ export class Service {
     const silence = new AbortController();
     let watchdog = setTimeout(() => silence.abort(), SILENT_MS);
     try {
-      const answer = await fetch("/api/v1/events", {
+      const answer = await fetch(at("/api/v1/events"), {
         cache: "no-store",
         redirect: "error",
         headers: this.#headers(after ? { "Last-Event-ID": after } : {}),
