@@ -86,6 +86,7 @@ def create_app(
     app.ctx.service = service
     app.ctx.metrics = metrics
     app.ctx.guard = Guard(settings)
+    app.ctx.keep_alive = settings.keep_alive
     app.ctx.body_max = settings.body_max
     app.ctx.body_max_of = {routes.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(
@@ -97,6 +98,7 @@ def create_app(
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
         batch_max=settings.batch_limit,
+        base_path=settings.base_path,
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)

@@ -171,7 +171,7 @@ async def test_a_batch_is_asked_for_like_an_add(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         answer = await served.client.get(BATCH)
         problem(answer, "method-not-allowed", 405)
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "OPTIONS, POST"
         problem(
             await served.client.post(f"{BATCH}?x=1", content=b"{}", headers=JSON), "invalid", 400
         )

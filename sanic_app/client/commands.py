@@ -23,8 +23,8 @@ from sanic_app.client.watch import figures_line, live, tasks_table
 from sanic_app.errors import EXIT_START, EXIT_USAGE
 from sanic_app.signals import SIGNALED, stop_signals
 
-WAIT_SECONDS = 60
-"""The longest wait that the service accepts in one request."""
+WAIT_SECONDS = 25
+"""How long one request waits. Proxies give up after 30 or 60 seconds."""
 LOST_SECONDS = 60.0
 """How long to keep trying when the service does not answer."""
 PAGE = 1_000

@@ -16,6 +16,7 @@ from sanic_app.http.schemas import (
     FAULTS_MAX,
     HISTORY_NUM,
     HISTORY_NUM_PATTERN,
+    HOLD_MAX,
     KEY_MAX,
     KEY_PATTERN,
     LIMIT,
@@ -62,7 +63,7 @@ def parse_range(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
 
 
 def parse_wait(query: Sequence[tuple[str, str]]) -> float:
-    """Return how many seconds the answer may be held, 0 by default."""
+    """Return how many seconds to hold the answer at most, 0 by default."""
     values = [value for name, value in query if name == "wait"]
     refuse_query([(name, value) for name, value in query if name != "wait"])
     if len(values) > 1:
@@ -72,7 +73,7 @@ def parse_wait(query: Sequence[tuple[str, str]]) -> float:
     if not re.fullmatch(number, text) or float(text) > WAIT_MAX:
         message = f"The query parameter wait must be a number of seconds from 0 to {WAIT_MAX}."
         raise Invalid(Fault("", message))
-    return float(text)
+    return min(float(text), HOLD_MAX)
 
 
 def refuse_query(query: Sequence[tuple[str, str]]) -> None:

@@ -44,6 +44,8 @@ class Settings:
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
     stop_delay: float = 0.0
+    keep_alive: int = 75
+    base_path: str = ""
     listeners_max: int = 1_000
 
     @property
@@ -116,6 +118,8 @@ KEYS: Mapping[str, Key] = {
     "BATCH_MAX": Key(values.integer(1, 1_000_000), "batch_max"),
     "IDEMPOTENCY_KEEP": Key(values.microseconds(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(values.retention, "history_keep"),
+    "KEEP_ALIVE": Key(values.integer(1, 3_600), "keep_alive"),
+    "BASE_PATH": Key(values.base_path, "base_path"),
     "STOP_DELAY": Key(values.seconds(3_600), "stop_delay"),
     "LISTENERS_MAX": Key(values.integer(1, 1_000_000), "listeners_max"),
 }

@@ -122,6 +122,14 @@ def token_file(value: Any) -> bytes:
         raise ValueError("must name a file with a token of visible ASCII characters") from None
 
 
+def base_path(value: Any) -> str:
+    """Parse the path that a proxy puts before every path."""
+    path = text(value).rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", path):
+        raise ValueError("must be a path such as /queue")
+    return path
+
+
 def host_names(value: Any) -> frozenset[str]:
     """Parse a list of host names; ports are ignored."""
     parts = value if isinstance(value, list) else text(value).split(",")

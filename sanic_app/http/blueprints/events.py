@@ -10,7 +10,7 @@ from sanic.response import BaseHTTPResponse
 
 from sanic_app.errors import Stopping
 from sanic_app.http import routes
-from sanic_app.http.blueprints import abort, abort_and_wait, parts_of, query_of
+from sanic_app.http.blueprints import abort, abort_and_wait, parts_of, query_of, readable
 from sanic_app.http.journal import Cursor
 from sanic_app.http.parameters import parse_cursor, refuse_query
 
@@ -18,7 +18,7 @@ blueprint = Blueprint("events")
 log = logging.getLogger(__name__)
 
 
-@blueprint.get(routes.EVENTS)
+@readable(blueprint, routes.EVENTS)
 async def events(request: Request) -> None:
     """Stream the events since the ``Last-Event-ID``, or from now on."""
     refuse_query(query_of(request))
@@ -32,6 +32,9 @@ async def events(request: Request) -> None:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             content_type="text/event-stream",
         )
+        if request.method == "HEAD":
+            await response.send(b"")
+            return
         cursor = None if numbers is None else Cursor(*numbers)
         listening = parts.feed.listen(cursor, lambda: _abort_slow(request))
         try:
