@@ -19,6 +19,8 @@ from sanic_app.store.sqlite.lease import FileLease
 
 def run(given: Sequence[str]) -> int:
     """Run the service, or a command for a running one; return the exit status (see README.md)."""
+    if given[:1] == ["health"]:
+        return _health(given[1:])
     if given and given[0] in COMMANDS:
         from sanic_app.client import commands
 
@@ -50,6 +52,19 @@ def _serve(settings: Settings, lease: FileLease) -> None:
         runner.run(serve(settings, lease))
 
 
+def _health(given: Sequence[str]) -> int:
+    from sanic_app.client import health
+
+    log.configure("ERROR")
+    try:
+        flags = vars(_parser(" health", COMMANDS["health"], "").parse_args(given))
+        # A health check opens nothing to anyone.
+        settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
+    except SettingsError as error:
+        return _refuse(error.detail, EXIT_USAGE)
+    return health.check(settings)
+
+
 def _loop_factory() -> Callable[[], Any] | None:
     """Return uvloop's, or None for Python's own loop, which is slower."""
     if sys.platform == "win32" or sys.implementation.name != "cpython":
@@ -62,12 +77,25 @@ def _loop_factory() -> Callable[[], Any] | None:
     return uvloop.new_event_loop
 
 
-def _parser() -> argparse.ArgumentParser:
+SERVE = "Serve a durable queue that works through its tasks one at a time, in order."
+LISTED = "\n".join(
+    [
+        "commands for a running service:",
+        *(f"  {name:<9} {text}" for name, text in COMMANDS.items()),
+        "",
+        "Each command has a --help of its own.",
+    ]
+)
+
+
+def _parser(
+    command: str = "", description: str = SERVE, epilog: str = LISTED
+) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="sanic-app",
-        description="A durable queue that works through its tasks one at a time, in order.",
-        epilog=f"Commands that speak to a running service: {', '.join(COMMANDS)}."
-        " Each has a --help of its own.",
+        prog=f"sanic-app{command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
 
