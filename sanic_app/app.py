@@ -36,6 +36,7 @@ from sanic_app.settings import Settings
 from sanic_app.store import Store
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
+from sanic_app.task import SECOND
 
 TASK_BYTES: Final = 128
 """What a task of a batch may take in the body, on average."""
@@ -78,6 +79,7 @@ def create_app(
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, worker_died)
     service = Service(task_queue, worker, feed)
+    metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
 
     app = Sanic(_name(), config=_config(), configure_logging=False)

@@ -174,6 +174,9 @@ class Metrics:
         self.in_flight = 0
         in_flight = gauge("http_requests_in_flight", "Requests that are being answered.")
         in_flight.set_function(lambda: self.in_flight)
+        self.start_time = gauge(
+            "start_time_seconds", "When this process started, in seconds since 1970."
+        )
         build = gauge("build_info", "What runs here.", "version", "python", "sanic", "store")
         build.labels(__version__, platform.python_version(), sanic.__version__, store).set(1)
 

@@ -18,6 +18,7 @@ from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.supervisor import Supervisor
 
 HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
@@ -41,6 +42,8 @@ async def serve(settings: Settings, lease: FileLease) -> None:
         StartError: the service cannot start.
     """
     stopped = _stop_signal()
+    supervisor = Supervisor(os.environ)
+    feeding = asyncio.create_task(supervisor.feed_watchdog())
     _raise_descriptor_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     sock = bind(settings.host, settings.port)
@@ -59,8 +62,11 @@ async def serve(settings: Settings, lease: FileLease) -> None:
                 "depth": app.ctx.service.queue.figures.depth,
             },
         )
+        supervisor.ready()
         await stopped.wait()
+        supervisor.stopping(settings.stop_delay)
         log.info("stopping")
+    feeding.cancel()
     log.info("stopped")
 
 

@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 import sanic_app
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
+from sanic_app.supervisor import STOP_MARGIN
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -371,7 +372,24 @@ def test_the_unit_starts_the_service_again_unless_a_setting_is_bad() -> None:
 def test_the_unit_gives_the_service_the_time_that_it_needs_to_stop() -> None:
     service = unit()["Service"]
     assert service["KillSignal"] == "SIGTERM"
-    assert int(service["TimeoutStopSec"]) > 5
+    assert int(service["TimeoutStopSec"]) >= Settings().stop_delay + STOP_MARGIN
+    grace = compose()["sanic-app"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) >= Settings().stop_delay + STOP_MARGIN
+
+
+def test_the_unit_waits_until_the_service_serves_and_notices_when_it_stands_still() -> None:
+    service = unit()["Service"]
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) > 0
+
+
+def test_the_unit_leaves_the_metrics_of_the_process_and_the_folder_of_the_configuration() -> None:
+    service = unit()["Service"]
+    # It hides /proc/stat, from which process_start_time_seconds comes.
+    assert service.get("ProcSubset", "all") == "all"
+    # With DynamicUser it can give the folder to a transient user.
+    assert "ConfigurationDirectory" not in service
+    assert service["WorkingDirectory"] == "-/etc/sanic-app"
 
 
 # --- Pins ----------------------------------------------------------------------------------------

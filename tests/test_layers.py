@@ -60,6 +60,7 @@ ROOMS = [
     "metrics",
     "settings",
     "settings.values",
+    "supervisor",
     "log",
     "clock",
     "task",

@@ -53,6 +53,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "worker_up": ("gauge", set()),
     "http_request_duration_seconds": ("histogram", {"method", "route", "status"}),
     "http_requests_in_flight": ("gauge", set()),
+    "start_time_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python", "sanic", "store"}),
 }
 """README.md, "Metrics"; counters without their suffix, as the library names their families."""

@@ -50,7 +50,7 @@ class Trouble(NamedTuple):
 TROUBLES = [
     Trouble(f"up{{{SCRAPED}}}", "1x60 0x240", "SanicAppDown", "page"),
     Trouble(
-        f"process_start_time_seconds{{{SCRAPED}}}",
+        f"sanic_app_start_time_seconds{{{SCRAPED}}}",
         "100x60 200x60 300x60 400x120",
         "SanicAppRestarting",
         "page",
@@ -99,7 +99,7 @@ TROUBLES = [
 
 WELL = {
     f"up{{{SCRAPED}}}": "1x300",
-    f"process_start_time_seconds{{{SCRAPED}}}": "100x300",
+    f"sanic_app_start_time_seconds{{{SCRAPED}}}": "100x300",
     f"sanic_app_worker_up{{{SCRAPED}}}": "1x300",
     f"sanic_app_head_overdue_seconds{{{SCRAPED}}}": "0x300",
     f'sanic_app_store_errors_total{{kind="full", {SCRAPED}}}': "0x300",
