@@ -112,6 +112,7 @@ def _show(metrics: Metrics, store: Store, worker: Worker, feed: EventFeed) -> No
     metrics.event_listeners.set_function(lambda: feed.listeners)
     metrics.worker_up.set_function(lambda: worker.running)
     metrics.store_size["database"].set_function(lambda: store.sizes().database)
+    metrics.store_free.set_function(lambda: store.sizes().free)
     metrics.store_size["wal"].set_function(lambda: store.sizes().wal)
 
 

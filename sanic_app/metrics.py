@@ -158,6 +158,9 @@ class Metrics:
         self.store_errors = {name: self._store_errors.labels(name) for name in STORE_ERRORS}
         self._store_size = gauge("store_size_bytes", "Size of the store's files.", "file")
         self.store_size = {name: self._store_size.labels(name) for name in ("database", "wal")}
+        self.store_free = gauge(
+            "store_free_bytes", "Free space on the disk of the store, for this user."
+        )
         self.event_listeners = gauge("event_listeners", "Clients that listen to the events.")
         self.worker_up = gauge(
             "worker_up", "1 while the background task runs in this process, else 0."

@@ -49,6 +49,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "writes_waiting": ("gauge", set()),
     "store_errors": ("counter", {"kind"}),
     "store_size_bytes": ("gauge", {"file"}),
+    "store_free_bytes": ("gauge", set()),
     "event_listeners": ("gauge", set()),
     "worker_up": ("gauge", set()),
     "http_request_duration_seconds": ("histogram", {"method", "route", "status"}),
