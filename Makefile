@@ -28,6 +28,13 @@ endif
 endif
 endif
 
+# An interpreter that was removed or replaced leaves an environment that cannot run.
+ifneq ($(wildcard $(VENV)/.runtime),)
+ifneq ($(shell $(BIN)/python -c 'print("well")' 2>/dev/null),well)
+.PHONY: $(VENV)/.runtime
+endif
+endif
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

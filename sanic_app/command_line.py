@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sanic_app import __version__, log
 from sanic_app.client import COMMANDS
+from sanic_app.client.output import printing
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
 from sanic_app.store.sqlite.lease import FileLease
@@ -46,8 +48,9 @@ def _serve(settings: Settings, lease: FileLease) -> None:
     # has ended without loading it.
     import asyncio
 
-    from sanic_app.process import serve
+    from sanic_app.process import raise_descriptor_limit, serve
 
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, lease))
 
@@ -62,7 +65,7 @@ def _health(given: Sequence[str]) -> int:
         settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
     except SettingsError as error:
         return _refuse(error.detail, EXIT_USAGE)
-    return health.check(settings)
+    return printing(partial(health.check, settings))
 
 
 def _loop_factory() -> Callable[[], Any] | None:
@@ -123,6 +126,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"flags: {message}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        """End after --help or --version, which may be printed to a full disk."""
+        raise SystemExit(printing(lambda: status))
 
 
 def _refuse(detail: str, status: int) -> int:

@@ -560,6 +560,19 @@ def make(*arguments: str) -> str:
     return done.stdout
 
 
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for stamp in (".runtime", ".package"):
+        (venv / stamp).touch()
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    arguments = ["--dry-run", "run", f"VENV={venv}"]
+    assert "Setting up" not in make(*arguments)
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").symlink_to(tmp_path / "gone")
+    assert f"Setting up {venv}" in make(*arguments)
+
+
 def test_make_alone_lists_every_target_with_one_line() -> None:
     lines = make().splitlines()
     listed = dict(re.fullmatch(r"make (\S+) +(\S.*)", line).groups() for line in lines)  # type: ignore[union-attr, misc]
