@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 UV := uv==0.13.9
-COMPOSE := docker compose --file deploy/docker-compose.yaml
+COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) \
+  --project-name sanic-app --file deploy/docker-compose.yaml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,6 +25,13 @@ ifneq ($(wildcard $(BIN)/python),)
 ifneq ($(call version,$(PYTHON)),$(call version,$(BIN)/python))
 .PHONY: $(VENV)/.runtime
 endif
+endif
+endif
+
+# An interpreter that was removed or replaced leaves an environment that cannot run.
+ifneq ($(wildcard $(VENV)/.runtime),)
+ifneq ($(shell $(BIN)/python -c 'print("well")' 2>/dev/null),well)
+.PHONY: $(VENV)/.runtime
 endif
 endif
 

@@ -37,6 +37,7 @@ from sanic_app.settings import Settings
 from sanic_app.store import Store
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
+from sanic_app.task import SECOND
 
 TASK_BYTES: Final = 128
 """What a task of a batch may take in the body, on average."""
@@ -82,6 +83,7 @@ def create_app(
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, died("the worker"))
     service = Service(task_queue, worker, feed)
+    metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
 
     app = Sanic(_name(), config=_config(), configure_logging=False)
@@ -116,6 +118,7 @@ def _show(metrics: Metrics, store: Store, worker: Worker, feed: EventFeed) -> No
     metrics.event_listeners.set_function(lambda: feed.listeners)
     metrics.worker_up.set_function(lambda: worker.running)
     metrics.store_size["database"].set_function(lambda: store.sizes().database)
+    metrics.store_free.set_function(lambda: store.sizes().free)
     metrics.store_size["wal"].set_function(lambda: store.sizes().wal)
 
 

@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sanic_app import __version__, log
 from sanic_app.client import COMMANDS
+from sanic_app.client.output import printing
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
 from sanic_app.store.sqlite.lease import FileLease
@@ -19,6 +21,8 @@ from sanic_app.store.sqlite.lease import FileLease
 
 def run(given: Sequence[str]) -> int:
     """Run the service, or a command for a running one; return the exit status (see README.md)."""
+    if given[:1] == ["health"]:
+        return _health(given[1:])
     if given and given[0] in COMMANDS:
         from sanic_app.client import commands
 
@@ -44,10 +48,24 @@ def _serve(settings: Settings, lease: FileLease) -> None:
     # has ended without loading it.
     import asyncio
 
-    from sanic_app.process import serve
+    from sanic_app.process import raise_descriptor_limit, serve
 
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, lease))
+
+
+def _health(given: Sequence[str]) -> int:
+    from sanic_app.client import health
+
+    log.configure("ERROR")
+    try:
+        flags = vars(_parser(" health", COMMANDS["health"], "").parse_args(given))
+        # A health check opens nothing to anyone.
+        settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
+    except SettingsError as error:
+        return _refuse(error.detail, EXIT_USAGE)
+    return printing(partial(health.check, settings))
 
 
 def _loop_factory() -> Callable[[], Any] | None:
@@ -62,12 +80,25 @@ def _loop_factory() -> Callable[[], Any] | None:
     return uvloop.new_event_loop
 
 
-def _parser() -> argparse.ArgumentParser:
+SERVE = "Serve a durable queue that works through its tasks one at a time, in order."
+LISTED = "\n".join(
+    [
+        "commands for a running service:",
+        *(f"  {name:<9} {text}" for name, text in COMMANDS.items()),
+        "",
+        "Each command has a --help of its own.",
+    ]
+)
+
+
+def _parser(
+    command: str = "", description: str = SERVE, epilog: str = LISTED
+) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="sanic-app",
-        description="A durable queue that works through its tasks one at a time, in order.",
-        epilog=f"Commands that speak to a running service: {', '.join(COMMANDS)}."
-        " Each has a --help of its own.",
+        prog=f"sanic-app{command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
 
@@ -95,6 +126,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"flags: {message}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        """End after --help or --version, which may be printed to a full disk."""
+        raise SystemExit(printing(lambda: status))
 
 
 def _refuse(detail: str, status: int) -> int:

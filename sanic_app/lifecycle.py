@@ -53,6 +53,8 @@ class Service:
             return False, "stopping"
         if not self.worker.running:
             return False, "the worker is not running"
+        if self.queue.stuck:
+            return False, "no commit has returned for 10 s"
         return True, self.queue.condition
 
     async def start(self) -> None:

@@ -161,6 +161,9 @@ class Metrics:
         self.store_errors = {kind: errors.labels(kind) for kind in STORE_ERRORS}
         size = gauge("store_size_bytes", "Size of the store's files.", "file")
         self.store_size = {file: size.labels(file) for file in ("database", "wal")}
+        self.store_free = gauge(
+            "store_free_bytes", "Free space on the disk of the store, for this user."
+        )
         self.event_listeners = gauge("event_listeners", "Clients that listen to the events.")
         self.worker_up = gauge(
             "worker_up", "1 while the background task runs in this process, else 0."
@@ -174,6 +177,9 @@ class Metrics:
         self.in_flight = 0
         in_flight = gauge("http_requests_in_flight", "Requests that are being answered.")
         in_flight.set_function(lambda: self.in_flight)
+        self.start_time = gauge(
+            "start_time_seconds", "When this process started, in seconds since 1970."
+        )
         build = gauge("build_info", "What runs here.", "version", "python", "sanic", "store")
         build.labels(__version__, platform.python_version(), sanic.__version__, store).set(1)
 

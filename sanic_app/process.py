@@ -18,8 +18,12 @@ from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.supervisor import Supervisor
 
 HANG_UP: Final = getattr(signal, "SIGHUP", None)
+
+DESCRIPTORS_MIN: Final = 64
+"""The service itself has some 25 open, and each connection needs one."""
 
 NOT_SENT_BYTES: Final = 65_536
 """How much of an answer the kernel holds back while the client does not read."""
@@ -41,7 +45,8 @@ async def serve(settings: Settings, lease: FileLease) -> None:
         StartError: the service cannot start.
     """
     stopped = _stop_signal()
-    _raise_descriptor_limit()
+    supervisor = Supervisor(os.environ)
+    feeding = asyncio.create_task(supervisor.feed_watchdog())
     sys.setswitchinterval(SWITCH_SECONDS)
     sock = bind(settings.host, settings.port)
     app = create_app(settings, lease)
@@ -59,8 +64,11 @@ async def serve(settings: Settings, lease: FileLease) -> None:
                 "depth": app.ctx.service.queue.figures.depth,
             },
         )
+        supervisor.ready()
         await stopped.wait()
+        supervisor.stopping(settings.stop_delay)
         log.info("stopping")
+    feeding.cancel()
     log.info("stopped")
 
 
@@ -125,17 +133,26 @@ def _limit_unsent(sock: socket.socket) -> None:
             log.warning("slow clients may be cut too early: TCP_NOTSENT_LOWAT: %s", error.strerror)
 
 
-def _raise_descriptor_limit() -> None:
-    """Allow as many open files as the system does, if it lets us."""
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system does, if it lets us.
+
+    Raises:
+        StartError: they are too few to serve.
+    """
     if sys.platform == "win32":
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:
-        # A sandbox forbids it; macOS refuses its own hard limit when that is "unlimited".
-        log.warning("the limit of open files stays at %d: %s", soft, error)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            # A sandbox forbids it; macOS refuses its own hard limit when that is "unlimited".
+            log.warning("the limit of open files stays at %d: %s", soft, error)
+        else:
+            soft = hard
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS_MIN:
+        raise StartError(
+            f"the limit of open files is {soft}, and {DESCRIPTORS_MIN} are needed (ulimit -n)"
+        )

@@ -83,6 +83,85 @@ def test_a_batch_comes_from_a_file_or_from_standard_input(running: Running, tmp_
     assert "cannot read" in refusal(running, "add", "--file", str(tmp_path / "no"), status=2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_file_of_another_program_is_read_or_refused_in_one_line(
+    running: Running, tmp_path: Path, encoding: str
+) -> None:
+    bom = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
+    file = tmp_path / "tasks.txt"
+    text = "1 60\r\n\u00e9" if encoding == "latin-1" else "1 60\r\n2 60\r\n"
+    file.write_bytes((bom + text).encode(encoding))
+    if encoding == "latin-1":
+        line = refusal(running, "add", "--file", str(file), status=2)
+        assert line == f"cannot read {file}: it is not UTF-8"
+    else:
+        assert ask(running, "add", "--file", str(file))["count"] == 2
+
+
+def test_a_file_that_is_too_large_is_said_to_be(running: Running, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.txt"
+    file.write_text("1 60\n" * 300_000)
+    assert "too large" in refusal(running, "add", "--file", str(file))
+    assert ask(running, "queue")["depth"] == 0
+
+
+def output_of(running: Running, command: str, **environ: str) -> tuple[int, str, str]:
+    """Run a line of the shell in which $S is the program."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    program = f"{sys.executable} -m sanic_app"
+    done = subprocess.run(
+        ["sh", "-c", command.replace("$S", program)],
+        env={**clean, "SANIC_APP_URL": running.url, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "results",
+        "results --json",
+        "queue",
+        "add 1 60",
+        "watch --json",
+        "--help",
+        "--version",
+        "add --help",
+        "health -P PORT",
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line(running: Running, command: str) -> None:
+    command = command.replace("PORT", str(running.port))
+    if "watch" in command:
+        command = f"{command} & sleep 1; $S add 1 60 >&2 2>/dev/null; wait $!"
+        command = command.replace(" &", " > /dev/full &", 1)
+        status, _, said = output_of(running, f"$S {command}")
+        said = "".join(line for line in said.splitlines(True) if "added" not in line)
+        assert (status, said) == (
+            1,
+            "sanic-app: cannot write the output: No space left on device\n",
+        )
+        return
+    full = output_of(running, f"$S {command} > /dev/full")
+    assert full == (1, "", "sanic-app: cannot write the output: No space left on device\n")
+    if "--" not in command:
+        closed = output_of(running, f"$S {command} >&-")
+        assert closed == (1, "", "sanic-app: cannot write the output: Bad file descriptor\n")
+
+
+def test_an_ascii_terminal_shows_what_it_can(running: Running) -> None:
+    say(running, "add", "1", "60")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    status, shown, said = output_of(running, "$S queue", **ascii_only)
+    assert (status, said) == (0, "")
+    assert shown.startswith("1 tasks, ")
+    assert output_of(running, "$S queue", PYTHONIOENCODING="ascii")[::2] == (0, "")
+
+
 def test_a_key_makes_another_try_safe(running: Running) -> None:
     first = ask(running, "add", "1", "60", "--key", "k")
     assert ask(running, "add", "1", "60", "--key", "k") == first
@@ -147,9 +226,11 @@ def test_a_wait_goes_on_over_a_restart_of_the_service(tmp_path: Path) -> None:
     [
         (["add"], "NUM and TIMEOUT are required"),
         (["add", "5"], "NUM and TIMEOUT are required"),
-        (["add", "x", "1"], "NUM"),
+        (["add", "x", "1"], "NUM: not a whole number: x"),
+        (["queue", "--limit", "x"], "--limit: not a whole number: x"),
+        (["task", "abc"], "HISTORY_NUM: not a whole number: abc"),
         (["add", "1_0", "1"], "NUM"),
-        (["add", "1", "nan"], "TIMEOUT"),
+        (["add", "1", "nan"], "TIMEOUT: not a number of seconds: nan"),
         (["add", "1", "-1"], "TIMEOUT"),
         (["add", "1", "1e999"], "TIMEOUT"),
         (["add", "1", "1", "--file", "-"], "or --file"),
@@ -361,8 +442,9 @@ def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
     assert set(COMMANDS) == set(listed)
     done = run("http://127.0.0.1:1", "--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in COMMANDS)
-    for command in COMMANDS:
+    for command, text in COMMANDS.items():
+        assert re.search(rf"^  {command} +{re.escape(text)}$", done.stdout, re.MULTILINE)
+    for command in COMMANDS.keys() - {"health"}:
         assert "--json" in run("http://127.0.0.1:1", command, "--help").stdout
 
 

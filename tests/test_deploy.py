@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 import sanic_app
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
+from sanic_app.supervisor import STOP_MARGIN
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -56,6 +57,15 @@ def test_every_yaml_file_parses(path: Path) -> None:
 
 def test_compose_runs_the_service_and_prometheus() -> None:
     assert sorted(compose()) == sorted(SERVICES)
+
+
+def test_compose_files_are_read_by_version_1_29_too() -> None:
+    file = parsed(DEPLOY / "docker-compose.yaml")
+    # It knows no `name` of the project; the volumes keep theirs whatever the project is called.
+    assert set(file) == {"services", "volumes"}
+    assert {name: volume["name"] for name, volume in file["volumes"].items()} == {
+        name: f"sanic-app_{name}" for name in ("queue", "prometheus")
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -113,7 +123,9 @@ def test_prometheus_finds_its_rules_beside_its_configuration() -> None:
 
 def test_alerts_speak_of_metrics_that_the_readme_lists() -> None:
     alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
-    used = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bsanic_app_\w+", alerts)}
+    used = {
+        re.sub(r"(_bucket|_count)$", "", name) for name in re.findall(r"\bsanic_app_\w+", alerts)
+    }
     listed = set(re.findall(r"\bsanic_app_\w+", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert used
     assert used <= listed
@@ -209,13 +221,14 @@ def test_compose_asks_for_health_as_the_image_does() -> None:
 
 
 @contextmanager
-def answering(status: int) -> Iterator[int]:
-    """Serve every GET of the readiness route with the status; yield the port."""
+def answering(status: int, body: dict[str, str]) -> Iterator[int]:
+    """Answer every GET of the readiness route; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/health/ready" else 404)
             self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
             pass
@@ -230,27 +243,77 @@ def answering(status: int) -> Iterator[int]:
             thread.join()
 
 
-@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (404, False)])
-def test_the_health_check_tells_ready_from_unready(status: int, healthy: bool) -> None:
-    program, *arguments = health_command()
-    assert program == "python"
-    with answering(status) as port:
-        done = subprocess.run(
-            [sys.executable, *(part.replace("8000", str(port)) for part in arguments)],
-            check=False,
-            timeout=20,
-        )
-    assert (done.returncode == 0) is healthy
-
-
-def test_the_health_check_fails_when_nothing_listens() -> None:
-    with answering(200) as port:
-        pass
-    arguments = [part.replace("8000", str(port)) for part in health_command()[1:]]
-    done = subprocess.run(
-        [sys.executable, *arguments], check=False, timeout=20, stderr=subprocess.DEVNULL
+def health(folder: Path, *flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return subprocess.run(
+        [sys.executable, "-m", "sanic_app", "health", *flags],
+        cwd=folder,
+        env={**clean, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9", **environ},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
-    assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, {"status": "ready", "reason": "paused"}, "ready: paused"),
+        (503, {"status": "unready", "reason": "stopping"}, "sanic-app: unready: stopping"),
+        (404, {}, "sanic-app: what answers at 127.0.0.1 port PORT is not this service"),
+    ],
+)
+def test_the_health_check_tells_ready_from_unready(
+    tmp_path: Path, status: int, body: dict[str, str], says: str
+) -> None:
+    assert health_command() == ["sanic-app", "health"]
+    with answering(status, body) as port:
+        done = health(tmp_path, SANIC_APP_PORT=str(port))
+    assert (done.returncode == 0) is (status == 200)
+    assert done.stdout + done.stderr == says.replace("PORT", str(port)) + "\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])
+@pytest.mark.parametrize("source", ["environment", "file", "named file", "flags"])
+def test_the_health_check_reads_the_settings_of_the_service(
+    tmp_path: Path, source: str, host: str
+) -> None:
+    with answering(200, {"status": "ready", "reason": "ok"}) as port:
+        text = f"HOST: {host}\nPORT: {port}\n"
+        match source:
+            case "environment":
+                done = health(tmp_path, SANIC_APP_HOST=host, SANIC_APP_PORT=str(port))
+            case "file":
+                (tmp_path / "config_app.yaml").write_text(text)
+                done = health(tmp_path, SANIC_APP_UNKNOWN="x")
+            case "named file":
+                (tmp_path / "other.yaml").write_text(text)
+                done = health(tmp_path, "-C", "other.yaml")
+            case _:
+                done = health(tmp_path, "-H", host, "-P", str(port))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ready: ok\n", "")
+
+
+def test_the_health_check_of_a_service_on_every_ipv6_address_goes_to_the_loopback(
+    tmp_path: Path,
+) -> None:
+    done = health(tmp_path, "-H", "::", "-P", "1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("sanic-app: no answer from ::1 port 1: ")
+
+
+def test_the_health_check_fails_in_one_line(tmp_path: Path) -> None:
+    with answering(200, {}) as port:
+        pass
+    for flags, status, says in (
+        (["-P", str(port)], 1, f"no answer from 127.0.0.1 port {port}: Connection refused"),
+        (["-P", "0"], 2, "PORT is 0: only the service knows its port"),
+        (["-P", "x"], 2, "flag --port must be a whole number from 0 to 65535"),
+        (["-C", "no.yaml"], 2, "file no.yaml: not found"),
+    ):
+        done = health(tmp_path, *flags)
+        assert (done.returncode, done.stdout, done.stderr) == (status, "", f"sanic-app: {says}\n")
 
 
 def test_the_builder_is_sent_what_the_image_copies_and_no_more() -> None:
@@ -311,7 +374,24 @@ def test_the_unit_starts_the_service_again_unless_a_setting_is_bad() -> None:
 def test_the_unit_gives_the_service_the_time_that_it_needs_to_stop() -> None:
     service = unit()["Service"]
     assert service["KillSignal"] == "SIGTERM"
-    assert int(service["TimeoutStopSec"]) > 5
+    assert int(service["TimeoutStopSec"]) >= Settings().stop_delay + STOP_MARGIN
+    grace = compose()["sanic-app"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) >= Settings().stop_delay + STOP_MARGIN
+
+
+def test_the_unit_waits_until_the_service_serves_and_notices_when_it_stands_still() -> None:
+    service = unit()["Service"]
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) > 0
+
+
+def test_the_unit_leaves_the_metrics_of_the_process_and_the_folder_of_the_configuration() -> None:
+    service = unit()["Service"]
+    # It hides /proc/stat, from which process_start_time_seconds comes.
+    assert service.get("ProcSubset", "all") == "all"
+    # With DynamicUser it can give the folder to a transient user.
+    assert "ConfigurationDirectory" not in service
+    assert service["WorkingDirectory"] == "-/etc/sanic-app"
 
 
 # --- Pins ----------------------------------------------------------------------------------------
@@ -478,6 +558,19 @@ def make(*arguments: str) -> str:
         timeout=60,
     )
     return done.stdout
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for stamp in (".runtime", ".package"):
+        (venv / stamp).touch()
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    arguments = ["--dry-run", "run", f"VENV={venv}"]
+    assert "Setting up" not in make(*arguments)
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").symlink_to(tmp_path / "gone")
+    assert f"Setting up {venv}" in make(*arguments)
 
 
 def test_make_alone_lists_every_target_with_one_line() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -779,6 +780,7 @@ async def test_metrics_follow_what_happens(tmp_path: Path) -> None:
         assert 1 <= served.metric("task_latency_seconds_sum") < 10
         assert served.metric("commit_seconds_count") >= 4
         assert served.metric("store_size_bytes", file="database") > 0
+        assert 0 < served.metric("store_free_bytes") <= shutil.disk_usage(tmp_path).total
         name = "http_request_duration_seconds_count"
         labels = {"method": "POST", "route": "/add_task", "status": "200"}
         assert served.metric(name, **labels) == 2

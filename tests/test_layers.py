@@ -63,6 +63,7 @@ ROOMS = [
     "metrics",
     "settings",
     "settings.values",
+    "supervisor",
     "log",
     "clock",
     "task",

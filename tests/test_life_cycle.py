@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sanic_app.app import create_app
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
 from sanic_app.lifecycle import serving
 from sanic_app.process import bind
+from sanic_app.queue import writer
 from sanic_app.settings import Settings
 from sanic_app.store import Commit, Lease, Slice, Write
 from sanic_app.store.sqlite import reads
@@ -351,3 +354,47 @@ async def test_two_starts_on_one_port_are_told_apart_when_the_second_listens(
         async with serving(app, second):
             pass
     assert error.value.detail == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+
+
+# A commit that does not return.
+
+
+async def wait_until_ready_says(served: Service, status: int, said: str) -> None:
+    async with asyncio.timeout(10):
+        while (await served.client.get("/health/ready")).status_code != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert await reason(served, status) == said
+
+
+async def test_a_write_lock_of_another_program_makes_it_unready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STUCK_SECONDS", 1.5)
+    async with service(tmp_path) as served:
+        other = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
+        with closing(other):
+            other.execute("BEGIN IMMEDIATE")
+            # Nothing is to be written yet, so nothing is stuck.
+            await asyncio.sleep(0.1)
+            assert await reason(served, 200) == "ok"
+            adding = asyncio.create_task(served.add(7, 600))
+            await wait_until_ready_says(served, 503, "no commit has returned for 10 s")
+            assert (await served.client.get("/health/live")).status_code == 200
+            other.execute("ROLLBACK")
+        assert (await adding)["num"] == 7
+        await wait_until_ready_says(served, 200, "ok")
+        assert served.exits == []
+
+
+async def test_a_disk_that_does_not_answer_makes_it_unready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STUCK_SECONDS", 0.2)
+    async with service(tmp_path) as served, served.wire() as wire:
+        async with held(served, monkeypatch) as gate:
+            await wire.send(ADD)
+            await gate.entered.wait()
+            assert await reason(served, 200) == "ok"
+            await wait_until_ready_says(served, 503, "no commit has returned for 10 s")
+        assert (await wire.answer()).status == 200
+        await wait_until_ready_says(served, 200, "ok")

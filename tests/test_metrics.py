@@ -49,10 +49,12 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "writes_waiting": ("gauge", set()),
     "store_errors": ("counter", {"kind"}),
     "store_size_bytes": ("gauge", {"file"}),
+    "store_free_bytes": ("gauge", set()),
     "event_listeners": ("gauge", set()),
     "worker_up": ("gauge", set()),
     "http_request_duration_seconds": ("histogram", {"method", "route", "status"}),
     "http_requests_in_flight": ("gauge", set()),
+    "start_time_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python", "sanic", "store"}),
 }
 """README.md, "Metrics"; counters without their suffix, as the library names their families."""

@@ -222,6 +222,14 @@ sys.modules["uvloop"] = None
         assert len(warnings) == 3
 
 
+@pytest.mark.parametrize("files", [12, 20, 63])
+def test_too_few_open_files_are_one_line(tmp_path: Path, files: int) -> None:
+    prefix = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+    with Running(tmp_path, prefix=prefix, ready=False) as running:
+        refused(running, 1, f"the limit of open files is {files}, and 64 are needed (ulimit -n)")
+    assert [path.name for path in tmp_path.iterdir()] == ["queue.db.lock"]
+
+
 @pytest.mark.parametrize("existing", [True, False])
 def test_an_old_sqlite_is_one_line_with_both_versions(tmp_path: Path, existing: bool) -> None:
     if existing:
@@ -253,7 +261,7 @@ def test_a_limit_that_cannot_be_raised_is_left(
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    process._raise_descriptor_limit()
+    process.raise_descriptor_limit()
     assert f"the limit of open files stays at 1024: {error}" in caplog.text
 
 

@@ -305,7 +305,7 @@ def test_known_variables_are_not_warned_of(
 # Bad values.
 
 BAD: dict[str, list[str]] = {
-    "HOST": ["", " ", "a\nb", "a\0b"],
+    "HOST": ["", " ", "a\nb", "a\0b", "[::1]", "[::1]:80"],
     "PORT": ["", "x", "-1", "65536", "1.0", "1e3", "0x10", "9" * 19, "\u0661", "udp://x"],
     "LOGGER_LEVEL": ["", "x", "10", "NOTSET", "INFO DEBUG"],
     "DATABASE": [
@@ -497,6 +497,23 @@ def test_any_other_address_needs_a_token_or_the_word(tmp_path: Path, host: str) 
     assert given(tmp_path, None, {"SANIC_APP_API_TOKEN": SECRET}, "-H", host).host == host
     # A token that opens the metrics alone protects nothing else.
     assert refusal(tmp_path, None, {"SANIC_APP_METRICS_TOKEN": SECRET}, "-H", host)
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("no-such-host.invalid", "HOST no-such-host.invalid is not known: "),
+        ("1.2.3.4.5", "HOST 1.2.3.4.5 is not known: "),
+        ("a..b", "HOST a..b is not known: not a host name"),
+        ("[::1]", "flag --host must be an address without brackets: ::1"),
+    ],
+)
+def test_a_host_without_an_address_is_not_called_reachable(
+    tmp_path: Path, host: str, says: str
+) -> None:
+    line = refusal(tmp_path, None, None, "-H", host)
+    assert line.startswith(says)
+    assert "reached" not in line
 
 
 @pytest.mark.parametrize("host", ["[::1]", "a" * 300, "a..b"])

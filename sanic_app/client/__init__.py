@@ -8,6 +8,7 @@ COMMANDS = {
     "cancel": "Cancel a task, or those from one history number to another.",
     "pause": "Start no further task; the wait that runs goes on.",
     "resume": "Start tasks again.",
+    "health": "Say whether the service of the same settings and flags is ready.",
     "watch": "Show the queue as it moves, until Ctrl+C; with --json a line for each event.",
 }
 """What each command does, as its help says it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import math
 import re
 import sys
@@ -40,7 +41,15 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 def read_tasks(file: str) -> Iterator[dict[str, Any]]:
     """Return the tasks of a file: a number and a timeout in each line."""
-    text = sys.stdin.read() if file == "-" else _read(file)
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        # Programs on Windows put a byte order mark before their text, and some write UTF-16.
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Usage(f"cannot read {file}: it is not UTF-8") from None
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words:
@@ -48,7 +57,7 @@ def read_tasks(file: str) -> Iterator[dict[str, Any]]:
         try:
             num, timeout = words
             yield {"num": whole(num), "timeout": seconds(timeout)}
-        except ValueError:
+        except (ValueError, argparse.ArgumentTypeError):
             raise Usage(f"{file}, line {number}: must be a number and a timeout") from None
 
 
@@ -69,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
 def whole(text: str) -> int:
     """Return an integer in the notation of JSON."""
     if not re.fullmatch(r"-?[0-9]{1,20}", text):
-        raise ValueError(f"not a whole number: {text}")
+        raise argparse.ArgumentTypeError(f"not a whole number: {text}")
     return int(text)
 
 
@@ -78,7 +87,7 @@ def seconds(text: str) -> int | float:
     if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", text) or math.isinf(
         float(text)
     ):
-        raise ValueError(f"not a number of seconds: {text}")
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text}")
     return int(text) if text.isdigit() else float(text)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
+from sanic_app.client.output import printing
 from sanic_app.client.service import Failed, Service, Unreachable
 from sanic_app.client.watch import figures_line, live, tasks_table
 from sanic_app.errors import EXIT_START, EXIT_USAGE
@@ -37,6 +39,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     for number in stop_signals():
         # An exception, so that a terminal is left as it was.
         signal.signal(number, _stop)
+    return printing(partial(_run, arguments, environ))
+
+
+def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         given = parse(arguments, environ)
         service = Service(given.url, read_token(environ))
@@ -45,10 +51,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _refuse(str(error), EXIT_USAGE)
     except Failed as error:
         return _refuse(str(error), EXIT_START)
-    except BrokenPipeError:
-        # The reader closed the pipe, as `head` does. Python must not write the rest either.
-        sys.stdout = None
-        return EXIT_START
     except KeyboardInterrupt:
         return SIGNALED + signal.SIGINT
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
+from sanic_app.client.transport import Http, Https
+
 ANSWER_SECONDS = 10.0
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
@@ -48,7 +50,7 @@ class Service:
             raise ValueError(f"not a URL such as http://127.0.0.1:8000: {url}")
         self.url = url.rstrip("/")
         self._headers = {"Accept": "*/*"} if token is None else {"Authorization": f"Bearer {token}"}
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, Http, Https)
 
     def ask(
         self,

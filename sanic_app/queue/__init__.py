@@ -210,6 +210,11 @@ class TaskQueue:
         return self._writer.failed
 
     @property
+    def stuck(self) -> bool:
+        """Whether no commit has returned for a while: a lock of another program, or the disk."""
+        return self._writer.stuck
+
+    @property
     def condition(self) -> str:
         """What keeps it from adding or starting tasks, in a few words, or ``ok``."""
         if self._writer.disk_full:

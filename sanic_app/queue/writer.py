@@ -36,6 +36,8 @@ CANCEL_WEIGHT = 10
 RANGE_WEIGHT = 2 * CANCEL_MAX
 BUSY_PAUSE = 0.1
 """Seconds until a commit is tried again that met another program's lock."""
+STUCK_SECONDS = 10.0
+"""After so long without a commit that returns, the queue counts as stuck."""
 PRUNE_PAUSE = 60.0
 """Upper bound in seconds between retention checks, in case the wall clock jumps."""
 
@@ -91,6 +93,8 @@ class Writer:
         self._prune_in: float | None = 0.0 if store.prunes else None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
+        # The moment from which on a commit has been tried without success, on the monotonic clock.
+        self._trying_since: float | None = None
         self.uncommitted = 0
         """Tasks of adds that wait for a commit."""
         self.disk_full = False
@@ -100,6 +104,12 @@ class Writer:
     def waiting(self) -> int:
         """How many writes wait for a commit."""
         return len(self._waiting)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no commit has returned for a while, although there is something to commit."""
+        since = self._trying_since
+        return since is not None and self._clock.monotonic() - since > STUCK_SECONDS
 
     def start(self, lease: Lease, figures: Figures) -> None:
         """Begin with the state row as it is."""
@@ -188,6 +198,8 @@ class Writer:
 
     async def _commit(self, lease: Lease, batch: list[_Waiting]) -> None:
         begun = self._clock.monotonic()
+        if self._trying_since is None:
+            self._trying_since = begun
         try:
             commit = await self._store.commit(lease, [waiting.write for waiting in batch])
         except DiskFull:
@@ -197,6 +209,7 @@ class Writer:
             for waiting in batch:
                 # One each: an exception grows a traceback with every caller that it reaches.
                 _refuse(waiting.future, DiskFull())
+            self._trying_since = None
             return
         except StoreBusy:
             self._store_errors["busy"].inc()
@@ -219,6 +232,7 @@ class Writer:
         for listener in self._listeners:
             listener(committed)
         await self._maintain(lease)
+        self._trying_since = None
 
     async def _maintain(self, lease: Lease) -> None:
         try:

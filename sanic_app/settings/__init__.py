@@ -87,6 +87,17 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(info[4][0]).split("%")[0]).is_loopback for info in found)
 
 
+def _unknown(host: str) -> str:
+    """Return why the host has no address, or nothing."""
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError:
+        return "not a host name"
+    return ""
+
+
 class _Given(NamedTuple):
     value: Any
     source: str
@@ -102,7 +113,7 @@ class Key(NamedTuple):
 
 
 KEYS: Mapping[str, Key] = {
-    "HOST": Key(values.text, "host", "--host", "HOST_APP"),
+    "HOST": Key(values.host, "host", "--host", "HOST_APP"),
     "PORT": Key(values.integer(0, 65_535), "port", "--port", "PORT_APP"),
     "LOGGER_LEVEL": Key(values.log_level, "logger_level", "--logger-level"),
     "DATABASE": Key(values.database, "database", "--database"),
@@ -189,7 +200,11 @@ def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
         raise SettingsError(
             f"{sources}: QUEUE_MAX times TIMEOUT_MAX must be below 2^63 microseconds"
         )
-    if not settings.api_token and not settings.allow_anonymous and not is_loopback(settings.host):
+    if settings.api_token or settings.allow_anonymous:
+        return
+    if unknown := _unknown(settings.host):
+        raise SettingsError(f"HOST {settings.host} is not known: {unknown}")
+    if not is_loopback(settings.host):
         raise SettingsError(
             f"HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
             " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"

@@ -19,6 +19,14 @@ def text(value: Any) -> str:
     return value.strip()
 
 
+def host(value: Any) -> str:
+    """Return a host as sockets take it."""
+    found = text(value)
+    if found.startswith("[") or found.endswith("]"):
+        raise ValueError(f"must be an address without brackets: {found.strip('[]')}")
+    return found
+
+
 def integer(low: int, high: int) -> Callable[[Any], int]:
     """Return a parser of integers from ``low`` to ``high``."""
 

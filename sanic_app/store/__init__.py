@@ -172,6 +172,8 @@ class Sizes(NamedTuple):
 
     database: int
     wal: int
+    free: float
+    """What its disk has left for this user; NaN when that is not known."""
 
 
 class Lease(Protocol):

@@ -85,7 +85,7 @@ async def test_a_store_says_what_it_is_and_how_large(engine: Engine, clock: Fake
         assert name.islower()
         assert version[0].isdigit()
         await store.add(1)
-        sizes: Sequence[int] = store.store.sizes()
+        sizes: Sequence[float] = store.store.sizes()
         assert all(size > 0 for size in sizes)
     store_again = engine.store(clock)
     assert store_again.sizes().database > 0

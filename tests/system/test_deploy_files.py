@@ -38,19 +38,24 @@ def test_prometheus_accepts_the_rules() -> None:
 
 
 class Trouble(NamedTuple):
-    """What is scraped once a second, and the one alert that must fire five minutes later."""
+    """What is scraped once a second, and the one alert that must fire some minutes later."""
 
     series: str
     values: str
     alert: str
     severity: str
     more: str = ""
+    minutes: int = 5
+    scraped: str = SCRAPED
+    """The labels of the alert that come from the target."""
 
 
 TROUBLES = [
     Trouble(f"up{{{SCRAPED}}}", "1x60 0x240", "SanicAppDown", "page"),
+    # The target is gone, so that nobody asks whether it is up.
+    Trouble(f"up{{{SCRAPED}}}", "1x60 stale", "SanicAppDown", "page", scraped='job="sanic-app"'),
     Trouble(
-        f"process_start_time_seconds{{{SCRAPED}}}",
+        f"sanic_app_start_time_seconds{{{SCRAPED}}}",
         "100x60 200x60 300x60 400x120",
         "SanicAppRestarting",
         "page",
@@ -76,6 +81,58 @@ TROUBLES = [
         "page",
         ', kind="io"',
     ),
+    # They were there at the first scrape, and none has come since.
+    Trouble(
+        f'sanic_app_store_errors_total{{kind="full", {SCRAPED}}}',
+        "_x200 3x100",
+        "SanicAppDiskFull",
+        "page",
+        ', kind="full"',
+    ),
+    Trouble(
+        f'sanic_app_store_errors_total{{kind="io", {SCRAPED}}}',
+        "_x200 1x100",
+        "SanicAppStoreErrors",
+        "page",
+        ', kind="io"',
+    ),
+    Trouble(
+        f'sanic_app_adds_refused_total{{reason="queue_full", {SCRAPED}}}',
+        "_x200 1x100",
+        "SanicAppAddsRefused",
+        "ticket",
+        ', reason="queue_full"',
+    ),
+    # Half a gibibyte is left; and two, of which a gibibyte is gone in an hour.
+    Trouble(
+        f"sanic_app_store_free_bytes{{{SCRAPED}}}",
+        f"{2**29 - 1}x1200",
+        "SanicAppDiskNearlyFull",
+        "ticket",
+        minutes=20,
+    ),
+    Trouble(
+        f"sanic_app_store_free_bytes{{{SCRAPED}}}",
+        f"{2**31}-{2**30 // 3_600}x1800",
+        "SanicAppDiskNearlyFull",
+        "ticket",
+        minutes=30,
+    ),
+    Trouble(
+        f'sanic_app_store_size_bytes{{file="wal", {SCRAPED}}}',
+        f"{2**22}x60 {2**26 + 1}x540",
+        "SanicAppWalGrows",
+        "ticket",
+        ', file="wal"',
+        minutes=10,
+    ),
+    Trouble(
+        f"sanic_app_queue_paused{{{SCRAPED}}}",
+        "1x4200",
+        "SanicAppPaused",
+        "ticket",
+        minutes=70,
+    ),
     Trouble(
         f'sanic_app_adds_refused_total{{reason="queue_full", {SCRAPED}}}',
         "0x250 1x50",
@@ -99,7 +156,7 @@ TROUBLES = [
 
 WELL = {
     f"up{{{SCRAPED}}}": "1x300",
-    f"process_start_time_seconds{{{SCRAPED}}}": "100x300",
+    f"sanic_app_start_time_seconds{{{SCRAPED}}}": "100x300",
     f"sanic_app_worker_up{{{SCRAPED}}}": "1x300",
     f"sanic_app_head_overdue_seconds{{{SCRAPED}}}": "0x300",
     f'sanic_app_store_errors_total{{kind="full", {SCRAPED}}}': "0x300",
@@ -108,6 +165,10 @@ WELL = {
     f'sanic_app_adds_refused_total{{reason="invalid", {SCRAPED}}}': "0+1x300",
     f'sanic_app_adds_refused_total{{reason="stopping", {SCRAPED}}}': "0+1x300",
     f'sanic_app_adds_refused_total{{reason="unauthorized", {SCRAPED}}}': "0+1x300",
+    f"sanic_app_store_free_bytes{{{SCRAPED}}}": f"{2**30}x300",
+    f'sanic_app_store_size_bytes{{file="wal", {SCRAPED}}}': f"{2**22}x300",
+    f'sanic_app_store_size_bytes{{file="database", {SCRAPED}}}': f"{2**40}x300",
+    f"sanic_app_queue_paused{{{SCRAPED}}}": "0x300",
     f"sanic_app_queue_depth{{{SCRAPED}}}": "100x300",
     f"sanic_app_queue_limit{{{SCRAPED}}}": "1000x300",
 }
@@ -126,6 +187,7 @@ def commits(values: str) -> dict[str, str]:
         f'sanic_app_commit_seconds_bucket{{le="1", {SCRAPED}}}': values,
         f'sanic_app_commit_seconds_bucket{{le="2.5", {SCRAPED}}}': "0+1x300",
         f'sanic_app_commit_seconds_bucket{{le="+Inf", {SCRAPED}}}': "0+1x300",
+        f"sanic_app_commit_seconds_count{{{SCRAPED}}}": "0+1x300",
     }
 
 
@@ -152,6 +214,24 @@ def test_nothing_fires_while_all_is_well(tmp_path: Path) -> None:
     firing(tmp_path, WELL | commits("0+1x300"), 5, [])
 
 
+@pytest.mark.parametrize("slow", [1, 2])
+def test_few_slow_commits_of_an_idle_service_are_nothing(tmp_path: Path, slow: int) -> None:
+    idle = {
+        name: f"0x100 {slow}x200" if 'le="2.5"' in name or 'le="+Inf"' in name else "0x300"
+        for name in commits("")
+    } | {f"sanic_app_commit_seconds_count{{{SCRAPED}}}": f"0x100 {slow}x200"}
+    firing(tmp_path, WELL | idle, 5, [])
+
+
+def test_a_pause_of_half_an_hour_and_a_disk_that_fills_slowly_are_nothing(tmp_path: Path) -> None:
+    lasting = {name: values.replace("x300", "x1800") for name, values in WELL.items()}
+    quiet = {
+        f"sanic_app_queue_paused{{{SCRAPED}}}": "1x1800",
+        f"sanic_app_store_free_bytes{{{SCRAPED}}}": f"{2**31}-{2**28 // 3_600}x1800",
+    }
+    firing(tmp_path, lasting | quiet, 30, [])
+
+
 def test_every_alert_is_tried_below() -> None:
     assert {trouble.alert for trouble in TROUBLES} == alerts()
 
@@ -159,7 +239,10 @@ def test_every_alert_is_tried_below() -> None:
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.alert)
 def test_the_alert_fires_in_its_trouble_and_no_other(trouble: Trouble, tmp_path: Path) -> None:
     slow = trouble.alert == "SanicAppSlowCommits"
-    series = WELL | commits("0x300" if slow else "0+1x300") | {trouble.series: trouble.values}
+    well = WELL | commits("0x300" if slow else "0+1x300")
+    series = {
+        name: values.replace("x300", f"x{60 * trouble.minutes}") for name, values in well.items()
+    } | {trouble.series: trouble.values}
     labels = f'alertname="{trouble.alert}", alertstate="firing", severity="{trouble.severity}"'
-    expected = f"ALERTS{{{labels}, {SCRAPED}{trouble.more}}}"
-    firing(tmp_path, series, 5, [expected])
+    expected = f"ALERTS{{{labels}, {trouble.scraped}{trouble.more}}}"
+    firing(tmp_path, series, trouble.minutes, [expected])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -113,8 +115,12 @@ class SqliteStore(SqliteReads):
         await self._checkpointer.maintain()
 
     def sizes(self) -> Sizes:
-        """Return the bytes of the two files."""
-        return Sizes(size_of(self._path), size_of(Path(f"{self._path}-wal")))
+        """Return the bytes of the two files, and those that are free beside them."""
+        try:
+            free: float = shutil.disk_usage(self._path.parent).free
+        except OSError:
+            free = math.nan
+        return Sizes(size_of(self._path), size_of(Path(f"{self._path}-wal")), free)
 
     def _verify(self, lease: Lease) -> None:
         if lease is not self._lease:

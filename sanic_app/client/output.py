@@ -1,0 +1,30 @@
+"""What a command prints, wherever that goes: a full disk, a closed pipe, an ASCII terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+
+from sanic_app.errors import EXIT_START
+
+
+def printing(run: Callable[[], int]) -> int:
+    """Run a command and return its status: 1 also when its output could not be written."""
+    try:
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="replace")
+            return run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader closed the pipe, as `head` does, and has seen enough.
+        reason = ""
+    except OSError as error:
+        reason = f"sanic-app: cannot write the output: {error.strerror}\n"
+    # Python must not try to write the rest either.
+    sys.stdout = None
+    sys.stderr.write(reason)
+    return EXIT_START
