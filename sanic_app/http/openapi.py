@@ -123,6 +123,12 @@ def _operation(tag: str, operation: Operation, *, secured: bool) -> Json:
 
 
 def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
+    refusals = [
+        (status, kinds)
+        for operations in OPERATIONS.values()
+        for operation in operations.values()
+        for status, kinds in _by_status(operation.errors).items()
+    ]
     return {
         "securitySchemes": {
             "bearer": {
@@ -136,13 +142,9 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
             "NewTask": new_task(settings.timeout_max_us).schema,
             "NewBatch": new_batch(settings.timeout_max_us, settings.batch_max).schema,
             "Problem": problem_object.schema,
+            **{_problem_name(kinds): _problem(status, kinds) for status, kinds in refusals},
         },
-        "responses": {
-            _name(kinds): _refusal(status, kinds)
-            for operations in OPERATIONS.values()
-            for operation in operations.values()
-            for status, kinds in _by_status(operation.errors).items()
-        },
+        "responses": {_name(kinds): _refusal(kinds) for _, kinds in refusals},
         "headers": {**HEADERS, **_paths(settings.base_path)},
         "parameters": {**PARAMETERS, **{name: _file(names) for name, names in files.items()}},
     }
@@ -165,7 +167,28 @@ def _name(kinds: Errors) -> str:
     return "Or".join(slug.title().replace("-", "") for slug in slugs)
 
 
-def _refusal(status: int, kinds: Errors) -> Json:
+def _problem_name(kinds: Errors) -> str:
+    return f"{_name(kinds)}Problem"
+
+
+def _problem(status: int, kinds: Errors) -> Json:
+    """Return the schema of the problems that share an answer.
+
+    It has a name, so that client generators make one class of it and not one for each operation.
+    They want each property with its type, and don't know ``const`` of an integer.
+    """
+    types = [URN + PROBLEMS[kind][0] for kind in kinds]
+    narrowed = {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": types},
+            "status": {"type": "integer", "enum": [status]},
+        },
+    }
+    return {"allOf": [ref("Problem"), narrowed]}
+
+
+def _refusal(kinds: Errors) -> Json:
     headers = ["X-Request-ID"]
     if errors.Unauthorized in kinds:
         headers.append("WWW-Authenticate")
@@ -173,14 +196,12 @@ def _refusal(status: int, kinds: Errors) -> Json:
         headers.append("Allow")
     if all(kind.retry_after is not None for kind in kinds):
         headers.append("Retry-After")
-    types = [URN + PROBLEMS[kind][0] for kind in kinds]
-    narrowed = {"properties": {"type": {"enum": types}, "status": {"const": status}}}
     return {
         "description": " Or: ".join(kind.text for kind in kinds),
         "headers": {name: ref(name, "headers") for name in headers},
         "content": {
             CONTENT_TYPE: {
-                "schema": {"allOf": [ref("Problem"), narrowed]},
+                "schema": ref(_problem_name(kinds)),
                 "examples": {PROBLEMS[kind][0]: {"value": _example(kind)} for kind in kinds},
             }
         },
