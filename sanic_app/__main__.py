@@ -1,107 +1,53 @@
-"""The command line."""
+"""The first thing that runs: what must hold before anything slow is imported."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
+from types import FrameType
 
-from sanic_app import __version__, log
 from sanic_app.client import COMMANDS
-from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
-from sanic_app.settings import Settings, load
-from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.signals import SIGNALED, stop_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service, or a command that speaks to one; return the exit status of README.md."""
+    """Run the service, or a command for a running one; return the exit status (see README.md)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and given[0] in COMMANDS:
-        from sanic_app.client import commands  # noqa: PLC0415 - the service needs none of it
+    _open_closed_streams()
+    _end_on_signals(serving=given[:1] not in [[name] for name in COMMANDS])
+    from sanic_app.command_line import run
 
-        return commands.main(given, os.environ)
-    log.configure("INFO")
-    try:
-        settings = load(vars(_parser().parse_args(given)), os.environ, Path())
-    except SettingsError as error:
-        return _refuse(error.detail, EXIT_USAGE)
-    log.configure(settings.logger_level)
-    try:
-        _run(settings, FileLease(settings.database))
-    except StartError as error:
-        _end(_refuse(error.detail, EXIT_START))
-    except Exception:
-        logging.getLogger(__name__).critical("the service failed", exc_info=True)
-        _end(EXIT_FAILED)
-    return 0
+    return run(given)
 
 
-def _run(settings: Settings, lease: FileLease) -> None:
-    # Not before the lock is held: loading the framework takes most of a start, and whoever is
-    # not the owner says so without it.
-    import asyncio  # noqa: PLC0415
+def _open_closed_streams() -> None:
+    """Lead standard streams that are closed to nowhere.
 
-    from sanic_app.process import serve  # noqa: PLC0415
-
-    loop_factory = None
-    if sys.platform != "win32" and sys.implementation.name == "cpython":
-        import uvloop  # noqa: PLC0415 - not there on Windows
-
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(settings, lease))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="sanic-app",
-        description="A durable queue that works through its tasks one at a time, in order.",
-        epilog=f"Commands that speak to a running service: {', '.join(COMMANDS)}."
-        " Each has a --help of its own.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("-H", "--host", dest="HOST", metavar="HOST", help="address to bind")
-    parser.add_argument("-P", "--port", dest="PORT", metavar="PORT", help="port to bind")
-    parser.add_argument(
-        *("-L", "--logger-level"), dest="LOGGER_LEVEL", metavar="LEVEL", help="DEBUG to CRITICAL"
-    )
-    parser.add_argument(
-        *("-D", "--database"), dest="DATABASE", metavar="PATH", help="path or sqlite:/// URL"
-    )
-    parser.add_argument(
-        *("-C", "--config"), dest="CONFIG", metavar="FILE", help="YAML file with settings"
-    )
-    parser.add_argument(
-        "--allow-anonymous",
-        dest="ALLOW_ANONYMOUS",
-        action="store_const",
-        const=True,
-        help="serve other machines without a token",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    return parser
+    Else the next file to be opened gets the number, the database among them, and whoever prints
+    writes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-class _Parser(argparse.ArgumentParser):
-    """One clear line instead of a page of usage."""
+def _end_on_signals(*, serving: bool) -> None:
+    """End at once, as long as there is nothing to stop in order.
 
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"flags: {message}")
+    The first process of a container has no default: a signal that it does not handle is lost.
+    """
 
+    def end(number: int, _: FrameType | None) -> None:
+        os._exit(0 if serving else SIGNALED + number)
 
-def _refuse(detail: str, status: int) -> int:
-    sys.stderr.write(f"sanic-app: {detail}\n")
-    return status
-
-
-def _end(status: int) -> NoReturn:
-    """End at once: an orderly end would close the store, and closing writes."""
-    sys.stderr.flush()
-    os._exit(status)
+    for number in stop_signals():
+        signal.signal(number, end)
 
 
 if __name__ == "__main__":

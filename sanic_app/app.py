@@ -97,7 +97,7 @@ def create_app(
         readiness=service.readiness,
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
-        batch_max=settings.batch_max,
+        batch_max=settings.batch_limit,
         base_path=settings.base_path,
     )
     for room in (classic, tasks, results, queue, events, operations, page):

@@ -1,4 +1,4 @@
-"""Wall and monotonic time, as one object that tests can replace."""
+"""The wall clock and the monotonic clock, as one object that tests can replace."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import time
 from typing import Protocol
 
 EXACT_SECONDS = 0.0015
-"""The last part of an exact wait. The event loop's timers count whole milliseconds."""
+"""An exact wait does not sleep at its end, because timers of the event loop count milliseconds."""
 
 
 class Clock(Protocol):
-    """What the time is, and how to wait."""
+    """Tells the time, and waits."""
 
     def wall(self) -> int:
-        """Return microseconds since 1970 in UTC; may jump either way."""
+        """Return microseconds since 1970 in UTC. May jump forward or back."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back and no wall clock moves."""
+        """Return seconds that never go back, whatever the wall clock does."""
 
     async def wait(
         self, event: asyncio.Event, seconds: float | None, *, exact: bool = False
     ) -> None:
         """Return when the event is set or the seconds (None: no limit) are over.
 
-        It may return up to a millisecond early or late, as event loops do: the caller looks again.
-        When ``exact`` it is never early, and late only by what the loop has to do: it lets the loop
-        turn without sleep at the end, so it is for a few callers, not for thousands.
+        It may return up to a millisecond early or late, as timers of event loops do, so the caller
+        must check again. An ``exact`` wait is never early. It keeps the loop busy at its end, so it
+        is for a few callers, not for thousands.
         """
 
 
@@ -53,5 +53,5 @@ class SystemClock:
             async with asyncio.timeout(seconds - EXACT_SECONDS if exact else seconds):
                 await event.wait()
         except TimeoutError:
-            while exact and not event.is_set() and self.monotonic() < due:  # noqa: ASYNC110 - an event has the timers that this makes up for
+            while exact and not event.is_set() and self.monotonic() < due:  # noqa: ASYNC110 - see EXACT_SECONDS
                 await asyncio.sleep(0)

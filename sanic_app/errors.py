@@ -20,7 +20,7 @@ class ServiceError(Exception):
     text: ClassVar[str] = "Something went wrong."
     """What the user reads unless there is a detail. ``python -OO`` would remove a docstring."""
 
-    applied: ClassVar[bool | None] = False
+    applied: bool | None = False
     """Whether the write was applied: False means certainly not, None means unknown."""
 
     retry_after: ClassVar[int | None] = None

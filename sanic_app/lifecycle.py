@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from sanic import Sanic
 from sanic.server.async_server import AsyncioServer
 
-from sanic_app.errors import EXIT_FAILED, EXIT_STUCK
+from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, StartError
 from sanic_app.http.connection import Connection
 from sanic_app.http.feed import EventFeed
 from sanic_app.queue import TaskQueue
@@ -88,7 +88,7 @@ async def serving(
     """Serve the application on the bound socket as long as the context lasts.
 
     Raises:
-        StartError: the store cannot be used.
+        StartError: the store cannot be used, or another process took the port.
     """
     service: Service = app.ctx.service
     server = await app.create_server(
@@ -105,7 +105,7 @@ async def serving(
         await server.before_start()
         await service.start()
         try:
-            await server.start_serving()
+            await _listen(server, sock)
             await server.after_start()
             yield server
         finally:
@@ -113,6 +113,17 @@ async def serving(
     finally:
         listener.close()
         Sanic.unregister_app(app)
+
+
+async def _listen(server: AsyncioServer, sock: socket.socket) -> None:
+    try:
+        # As long as none of them listens, several sockets can be bound to one port. Not left to
+        # uvloop, which can lose the error.
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = sock.getsockname()[:2]
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    await server.start_serving()
 
 
 async def _stop(

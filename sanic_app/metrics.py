@@ -1,11 +1,10 @@
-"""Every series, declared once. One registry for each application."""
+"""Every metric, declared once. Each application has its own registry."""
 
 from __future__ import annotations
 
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from itertools import accumulate
 from typing import Final
 
@@ -19,74 +18,78 @@ from prometheus_client.utils import floatToGoString
 
 from sanic_app import __version__
 
-# The moments at which series were made are process-local noise; the library's switch is global.
+# Leave out the series `*_created`. The library has only a global switch for them.
 prometheus_client.disable_created_metrics()
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
-TASK_BUCKETS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-    *(MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 12 * HOUR),
-    *(DAY, 3 * DAY, 10 * DAY, 30 * DAY),
-)
-LATENESS_BUCKETS: Final = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1, 2.5, 5, 10, 30, MINUTE, 5 * MINUTE, HOUR),
-)
-COMMIT_BUCKETS: Final = (
-    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
+FROM_1_MS_TO_10_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+MINUTES: Final = (MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE)
+HOURS_AND_DAYS: Final = (HOUR, 3 * HOUR, 12 * HOUR, DAY, 3 * DAY, 10 * DAY, 30 * DAY)
+
+TASK_BUCKETS: Final = (*FROM_1_MS_TO_10_S, 30, *MINUTES, *HOURS_AND_DAYS)
+LATENESS_BUCKETS: Final = (0.0001, 0.00025, 0.0005, *FROM_1_MS_TO_10_S, 30, 60, 5 * MINUTE, HOUR)
+COMMIT_BUCKETS: Final = (0.00005, 0.0001, 0.00025, 0.0005, *FROM_1_MS_TO_10_S)
 WRITES_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-HTTP_BUCKETS: Final = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-)
+HTTP_BUCKETS: Final = (0.0005, *FROM_1_MS_TO_10_S, 30, 60)
 
 OUTCOMES: Final = ("done", "cancelled")
 REFUSALS: Final = (
-    *("invalid", "unauthorized", "forbidden", "timeout", "too_large", "media_type"),
-    *("key_reused", "queue_full", "stopping", "disk_full", "outcome_unknown", "internal"),
+    "invalid",
+    "unauthorized",
+    "forbidden",
+    "timeout",
+    "too_large",
+    "media_type",
+    "key_reused",
+    "queue_full",
+    "stopping",
+    "disk_full",
+    "outcome_unknown",
+    "internal",
 )
 STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
 METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 
 class Distribution:
-    """One series of a histogram. It takes a value ten times as fast as the library's own.
+    """One series of a histogram. It observes a value ten times as fast as the library's own.
 
-    It has no lock: the event loop's thread alone observes and scrapes.
+    It needs no lock, because only the event loop's thread observes and scrapes.
     """
 
     __slots__ = ("_bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Take the upper bounds of the buckets, ascending, without infinity."""
+        """Take the upper bounds of the buckets in ascending order, without infinity."""
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value; a bound belongs to the bucket below it."""
+        """Count a value. A value that equals a bound is in the bucket below it."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
 
 class Histogram(Collector):
-    """A histogram that the library exposes, with distributions of its own."""
+    """A histogram that the library exposes, made of distributions."""
 
     def __init__(
         self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str]
     ) -> None:
-        """Take what the exposition says of it."""
+        """Take the name, the help text, the bounds of the buckets, and the names of the labels."""
         self._name, self._text, self._bounds, self._labels = name, text, bounds, labels
         self._series: dict[tuple[str, ...], Distribution] = {}
 
     def labels(self, *values: str) -> Distribution:
-        """Return the series with these values of the labels, made when there is none."""
-        return self._series.setdefault(values, Distribution(self._bounds))
+        """Return the series with these label values; create it if needed."""
+        if values not in self._series:
+            self._series[values] = Distribution(self._bounds)
+        return self._series[values]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Return everything as the library wants it."""
+        """Return all series in the library's types."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         for values, series in self._series.items():
@@ -96,10 +99,10 @@ class Histogram(Collector):
 
 
 class Metrics:
-    """The series of one application; gauges are kept current or computed in O(1) at a scrape."""
+    """The metrics of one application. A scrape costs O(1)."""
 
     def __init__(self, store: str) -> None:
-        """Declare everything; ``store`` is the engine with its version."""
+        """Declare all metrics; ``store`` is the engine with its version."""
         self.registry = registry = CollectorRegistry()
         prometheus_client.ProcessCollector(registry=registry)
         prometheus_client.PlatformCollector(registry=registry)
@@ -111,7 +114,9 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"sanic_app_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        def histogram(
+            name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
+        ) -> Histogram:
             family = Histogram(f"sanic_app_{name}", text, buckets, labels)
             registry.register(family)
             return family
@@ -130,10 +135,10 @@ class Metrics:
             "head_overdue_seconds", "How far the head is past its deadline, else 0."
         )
         self.tasks_added = counter("tasks_added", "Tasks added.")
-        self._tasks_finished = counter("tasks_finished", "Tasks finished.", "outcome")
-        self.tasks_finished = {name: self._tasks_finished.labels(name) for name in OUTCOMES}
-        self._adds_refused = counter("adds_refused", "Adds refused.", "reason")
-        self.adds_refused = {name: self._adds_refused.labels(name) for name in REFUSALS}
+        finished = counter("tasks_finished", "Tasks finished.", "outcome")
+        self.tasks_finished = {outcome: finished.labels(outcome) for outcome in OUTCOMES}
+        refused = counter("adds_refused", "Adds refused.", "reason")
+        self.adds_refused = {reason: refused.labels(reason) for reason in REFUSALS}
         self.task_latency = histogram(
             "task_latency_seconds", "From created to finished, for done tasks.", TASK_BUCKETS
         ).labels()
@@ -152,10 +157,10 @@ class Metrics:
             "commit_writes", "Writes that shared a commit.", WRITES_BUCKETS
         ).labels()
         self.writes_waiting = gauge("writes_waiting", "Writes not in a commit yet.")
-        self._store_errors = counter("store_errors", "Errors of the store.", "kind")
-        self.store_errors = {name: self._store_errors.labels(name) for name in STORE_ERRORS}
-        self._store_size = gauge("store_size_bytes", "Size of the store's files.", "file")
-        self.store_size = {name: self._store_size.labels(name) for name in ("database", "wal")}
+        errors = counter("store_errors", "Errors of the store.", "kind")
+        self.store_errors = {kind: errors.labels(kind) for kind in STORE_ERRORS}
+        size = gauge("store_size_bytes", "Size of the store's files.", "file")
+        self.store_size = {file: size.labels(file) for file in ("database", "wal")}
         self.event_listeners = gauge("event_listeners", "Clients that listen to the events.")
         self.worker_up = gauge(
             "worker_up", "1 while the background task runs in this process, else 0."
@@ -164,9 +169,8 @@ class Metrics:
             "http_request_duration_seconds",
             "From the request's headers to the end of its answer.",
             HTTP_BUCKETS,
-            *("method", "route", "status"),
+            ("method", "route", "status"),
         )
-        self._http_series = cache(self._http_child)
         self.in_flight = 0
         in_flight = gauge("http_requests_in_flight", "Requests that are being answered.")
         in_flight.set_function(lambda: self.in_flight)
@@ -174,18 +178,16 @@ class Metrics:
         build.labels(__version__, platform.python_version(), sanic.__version__, store).set(1)
 
     def http_seconds(self, method: str, route: str, status: int) -> Distribution:
-        """Return the series; it is kept, and no invented method is."""
-        return self._http_series(method if method in METHODS else "other", route, status)
-
-    def _http_child(self, method: str, route: str, status: int) -> Distribution:
-        return self._http_seconds.labels(method, route, str(status))
+        """Return the series of a request. Unknown methods share one label, `other`."""
+        known = method if method in METHODS else "other"
+        return self._http_seconds.labels(known, route, str(status))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the scrape's body and content type in the format that the client prefers."""
+        """Return the body of a scrape and its content type, as ``accept`` prefers."""
         encoder: Callable[[CollectorRegistry], bytes]
         try:
             encoder, content_type = choose_encoder(accept)
         except (TypeError, ValueError):
-            # The library trips over a version that is not made of numbers.
+            # The library fails on a version that is not a number.
             encoder, content_type = choose_encoder("")
         return encoder(self.registry), content_type

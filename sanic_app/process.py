@@ -16,29 +16,29 @@ from sanic_app.app import create_app
 from sanic_app.errors import StartError
 from sanic_app.lifecycle import serving
 from sanic_app.settings import Settings
+from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
 
-SIGNALED: Final = 128
-"""Shells report a process that a signal ended with this plus the signal's number."""
+HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
 NOT_SENT_BYTES: Final = 65_536
-"""So much of an answer lies in the kernel before it is on its way to the client."""
+"""How much of an answer the kernel holds back while the client does not read."""
 
 SWITCH_SECONDS: Final = 0.0005
-"""How long a busy event loop may keep the interpreter's lock from the thread that commits.
+"""How long a busy event loop may hold the interpreter's lock while the writing thread waits for it.
 
-Python's default, 5 ms, is as long as many commits: each of their statements has to get the lock
-back from the loop.
+Python's default of 5 ms is as long as many commits, and each statement of a commit has to get the
+lock back.
 """
 
 log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, lease: FileLease) -> None:
-    """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
+    """Run the service until a signal asks it to stop; a second one ends the process at once.
 
     Raises:
-        StartError: one line that says why it cannot start.
+        StartError: the service cannot start.
     """
     stopped = _stop_signal()
     _raise_descriptor_limit()
@@ -65,23 +65,20 @@ async def serve(settings: Settings, lease: FileLease) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address, not listening yet.
+    """Return a socket that is bound to the address and does not listen yet.
 
     Raises:
-        StartError: the address is not to be had.
+        StartError: the address cannot be used.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name with addresses of both kinds, such as localhost, means the older kind to most.
+        # A name such as localhost can have both kinds of addresses: prefer IPv4.
         family, kind, protocol, _, address = min(found, key=lambda info: info[0])
         sock = socket.socket(family, kind, protocol)
         try:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # Accepted sockets inherit it. Else the kernel takes megabytes ahead of a client,
-                # and one that reads slowly looks like one that does not read at all.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+            _limit_unsent(sock)
             sock.bind(address)
         except OSError:
             sock.close()
@@ -94,17 +91,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets."""
+    """Return an event that the first of the stop signals sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         if stopped.is_set():
+            if number == HANG_UP:
+                # When a terminal is closed, both the kernel and the shell send one.
+                return
             log.critical("a second signal: the process ends at once")
             os._exit(SIGNALED + number)
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         try:
             loop.add_signal_handler(number, stop, number)
         except NotImplementedError:  # pragma: no cover - Windows
@@ -112,10 +112,30 @@ def _stop_signal() -> asyncio.Event:
     return stopped
 
 
+def _limit_unsent(sock: socket.socket) -> None:
+    """Keep little of an answer in the kernel; accepted sockets inherit this.
+
+    Otherwise the kernel would hold megabytes, and a client that reads slowly would look like one
+    that does not read at all.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+        except OSError as error:
+            log.warning("slow clients may be cut too early: TCP_NOTSENT_LOWAT: %s", error.strerror)
+
+
 def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system does, if it lets us."""
     if sys.platform == "win32":
         return
-    import resource  # noqa: PLC0415 - not there on Windows
+    import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # A sandbox forbids it; macOS refuses its own hard limit when that is "unlimited".
+        log.warning("the limit of open files stays at %d: %s", soft, error)

@@ -1,7 +1,7 @@
-"""The words of the queue as frozen types, and their pure rules.
+"""The basic types of the queue, all frozen.
 
-Times named ``*_at`` are stamps: whole microseconds since 1970 in UTC. Timeouts are whole
-microseconds too, so that no rule ever rounds.
+Times named ``*_at`` are stamps: microseconds since 1970 in UTC. Stamps and timeouts are whole
+numbers, so that nothing is ever rounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HISTORY_NUM_MAX = 2**63 - 1
 
 
 class State(StrEnum):
-    """Where a task is: see the drawing in ARCHITECTURE.md."""
+    """The state of a task, see ARCHITECTURE.md."""
 
     QUEUED = "queued"
     WAITING = "waiting"
@@ -27,14 +27,14 @@ class State(StrEnum):
 
 
 class NewTask(NamedTuple):
-    """What a client asks for: the number to append, and the wait before it in microseconds."""
+    """What a client adds: a number, and a timeout in microseconds."""
 
     num: int
     timeout: int
 
 
 class Task(NamedTuple):
-    """One task; what is not known yet is None."""
+    """One task. What is not known yet is None."""
 
     history_num: int
     num: int
@@ -46,23 +46,23 @@ class Task(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The started task, and the moment on the monotonic clock (seconds) at which it is due."""
+    """The started task, and its deadline in seconds of the monotonic clock."""
 
     task: Task
     deadline: float
 
 
 class Retention(NamedTuple):
-    """How much of the history is kept; exactly one of the two is given."""
+    """How much of the history is kept. Exactly one of the two is given."""
 
     tasks: int | None = None
-    """So many finished tasks."""
+    """The number of finished tasks that are kept."""
     age: int | None = None
-    """Those finished in the last so many microseconds."""
+    """The age in microseconds up to which finished tasks are kept."""
 
 
 def seconds_left(started_at: int, timeout: int, now: int) -> float:
-    """Return the rest of a wait after a restart, in seconds: never longer than the timeout."""
+    """Return the rest of a wait after a restart in seconds (ARCHITECTURE.md, rule 4)."""
     return min(max(started_at + timeout - now, 0), timeout) / SECOND
 
 

@@ -364,3 +364,12 @@ def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
     assert all(command in done.stdout for command in COMMANDS)
     for command in COMMANDS:
         assert "--json" in run("http://127.0.0.1:1", command, "--help").stdout
+
+
+def test_the_help_does_not_depend_on_docstrings() -> None:
+    def text(*options: str) -> str:
+        command = [sys.executable, *options, "-m", "sanic_app", "add", "--help"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "Add a task" in text()
+    assert text("-OO") == text()

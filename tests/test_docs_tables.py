@@ -10,8 +10,8 @@ import pytest
 from sanic import Sanic
 
 from sanic_app import errors
-from sanic_app.__main__ import _parser
 from sanic_app.app import create_app
+from sanic_app.command_line import _parser
 from sanic_app.http.blueprints import App
 from sanic_app.http.problems import PROBLEMS
 from sanic_app.http.routes import template

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sanic_app"
 
 ROOMS = [
     "__main__",
+    "command_line",
     "client",
     "process",
     "app",
@@ -59,10 +60,12 @@ ROOMS = [
     "store",
     "metrics",
     "settings",
+    "settings.values",
     "log",
     "clock",
     "task",
     "errors",
+    "signals",
 ]
 """From top to bottom: a room may use those that stand below it. A new room gets its place here."""
 
@@ -174,7 +177,7 @@ def test_only_those_who_start_it_know_which_engine_is_below() -> None:
     engines = {name for name in MODULES if name.startswith("store.sqlite")}
     assert engines
     for module in MODULES:
-        if module.startswith("store.") or module in ("app", "process", "__main__"):
+        if module.startswith("store.") or module in ("app", "process", "command_line"):
             continue
         assert not inside(module) & engines, module
         assert not outside(module) & {"aiosqlite", "sqlite3"}, module

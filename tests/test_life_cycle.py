@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from sanic_app import lifecycle
+from sanic_app.app import create_app
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
+from sanic_app.lifecycle import serving
+from sanic_app.process import bind
+from sanic_app.settings import Settings
 from sanic_app.store import Commit, Lease, Slice, Write
 from sanic_app.store.sqlite import reads
 from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
@@ -333,3 +337,17 @@ async def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None
         async with service(tmp_path):
             pytest.fail("it started")
     assert path.read_bytes() == b"precious" * 1000
+
+
+async def test_two_starts_on_one_port_are_told_apart_when_the_second_listens(
+    tmp_path: Path,
+) -> None:
+    first = bind("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    second = bind("127.0.0.1", port)
+    first.listen()
+    app = create_app(Settings(database=tmp_path / "queue.db"))
+    with first, second, pytest.raises(StartError) as error:
+        async with serving(app, second):
+            pass
+    assert error.value.detail == f"cannot listen on 127.0.0.1 port {port}: Address already in use"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -12,6 +15,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
@@ -19,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app import __version__
+from sanic_app import __version__, process
 from tests.running import Running, back_date
 
 PYTHON = sys.executable
@@ -184,6 +188,75 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
             refused(running, 1, f"port {port}", "in use")
 
 
+# What the system does not allow.
+
+
+def test_a_start_goes_on_without_what_only_improves_it(tmp_path: Path) -> None:
+    # The second module is uvloop as an installation that is broken has it.
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import resource, socket, sys
+
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+class Socket(socket.socket):
+    def setsockopt(self, level, option, value):
+        if option == socket.TCP_NOTSENT_LOWAT:
+            raise OSError(92, "Protocol not available")
+        super().setsockopt(level, option, value)
+
+resource.setrlimit = refuse
+socket.socket = Socket
+sys.modules["uvloop"] = None
+"""
+    )
+    path = f"{tmp_path}:{Path(__file__).parents[1]}"
+    prefix = ["sh", "-c", 'ulimit -Sn 100; exec "$@"', "sh"]
+    with Running(tmp_path, environ={"PYTHONPATH": path}, prefix=prefix) as running:
+        assert running.add(1, 600)["history_num"] == 1
+        assert running.stop() == 0
+        warnings = [line["message"] for line in lines(running) if line["level"] == "WARNING"]
+        for words in ("limit of open files stays at 100", "without uvloop", "TCP_NOTSENT_LOWAT"):
+            assert sum(words in str(warning) for warning in warnings) == 1, warnings
+        assert len(warnings) == 3
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_an_old_sqlite_is_one_line_with_both_versions(tmp_path: Path, existing: bool) -> None:
+    if existing:
+        with Running(tmp_path) as running:
+            assert running.stop() == 0
+    before = digests(tmp_path)
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    (patches / "sitecustomize.py").write_text(
+        "import sqlite3\nsqlite3.sqlite_version, sqlite3.sqlite_version_info = '3.36.0', (3, 36, 0)"
+    )
+    environ = {"PYTHONPATH": f"{patches}:{Path(__file__).parents[1]}"}
+    with Running(tmp_path, environ=environ, ready=False) as running:
+        line = refused(running, 1, "SQLite 3.36.0", "3.37 or newer")
+        assert line.count("3.3") == 2
+    shutil.rmtree(patches)
+    assert {**before, "queue.db.lock": ""}.keys() == digests(tmp_path).keys()
+    assert {k: v for k, v in digests(tmp_path).items() if k in before} == before
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(1, "Operation not permitted"), ValueError("current limit exceeds")]
+)
+def test_a_limit_that_cannot_be_raised_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    process._raise_descriptor_limit()
+    assert f"the limit of open files stays at 1024: {error}" in caplog.text
+
+
 # The folder.
 
 
@@ -278,7 +351,7 @@ def fill(database: Path, count: int) -> None:
         raw.execute("COMMIT")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_it_in_order_whoever_is_connected(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -309,6 +382,93 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert running.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - started < 1
         assert "second signal" in running.log
+
+
+def wait_for_handlers(process: subprocess.Popen[str]) -> None:
+    """Return when the process handles SIGTERM, which is the first thing that it does."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = re.findall(r"^SigCgt:\s+([0-9a-f]+)", status, re.MULTILINE)
+        if int(caught, 16) & 1 << signal.SIGTERM - 1:
+            return
+        time.sleep(0.001)
+    raise AssertionError("it handles no signals")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_start_in_order_before_anything_is_opened(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with Running(tmp_path, ready=False) as running:
+        wait_for_handlers(running.process)
+        running.signal(number)
+        assert (running.wait(), running.lines) == (0, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hang_up_is_ignored_under_nohup(tmp_path: Path) -> None:
+    with Running(tmp_path, prefix=["nohup"]) as running:
+        running.signal(signal.SIGHUP)
+        assert running.add(1, 0)["history_num"] == 1
+        assert running.stop() == 0
+
+
+def test_a_second_hang_up_does_not_end_it_at_once(tmp_path: Path) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_STOP_DELAY": "0.5"}) as running:
+        running.signal(signal.SIGHUP)
+        running.wait_for('"stopping"')
+        running.signal(signal.SIGHUP)
+        assert running.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_command_at_any_moment(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(20)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for early in (True, False):
+            with subprocess.Popen(
+                [PYTHON, "-m", "sanic_app", "queue", "--url", url],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as command:
+                with ExitStack() as stack:
+                    if early:
+                        wait_for_handlers(command)
+                    else:
+                        stack.enter_context(silent.accept()[0])
+                    command.send_signal(number)
+                    assert command.communicate(timeout=10)[1] == ""
+                assert command.returncode == status
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_it_runs_with_standard_streams_closed(tmp_path: Path, closed: str) -> None:
+    port = free_port()
+    prefix = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    with Running(tmp_path, "--port", str(port), prefix=prefix, ready=False) as running:
+        running.port = port
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert running.add(1, 0)["history_num"] == 1
+                break
+            except urllib.error.URLError:
+                assert time.monotonic() < deadline, running.log
+                time.sleep(0.05)
+        for number in (0, 1, 2):
+            target = Path(f"/proc/{running.process.pid}/fd/{number}").readlink()
+            assert "queue.db" not in target.name
+        assert running.stop() == 0
 
 
 # Kills.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sanic_app.__main__ import _parser
+from sanic_app.command_line import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
 from sanic_app.task import SECOND, Retention
@@ -203,6 +203,47 @@ def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path, text: st
     assert refusal(tmp_path, text) == f"file {path}: is not valid YAML"
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("PORT: 010000", "YAML reads 010000 as 4096"),
+        ("PORT: -010", "YAML reads -010 as -8"),
+        ("PORT: 0x1F90", "YAML reads 0x1F90 as 8080"),
+        ("PORT: 0b11", "YAML reads 0b11 as 3"),
+        ("PORT: 8_080", "YAML reads 8_080 as 8080"),
+        ("PORT: 00", "YAML reads 00 as 0"),
+        ('PORT: !!int "010"', "YAML reads 010 as 8"),
+        ("HISTORY_KEEP: 0100", "YAML reads 0100 as 64"),
+        ("HISTORY_KEEP: 1:30", "YAML reads 1:30 as 90"),
+        ("TIMEOUT_MAX: 1:30.5", "YAML reads 1:30.5 as 90.5"),
+        ("TIMEOUT_MAX: 1_000.5", "YAML reads 1_000.5 as 1000.5"),
+        ("IDEMPOTENCY_KEEP: 24:00:00", "YAML reads 24:00:00 as 86400"),
+        ("API_TOKEN: 2026-11-25", "YAML reads 2026-11-25 as 2026-11-25"),
+        ("ALLOWED_HOSTS: [a.b, 12:30]", "YAML reads 12:30 as 750"),
+        ("HOST: no", "HOST: YAML reads no as false"),
+        ("DATABASE: On", "DATABASE: YAML reads On as true"),
+        ("PORT: 1\nHOST: a\n\nPORT: 1", "PORT is given twice, first in line 2"),
+        ("PORT: 1\nPORT: 1", "PORT is given twice, first in line 2"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_a_person_is_refused_with_its_line(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    line = text.count("\n") + 2
+    path = tmp_path / "config_app.yaml"
+    assert refusal(tmp_path, f"# a comment\n{text}").startswith(f"file {path}, line {line}: {says}")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("+90", 90), ("0", 0), ("1.5", 1.5), (".5", 0.5), ("1.5e+2", 150), ("1e2", 100)],
+)
+def test_plain_numbers_are_read_as_they_are_written(
+    tmp_path: Path, text: str, seconds: float
+) -> None:
+    assert given(tmp_path, f"STOP_DELAY: {text}").stop_delay == seconds
+
+
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config_app.yaml").write_bytes(b"HOST: \xff")
     assert refusal(tmp_path).endswith("config_app.yaml: is not valid YAML")
@@ -216,13 +257,13 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("key", ["POTR", "port", "SANIC_APP_PORT", "1", "CONFIG", '"a\\nb"'])
 def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path, key: str) -> None:
     line = refusal(tmp_path, f"{key}: 1")
-    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: unknown key ")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}, line 1: unknown key ")
 
 
 @pytest.mark.parametrize("key", ["HOST", "PORT"])
 def test_a_key_and_its_alias_together_are_refused(tmp_path: Path, key: str) -> None:
     line = refusal(tmp_path, f"{key}: 1\n{key}_APP: 1")
-    assert line.endswith(f"config_app.yaml: {key} is given twice")
+    assert line.endswith(f"config_app.yaml, line 2: {key} is given twice")
 
 
 def test_the_aliases_are_for_the_file_alone(
@@ -314,7 +355,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_its_source(
     assert refusal(tmp_path, None, {name: value}).startswith(f"environment: {name} ")
     quoted = value.encode("unicode_escape").decode().replace('"', '\\"')
     line = refusal(tmp_path, f'{key}: "{quoted}"')
-    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: {key} ")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}, line 1: {key}")
     if (flag := KEYS[key].flag) and key != "ALLOW_ANONYMOUS":
         (tmp_path / "config_app.yaml").unlink()
         assert refusal(tmp_path, None, None, f"{flag}={value}").startswith(f"flag {flag} ")
@@ -349,7 +390,7 @@ def test_a_value_of_the_wrong_type_in_the_file_is_refused(
     tmp_path: Path, key: str, text: str
 ) -> None:
     line = refusal(tmp_path, f"{key}: {text}")
-    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}: {key} ")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}, line 1: {key}")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,13 @@
 """The command line that speaks HTTP to a running service."""
 
-COMMANDS = ("add", "task", "queue", "results", "cancel", "pause", "resume", "watch")
+COMMANDS = {
+    "add": "Add a task, or with --file a batch; with --wait return when it is finished.",
+    "task": "Show one task; with --wait return when it is finished.",
+    "queue": "Show the figures of the queue, and its first tasks.",
+    "results": "Show the result list, from --after on.",
+    "cancel": "Cancel a task, or those from one history number to another.",
+    "pause": "Start no further task; the wait that runs goes on.",
+    "resume": "Start tasks again.",
+    "watch": "Show the queue as it moves, until Ctrl+C; with --json a line for each event.",
+}
+"""What each command does, as its help says it."""

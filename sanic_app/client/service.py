@@ -1,4 +1,4 @@
-"""A running service as the command line sees it: requests, answers, events."""
+"""A client of a running service: requests, answers, events."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
 PROBLEM = "application/problem+json"
 SILENT_SECONDS = 25.0
-"""A stream of events without a heartbeat for so long is lost."""
+"""A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
 
 class Failed(Exception):
-    """The command cannot be done; its text is one line for the user."""
+    """The command failed; the text is one line for the user."""
 
 
 class Unreachable(Failed):
-    """No service answers there, the connection was lost, or only a proxy answered."""
+    """No service answers, the connection was lost, or only a proxy answered."""
 
 
 class Event(NamedTuple):
-    """A message of the stream; of a heartbeat all three are empty."""
+    """A message of the stream. A heartbeat has three empty fields."""
 
     id: str
     kind: str
@@ -35,13 +35,13 @@ class Event(NamedTuple):
 
 
 class Service:
-    """One service, by its URL and the token that it asks for."""
+    """One service, with its URL and token."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        """Take the URL without the routes.
+        """Take the base URL.
 
         Raises:
-            ValueError: it is no URL of HTTP.
+            ValueError: it is not an HTTP URL.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
@@ -58,10 +58,10 @@ class Service:
         headers: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:
-        """Return the JSON of a 2xx.
+        """Send a request and return the JSON of its 2xx answer.
 
         Raises:
-            Failed: the service refused, with what it said.
+            Failed: the service refused; the text is what it said.
             Unreachable: it did not answer.
         """
         data = None if body is None else json.dumps(body).encode()
@@ -69,10 +69,10 @@ class Service:
             with self._open(method, path, data, headers or {}, seconds) as answer:
                 return json.load(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self._lost(error)
+            self._raise(error)
 
     def events(self, after: str = "") -> Iterator[Event]:
-        """Return what happens behind a message, or from now on; heartbeats are empty events.
+        """Return the events after a message, or from now on. A heartbeat is an empty event.
 
         Raises:
             as ``ask``; also when the stream ends.
@@ -82,39 +82,39 @@ class Service:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
                 yield from _events(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self._lost(error)
+            self._raise(error)
         raise Unreachable(f"{self.url} ended the stream")
 
     def _open(
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], seconds: float
     ) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+        request = urllib.request.Request(
             self.url + path, data, {**self._headers, **headers}, method=method
         )
         if data is not None:
             request.add_header("Content-Type", "application/json")
         return self._opener.open(request, timeout=seconds)
 
-    def _lost(self, error: Exception) -> NoReturn:
+    def _raise(self, error: Exception) -> NoReturn:
         if isinstance(error, urllib.error.HTTPError):
             if error.code in GATEWAY and error.headers.get_content_type() != PROBLEM:
                 error.close()
                 error = ConnectionError(f"a proxy answered with status {error.code}")
             else:
-                raise Failed(_told(error)) from None
+                raise Failed(_refusal(error)) from None
         reason = getattr(error, "reason", None) or error
         raise Unreachable(f"no answer from {self.url}: {reason or type(error).__name__}") from None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A service redirects nowhere, and the token is for it alone."""
+    """Follows no redirect: the token is for this service only."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
-        """Follow nowhere."""
+        """Do not follow."""
 
 
-def _told(error: urllib.error.HTTPError) -> str:
-    """Return what a problem document says, in one line."""
+def _refusal(error: urllib.error.HTTPError) -> str:
+    """Return the text of a problem document as one line."""
     with error:
         try:
             problem = json.load(error)

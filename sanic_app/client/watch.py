@@ -1,7 +1,7 @@
 """A live view in the terminal: the running wait, the queue and its end, the latest results.
 
-A thread listens to the events; each says that something moved, and the figures are asked for
-anew, at most so many times a second. Between two answers the view counts on by itself.
+A thread listens to the events. After an event, the view asks the service for the figures again, at
+most four times a second. Between two answers it counts the seconds down by itself.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sanic_app.client.service import Failed, Service, Unreachable
 TASKS = 10
 RESULTS = 5
 FRAMES = 8
-"""Pictures a second."""
+"""Updates of the screen in a second."""
 LOOK_SECONDS = 0.25
-"""Between two looks at the service."""
+"""The shortest time between two requests for the figures."""
 RETRY_SECONDS = 1.0
 
 Json = Mapping[str, Any]
@@ -38,7 +38,7 @@ def live(service: Service) -> None:
 
     Raises:
         Failed: the service refuses.
-        Unreachable: it was not there from the beginning.
+        Unreachable: the service did not answer at the start.
     """
     view = _View(service)
     view.look()
@@ -51,7 +51,7 @@ def live(service: Service) -> None:
 
 
 class _View:
-    """What is shown, and since when."""
+    """What the screen shows, and when it was asked for."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -65,7 +65,7 @@ class _View:
         self.moved = threading.Event()
 
     def listen(self) -> None:
-        """Note what happens, for ever; in a thread of its own."""
+        """Follow the events for ever; runs in its own thread."""
         after = ""
         while True:
             try:
@@ -86,7 +86,7 @@ class _View:
             time.sleep(RETRY_SECONDS)
 
     def look(self) -> None:
-        """Ask for what is shown."""
+        """Ask the service for what the screen shows."""
         ask = self._service.ask
         self._figures = ask("GET", "/api/v1/queue")
         self._tasks = ask("GET", f"/api/v1/tasks?limit={TASKS}")["tasks"]
@@ -97,7 +97,7 @@ class _View:
         self._looked_at = time.monotonic()
 
     def look_again(self) -> None:
-        """Ask, if the last answer is not too young."""
+        """Ask again, unless the last answer is too recent."""
         if self._refused is not None:
             raise self._refused
         if time.monotonic() - self._looked_at < LOOK_SECONDS:
@@ -110,7 +110,7 @@ class _View:
             self._lost = str(error)
 
     def picture(self) -> RenderableType:
-        """Return what is shown now."""
+        """Return the current content of the screen."""
         parts: list[RenderableType] = []
         if self._lost:
             parts.append(Text(f"disconnected: {self._lost}", style="bold red"))
@@ -144,7 +144,7 @@ class _View:
 
 
 def figures_line(figures: Json, passed: float = 0.0) -> Text:
-    """Return the queue in one line; ``passed`` are the seconds since the figures were asked for."""
+    """Return the queue in one line; ``passed`` is the age of the figures in seconds."""
     backlog = figures["backlog_seconds"]
     if figures["head"] is not None:
         backlog = max(backlog - passed, 0.0)

@@ -151,7 +151,7 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
         "schemas": {
             **SCHEMAS,
             "NewTask": new_task(settings.timeout_max_us).schema,
-            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_max).schema,
+            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_limit).schema,
             "Problem": problem_object.schema,
             **{_problem_name(kinds): _problem(status, kinds) for status, kinds in refusals},
         },

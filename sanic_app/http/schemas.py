@@ -24,6 +24,10 @@ WAIT_MAX = 60
 """The longest wait that may be asked for, in seconds."""
 HOLD_MAX = 55
 """The longest that an answer is held, in seconds: proxies give up after 60."""
+FAULTS_MAX = 20
+"""The most faults that an answer reports."""
+POINTER_MAX = 500
+"""The longest JSON pointer in an answer. A fault that lies deeper is reported above."""
 KEY_MAX = 255
 """The longest idempotency key, in characters."""
 DATE_MAX = 253_402_300_799_999_999

@@ -160,7 +160,7 @@ def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
         expect(page.locator("#lost")).to_contain_text("Disconnected")
         expect(page.locator("#tasks tr")).to_have_count(1)
         add(page, 2, 600)
-        expect(page.locator("#add-error")).to_contain_text("Trying again adds nothing twice.")
+        expect(page.locator("#add-error")).to_contain_text("You can safely try again.")
         with Running(tmp_path, "--port", str(first.port)) as second:
             expect(page.locator("#lost")).to_be_hidden()
             page.get_by_role("button", name="Add", exact=True).click()

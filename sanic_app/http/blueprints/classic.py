@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 @blueprint.post(routes.ADD_TASK)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    new = read_add(request)
+    new = await read_add(request)
     added = await parts_of(request).queue.add(*new)
     return answer_add(new, added, 200)
 

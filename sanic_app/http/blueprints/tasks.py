@@ -33,7 +33,7 @@ blueprint = Blueprint("tasks")
 @blueprint.post(routes.TASKS)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    new = read_add(request)
+    new = await read_add(request)
     parts = parts_of(request)
     added = await parts.queue.add(*new)
     response = answer_add(new, added, 201)
@@ -44,7 +44,7 @@ async def add(request: Request) -> HTTPResponse:
 @blueprint.post(routes.BATCH)
 async def add_batch(request: Request) -> HTTPResponse:
     """Add a batch of tasks to the end of the queue, all or none."""
-    new = read_add(request, batch=True)
+    new = await read_add(request, batch=True)
     added = await parts_of(request).queue.add(*new)
     return json(batch_object(added), 201, replay_headers(added))
 

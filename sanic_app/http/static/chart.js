@@ -1,4 +1,4 @@
-// What was finished in the last minutes, and how late: one bar for each few seconds.
+// Two bar charts of the last five minutes: finished tasks and lateness.
 
 const SLOT_SECONDS = 5;
 const SLOTS = 60;
@@ -7,7 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export class Chart {
   #slots = new Map();
 
-  /** Count finished tasks; a summary says only how many they were. */
+  /** Count finished tasks. A summary has only their number. */
   count(data) {
     const number = data.tasks ? data.tasks.filter((task) => task.state === "done").length : data.count;
     const slot = this.#slot(Date.now());
@@ -27,7 +27,7 @@ export class Chart {
     return this.#slots.get(key);
   }
 
-  /** Draw both pictures, and say in words what they show. */
+  /** Draw both charts, and describe them in words. */
   draw(throughput, throughputText, lateness, latenessText) {
     const last = Math.floor(Date.now() / 1000 / SLOT_SECONDS);
     const slots = Array.from({ length: SLOTS }, (_, index) => this.#slots.get(last - SLOTS + 1 + index));
@@ -62,7 +62,7 @@ function label(svg, caption, text) {
   }
 }
 
-/** Return a date of the service in microseconds. */
+/** Return a date from the service in microseconds. */
 function micros(date) {
   return Date.parse(`${date.slice(0, 19)}Z`) * 1000 + Number(date.slice(20, 26));
 }

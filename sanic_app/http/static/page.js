@@ -1,12 +1,12 @@
-// The page: it listens to the events, and each says that something moved; what is shown is then asked
-// for anew, at most so many times a second. Between two answers the page counts on by itself.
+// The page listens to the events. After an event it asks the service for all that it shows, at most
+// four times a second. Between two answers it counts the seconds by itself.
 
 import { Chart } from "./chart.js";
 import { Refused, Service } from "./service.js";
 
-const WINDOW = 50; // tasks of the queue that are shown
+const WINDOW = 50; // how many tasks of the queue are shown
 const RESULTS = 20;
-const LOOK_MS = 250; // between two looks at the service
+const LOOK_MS = 250; // the shortest time between two requests for what is shown
 const RETRY_MS = 1000;
 const TICK_MS = 100;
 
@@ -15,12 +15,12 @@ const service = new Service();
 const chart = new Chart();
 const state = { figures: null, tasks: [], untilDue: null, lookedAt: 0, cursor: "", lost: false, started: false };
 
-// Looking.
+// Asking the service.
 
 let looking = false;
 let again = false;
 
-/** Ask for what is shown, now or when the last look is old enough. */
+/** Ask for what is shown: now, or LOOK_MS after the last time. */
 async function look() {
   if (looking) {
     again = true;
@@ -58,7 +58,7 @@ async function lookOnce() {
   showAll(results.slice(-RESULTS).reverse());
 }
 
-/** Listen for ever; each message is a reason to look. */
+/** Listen for ever, and look after each message. */
 async function listen() {
   for (;;) {
     try {
@@ -85,7 +85,7 @@ async function listen() {
 }
 
 function lose(text) {
-  $("lost").textContent = `Disconnected. ${text} Trying again; what is shown is old.`;
+  $("lost").textContent = `Disconnected. ${text} Trying again. This page shows old data.`;
   if (!state.lost) speak("Disconnected from the service.");
   state.lost = true;
   $("lost").hidden = false;
@@ -127,7 +127,7 @@ function windowText(depth, shown) {
   return `Showing ${shown.toLocaleString("en")} of ${depth.toLocaleString("en")}.`;
 }
 
-/** Note for each shown task in how many seconds it can be done at the earliest. */
+/** Calculate for each shown task how many are ahead of it, and when it is due. */
 function showTasks() {
   let ahead = 0;
   let due = state.untilDue;
@@ -140,7 +140,7 @@ function showTasks() {
   }
 }
 
-/** Show what counts on between two answers. */
+/** Update the times that change between two answers. */
 function tick() {
   const { figures } = state;
   if (figures === null) return;
@@ -163,7 +163,7 @@ function tick() {
   else set($("end"), when(Date.now() + backlog * 1000));
 }
 
-/** Make the rows of a body those of the items; a row that stays keeps its focus. */
+/** Give a table body one row for each item. A row that stays keeps its focus. */
 function rows(body, items, fill) {
   const keys = new Set(items.map((item) => item.history_num));
   for (const row of [...body.children]) if (!keys.has(row.dataset.key)) row.remove();
@@ -209,16 +209,16 @@ function fillCells(row, texts) {
   texts.forEach((text, index) => set(row.cells[index], text));
 }
 
-// Acting.
+// Changing the queue.
 
-/** Do one thing for a form or button: errors are shown where they arise. */
+/** Run the action of a form or button, and show its error beside it. */
 async function act(where, action) {
   set(where, "");
   try {
     await action();
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForToken();
-    set(where, error instanceof Refused ? error.message : `No answer came, and it may have been done. ${hint(where)}`);
+    set(where, error instanceof Refused ? error.message : `No answer arrived, so this may or may not have been done. ${hint(where)}`);
     return false;
   }
   look();
@@ -226,10 +226,10 @@ async function act(where, action) {
 }
 
 function hint(where) {
-  return where.id === "add-error" || where.id === "batch-error" ? "Trying again adds nothing twice." : "";
+  return where.id === "add-error" || where.id === "batch-error" ? "You can safely try again." : "";
 }
 
-// The key of what was sent last and has no answer yet: trying the same again adds nothing twice.
+// The last add without a definite answer. The same add is sent again with the same key.
 const unsure = { body: "", key: "" };
 
 async function add(path, body) {
@@ -309,7 +309,7 @@ $("batch").addEventListener("submit", async (event) => {
   });
 });
 
-/** Return a fault of a batch with the line that was written instead of its pointer. */
+/** Return the message of a fault in a batch, with the line of the text that it is about. */
 function inLine(found, tasks) {
   const [, index, field] = /^\/tasks\/(\d+)(?:\/(\w+))?/.exec(found.pointer) ?? [];
   return index === undefined ? found.message : `Line ${tasks[Number(index)].number}, ${field}: ${found.message}`;
@@ -321,7 +321,7 @@ async function cancel(number) {
   const isDone = await act($("cancel-error"), () => service.ask("DELETE", `/api/v1/tasks/${number}`));
   if (!isDone) return;
   speak(`Cancelled task ${number}.`);
-  // The button is about to go: whoever uses the keyboard goes on at the next one.
+  // The focused button is about to disappear: move the focus to the next one.
   next?.querySelector("button")?.focus();
 }
 
@@ -383,13 +383,13 @@ $("token-form").addEventListener("submit", async (event) => {
   listen();
 });
 
-// Small things.
+// Helpers.
 
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Tell a screen reader something that happened; never what merely counts on. */
+/** Tell a screen reader what happened. Not for times that change all the time. */
 function speak(text) {
   $("spoken").textContent = text;
 }
@@ -398,16 +398,15 @@ function sleep(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Return seconds as people say them. */
+/** Return seconds as a text such as `1 h 5 min`. */
 function duration(seconds) {
   if (seconds < 60) return `${seconds.toLocaleString("en", { maximumFractionDigits: seconds < 10 ? 1 : 0 })} s`;
-  const whole = Math.round(seconds);
   const parts = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
   const shown = [];
-  let rest = whole;
+  let left = Math.round(seconds);
   for (const [size, unit] of parts) {
-    const count = Math.floor(rest / size);
-    rest -= count * size;
+    const count = Math.floor(left / size);
+    left -= count * size;
     if (count > 0 || shown.length > 0) shown.push(`${count.toLocaleString("en")} ${unit}`);
     if (shown.length === 2) break;
   }
@@ -417,9 +416,9 @@ function duration(seconds) {
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-/** Return a moment in the reader's own time, with its date when that is not today's. */
+/** Return a moment in the reader's time zone, with its date unless that is today. */
 function when(ms) {
-  if (!Number.isFinite(ms) || ms > 8.64e15) return "beyond all dates";
+  if (!Number.isFinite(ms) || ms > 8.64e15) return "too far in the future";
   const date = new Date(ms);
   return (date.toDateString() === new Date().toDateString() ? TIME : DATE).format(date);
 }

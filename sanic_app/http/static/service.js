@@ -1,13 +1,13 @@
-// The service as the page sees it: requests, answers, events.
+// A client of the service: requests, answers, events.
 
 const ANSWER_MS = 10_000;
-// A stream without a heartbeat for so long is lost.
+// A stream is lost when it sends nothing for this long, not even a heartbeat.
 const SILENT_MS = 25_000;
 // A proxy may serve the page below a path of its own, so every address is relative to this file.
 const BASE = new URL("..", import.meta.url);
 const at = (path) => new URL(`.${path}`, BASE);
 
-/** What the service refused, with its problem document. */
+/** An error answer of the service, with its problem document. */
 export class Refused extends Error {
   constructor(status, problem) {
     super(problem?.detail ?? `The answer was ${status}, and not from this service.`);
@@ -15,13 +15,13 @@ export class Refused extends Error {
     this.faults = problem?.errors ?? [];
   }
 
-  /** Return what is wrong with one field, by its JSON pointer. */
+  /** Return the messages about one field, given its JSON pointer. */
   at(pointer) {
     return this.faults.filter((fault) => fault.pointer === pointer).map((fault) => fault.message).join(" ");
   }
 }
 
-/** Return JSON whose 64-bit integers are texts: a number of this language would round them. */
+/** Parse JSON with 64-bit integers as strings, because JavaScript numbers would round them. */
 export function exact(text) {
   return JSON.parse(text.replace(/"(num|history_num|first|last)":\s*(-?\d+)/g, '"$1":"$2"'));
 }
@@ -37,7 +37,7 @@ export class Service {
     return this.#token ? { ...more, Authorization: `Bearer ${this.#token}` } : more;
   }
 
-  /** Return the JSON of a 2xx; throw Refused, or another Error when no answer came. */
+  /** Return the JSON of a 2xx answer. Throw Refused, or another Error when there is no answer. */
   async ask(method, path, body, headers = {}) {
     const answer = await fetch(at(path), {
       method,
@@ -50,7 +50,7 @@ export class Service {
     return parsed(answer);
   }
 
-  /** Return messages {id, kind, data} from the stream; heartbeats have no kind. */
+  /** Return the messages {id, kind, data} of the stream. A heartbeat has no kind. */
   async *events(after) {
     const silence = new AbortController();
     let watchdog = setTimeout(() => silence.abort(), SILENT_MS);

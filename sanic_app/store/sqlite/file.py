@@ -24,6 +24,9 @@ from sanic_app.store.sqlite.rows import FIGURES
 APPLICATION_ID = 0x53517565
 """Marks a database as this service's (``SQue``)."""
 
+OLDEST_SQLITE = (3, 37)
+"""The first version that knows STRICT tables."""
+
 ROOM_BYTES = 65_536
 """What an opened database takes beside itself: the index of the WAL, and the first commits."""
 
@@ -49,6 +52,11 @@ def prepare(path: Path) -> None:
     Raises:
         StartError: one line that says why this file cannot be used.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise StartError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and {oldest} or newer is needed"
+        )
     try:
         status = path.stat()
         size = status.st_size
@@ -95,8 +103,7 @@ def _create(path: Path) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         _sync(new)
         new.replace(path)
-        if sys.platform != "win32":
-            _sync(path.parent)
+        _sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         with suppress(OSError):
@@ -140,6 +147,18 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where it can be opened and its file system does that."""
+    if sys.platform == "win32":
+        return
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise
+        log.warning("the folder %s cannot be synced: %s", path, error.strerror)
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:

@@ -1,0 +1,131 @@
+"""What a user gives to a command: its arguments, the file with tasks, the token."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sanic_app.client import COMMANDS
+
+URL = "http://127.0.0.1:8000"
+
+
+class Usage(Exception):
+    """The command line is not valid."""
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
+    """Return the arguments, with the name of the command as ``command``.
+
+    Raises:
+        Usage: they are not valid.
+    """
+    return _parser(environ).parse_args(arguments)
+
+
+def read_token(environ: Mapping[str, str]) -> str | None:
+    """Return the token from the variables that the service itself reads."""
+    token, file = environ.get("SANIC_APP_API_TOKEN"), environ.get("SANIC_APP_API_TOKEN_FILE")
+    if token is None and file is not None:
+        token = _read(file)
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):
+        raise Usage("the token must be visible ASCII characters, not empty")
+    return token and token.strip()
+
+
+def read_tasks(file: str) -> Iterator[dict[str, Any]]:
+    """Return the tasks of a file: a number and a timeout in each line."""
+    text = sys.stdin.read() if file == "-" else _read(file)
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.replace(",", " ").split()
+        if not words:
+            continue
+        try:
+            num, timeout = words
+            yield {"num": whole(num), "timeout": seconds(timeout)}
+        except ValueError:
+            raise Usage(f"{file}, line {number}: must be a number and a timeout") from None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error.strerror}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an error as one line, without a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message)
+
+
+def whole(text: str) -> int:
+    """Return an integer in the notation of JSON."""
+    if not re.fullmatch(r"-?[0-9]{1,20}", text):
+        raise ValueError(f"not a whole number: {text}")
+    return int(text)
+
+
+def seconds(text: str) -> int | float:
+    """Return a number of seconds. The service checks the range."""
+    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", text) or math.isinf(
+        float(text)
+    ):
+        raise ValueError(f"not a number of seconds: {text}")
+    return int(text) if text.isdigit() else float(text)
+
+
+def _parser(environ: Mapping[str, str]) -> _Parser:
+    shared = _Parser(add_help=False)
+    shared.add_argument(
+        "--url",
+        default=environ.get("SANIC_APP_URL", URL),
+        help="the service; else SANIC_APP_URL, else %(default)s",
+    )
+    shared.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    parser = _Parser(
+        prog="sanic-app",
+        description="Speak to a running service. The token, if it wants one, is taken from"
+        " SANIC_APP_API_TOKEN or from the file that SANIC_APP_API_TOKEN_FILE names.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str) -> argparse.ArgumentParser:
+        text = COMMANDS[name]
+        made = commands.add_parser(
+            name, parents=[shared], help=text, description=text, allow_abbrev=False
+        )
+        made.set_defaults(command=name)
+        return made
+
+    made = command("add")
+    made.add_argument("num", metavar="NUM", type=whole, nargs="?", help="what to append")
+    made.add_argument(
+        "timeout", metavar="TIMEOUT", type=seconds, nargs="?", help="the wait before, in seconds"
+    )
+    made.add_argument("--file", help="add a batch: a number and a timeout in each line; - is stdin")
+    made.add_argument("--key", help="an idempotency key: makes another try safe")
+    made.add_argument("--wait", action="store_true", help="return when it is finished")
+    made = command("task")
+    made.add_argument("history_num", metavar="HISTORY_NUM", type=whole)
+    made.add_argument("--wait", action="store_true", help="return when it is finished")
+    made = command("queue")
+    made.add_argument("--limit", type=whole, default=10, help="so many tasks (%(default)s)")
+    made = command("results")
+    made.add_argument("--after", type=whole, default=0, help="behind this history number")
+    made.add_argument("--limit", type=whole, help="so many results; else all")
+    made = command("cancel")
+    made.add_argument("first", metavar="HISTORY_NUM", type=whole)
+    made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="cancel a range")
+    command("pause")
+    command("resume")
+    command("watch")
+    return parser

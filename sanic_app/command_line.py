@@ -1,0 +1,108 @@
+"""The command line: serve, or run one of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sanic_app import __version__, log
+from sanic_app.client import COMMANDS
+from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
+from sanic_app.settings import Settings, load
+from sanic_app.store.sqlite.lease import FileLease
+
+
+def run(given: Sequence[str]) -> int:
+    """Run the service, or a command for a running one; return the exit status (see README.md)."""
+    if given and given[0] in COMMANDS:
+        from sanic_app.client import commands
+
+        return commands.main(given, os.environ)
+    log.configure("INFO")
+    try:
+        settings = load(vars(_parser().parse_args(given)), os.environ, Path())
+    except SettingsError as error:
+        return _refuse(error.detail, EXIT_USAGE)
+    log.configure(settings.logger_level)
+    try:
+        _serve(settings, FileLease(settings.database))
+    except StartError as error:
+        _end(_refuse(error.detail, EXIT_START))
+    except Exception:
+        logging.getLogger(__name__).critical("the service failed", exc_info=True)
+        _end(EXIT_FAILED)
+    return 0
+
+
+def _serve(settings: Settings, lease: FileLease) -> None:
+    # Loading the framework takes most of a start. By now this process owns the queue: a second one
+    # has ended without loading it.
+    import asyncio
+
+    from sanic_app.process import serve
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, lease))
+
+
+def _loop_factory() -> Callable[[], Any] | None:
+    """Return uvloop's, or None for Python's own loop, which is slower."""
+    if sys.platform == "win32" or sys.implementation.name != "cpython":
+        return None
+    try:
+        import uvloop
+    except ImportError as error:
+        logging.getLogger(__name__).warning("serving without uvloop: %s", error)
+        return None
+    return uvloop.new_event_loop
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sanic-app",
+        description="A durable queue that works through its tasks one at a time, in order.",
+        epilog=f"Commands that speak to a running service: {', '.join(COMMANDS)}."
+        " Each has a --help of its own.",
+        allow_abbrev=False,
+    )
+
+    def flag(short: str, long: str, key: str, value: str, text: str) -> None:
+        parser.add_argument(short, long, dest=key, metavar=value, help=text)
+
+    flag("-H", "--host", "HOST", "HOST", "address to bind")
+    flag("-P", "--port", "PORT", "PORT", "port to bind")
+    flag("-L", "--logger-level", "LOGGER_LEVEL", "LEVEL", "DEBUG to CRITICAL")
+    flag("-D", "--database", "DATABASE", "PATH", "path or sqlite:/// URL")
+    flag("-C", "--config", "CONFIG", "FILE", "YAML file with settings")
+    parser.add_argument(
+        "--allow-anonymous",
+        dest="ALLOW_ANONYMOUS",
+        action="store_const",
+        const=True,
+        help="serve other machines without a token",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an error as one line, without a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"flags: {message}")
+
+
+def _refuse(detail: str, status: int) -> int:
+    sys.stderr.write(f"sanic-app: {detail}\n")
+    return status
+
+
+def _end(status: int) -> NoReturn:
+    """End at once: a normal exit would close the store, and closing it writes."""
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,196 @@
+"""The settings, and where they come from: flags override the environment, which overrides the file.
+
+The caller passes in the flags, the environment and the folder of the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sanic_app.errors import SettingsError
+from sanic_app.settings import file, values
+from sanic_app.task import SECOND, Retention
+
+PREFIX = "SANIC_APP_"
+CONFIG_FILE = "config_app.yaml"
+TIMEOUT_LIMIT = 31_536_000
+"""The upper limit of TIMEOUT_MAX in seconds: a year."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service runs with. Times ending in ``_us`` are microseconds, the others seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    logger_level: str = "INFO"
+    database: Path = Path("queue.db")
+    api_token: bytes | None = None
+    metrics_token: bytes | None = None
+    allow_anonymous: bool = False
+    allowed_hosts: frozenset[str] = frozenset()
+    timeout_max_us: int = 86_400 * SECOND
+    queue_max: int = 20_000_000
+    body_max: int = 16_384
+    batch_max: int = 10_000
+    idempotency_keep_us: int = 86_400 * SECOND
+    history_keep: Retention | None = None
+    stop_delay: float = 0.0
+    keep_alive: int = 75
+    base_path: str = ""
+    listeners_max: int = 1_000
+
+    @property
+    def batch_limit(self) -> int:
+        """How many tasks one batch may have: more than ``queue_max`` never fit."""
+        return min(self.batch_max, self.queue_max)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
+    """Return the settings from the file, the environment and the flags.
+
+    ``flags`` are the parsed flags by key; ``CONFIG`` is the path of the file. Without it, the
+    file is looked for in ``folder``.
+
+    Raises:
+        SettingsError: an unknown key, a bad value, or a combination that is not allowed. The text
+            is one line that names the source.
+    """
+    config = flags.get("CONFIG")
+    path = folder / CONFIG_FILE if config is None else Path(config)
+    found = _from_file(path, required=config is not None)
+    found |= _from_environment(environ)
+    found |= {
+        key: _Given(value, f"flag {KEYS[key].flag}")
+        for key, value in flags.items()
+        if key != "CONFIG" and value is not None
+    }
+    settings = Settings(**{KEYS[key].field: _parse(key, given) for key, given in found.items()})
+    _check(settings, found)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether every address of the host is a loopback address."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(info[4][0]).split("%")[0]).is_loopback for info in found)
+
+
+class _Given(NamedTuple):
+    value: Any
+    source: str
+
+
+class Key(NamedTuple):
+    """One key: the parser of its value, and the field of the settings that it fills."""
+
+    parse: Callable[[Any], Any]
+    field: str
+    flag: str = ""
+    alias: str = ""
+
+
+KEYS: Mapping[str, Key] = {
+    "HOST": Key(values.text, "host", "--host", "HOST_APP"),
+    "PORT": Key(values.integer(0, 65_535), "port", "--port", "PORT_APP"),
+    "LOGGER_LEVEL": Key(values.log_level, "logger_level", "--logger-level"),
+    "DATABASE": Key(values.database, "database", "--database"),
+    "API_TOKEN": Key(values.token, "api_token"),
+    "API_TOKEN_FILE": Key(values.token_file, "api_token"),
+    "METRICS_TOKEN": Key(values.token, "metrics_token"),
+    "METRICS_TOKEN_FILE": Key(values.token_file, "metrics_token"),
+    "ALLOW_ANONYMOUS": Key(values.switch, "allow_anonymous", "--allow-anonymous"),
+    "ALLOWED_HOSTS": Key(values.host_names, "allowed_hosts"),
+    "TIMEOUT_MAX": Key(values.microseconds(TIMEOUT_LIMIT), "timeout_max_us"),
+    "QUEUE_MAX": Key(values.integer(1, 2**62), "queue_max"),
+    "BODY_MAX": Key(values.integer(1, 2**30), "body_max"),
+    "BATCH_MAX": Key(values.integer(1, 1_000_000), "batch_max"),
+    "IDEMPOTENCY_KEEP": Key(values.microseconds(TIMEOUT_LIMIT), "idempotency_keep_us"),
+    "HISTORY_KEEP": Key(values.retention, "history_keep"),
+    "KEEP_ALIVE": Key(values.integer(1, 3_600), "keep_alive"),
+    "BASE_PATH": Key(values.base_path, "base_path"),
+    "STOP_DELAY": Key(values.seconds(3_600), "stop_delay"),
+    "LISTENERS_MAX": Key(values.integer(1, 1_000_000), "listeners_max"),
+}
+"""Every key. In the environment its name has the prefix."""
+
+_BY_ALIAS = {spec.alias: key for key, spec in KEYS.items() if spec.alias}
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, _Given]:
+    try:
+        entries = file.read(path)
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"file {path}: not found") from None
+        return {}
+    found: dict[str, _Given] = {}
+    for name, value, text, line in entries:
+        source = f"file {path}, line {line}:"
+        key: Any = _BY_ALIAS.get(name, name)
+        if key not in KEYS:
+            raise SettingsError(f"{source} unknown key {name!r}")
+        if key in found:
+            raise SettingsError(f"{source} {key} is given twice")
+        if isinstance(value, bool) and KEYS[key].parse is not values.switch:
+            raise SettingsError(
+                f"{source} {name}: YAML reads {text} as {str(value).lower()}: put a text in quotes"
+            )
+        found[key] = _Given(value, f"{source} {name}")
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    found: dict[str, _Given] = {}
+    unknown: list[str] = []
+    for name, value in sorted(environ.items()):
+        key = name.removeprefix(PREFIX)
+        # The commands read SANIC_APP_URL. Kubernetes sets SANIC_APP_PORT=tcp://... for a Service
+        # with the name sanic-app.
+        is_setting = key != "URL" and not (key == "PORT" and value.startswith("tcp://"))
+        if key == name or not is_setting:
+            continue
+        if key in KEYS:
+            found[key] = _Given(value, f"environment: {name}")
+        else:
+            unknown.append(name)
+    if unknown:
+        log.warning("ignored unknown environment variables: %s", ", ".join(unknown))
+    return found
+
+
+def _parse(key: str, given: _Given) -> Any:
+    try:
+        return KEYS[key].parse(given.value)
+    except ValueError as error:
+        raise SettingsError(f"{given.source} {error}") from None
+
+
+def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
+    for key in ("API_TOKEN", "METRICS_TOKEN"):
+        file = f"{key}_FILE"
+        if key in found and file in found:
+            raise SettingsError(f"{found[file].source}: give either {key} or {file}, not both")
+    if settings.queue_max * settings.timeout_max_us >= 2**63:
+        sources = ", ".join(
+            found[key].source for key in ("QUEUE_MAX", "TIMEOUT_MAX") if key in found
+        )
+        raise SettingsError(
+            f"{sources}: QUEUE_MAX times TIMEOUT_MAX must be below 2^63 microseconds"
+        )
+    if not settings.api_token and not settings.allow_anonymous and not is_loopback(settings.host):
+        raise SettingsError(
+            f"HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
+            " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"
+        )

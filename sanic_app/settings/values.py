@@ -1,0 +1,142 @@
+"""The parsers of the settings' values. Each raises ``ValueError`` with what the value must be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sanic_app.task import SECOND, Retention
+
+
+def text(value: Any) -> str:
+    """Parse a text that is not empty."""
+    if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must be a text that is not empty and has no control characters")
+    return value.strip()
+
+
+def integer(low: int, high: int) -> Callable[[Any], int]:
+    """Return a parser of integers from ``low`` to ``high``."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip()):
+            value = int(value)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def decimal(high: int) -> Callable[[Any], Decimal]:
+    """Return a parser of numbers of seconds from 0 to ``high``."""
+
+    def parse(value: Any) -> Decimal:
+        written = str(value).strip() if type(value) in (int, float, str) else ""
+        try:
+            number = Decimal(written if re.fullmatch(r"[0-9.eE+-]+", written) else "NaN")
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite() or not 0 <= number <= high:
+            raise ValueError(f"must be a number of seconds from 0 to {high}")
+        return number
+
+    return parse
+
+
+def microseconds(high: int) -> Callable[[Any], int]:
+    """Return a parser of seconds, whose result is in microseconds."""
+    number = decimal(high)
+    return lambda value: int(number(value) * SECOND)
+
+
+def seconds(high: int) -> Callable[[Any], float]:
+    """Return a parser of seconds."""
+    number = decimal(high)
+    return lambda value: float(number(value))
+
+
+def retention(value: Any) -> Retention:
+    """Parse a number of tasks, or an age: a number with its unit."""
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    written = str(value).strip().lower() if type(value) in (int, str) else ""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", written)
+    if match is None:
+        raise ValueError("must be a number of tasks such as 100000, or an age such as 12h or 30d")
+    count, unit = int(match[1]), match[2]
+    return Retention(age=count * units[unit] * SECOND) if unit else Retention(tasks=count)
+
+
+def switch(value: Any) -> bool:
+    """Parse true or false."""
+    word = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    if word not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        raise ValueError("must be true or false")
+    return word in ("true", "yes", "on", "1")
+
+
+def log_level(value: Any) -> str:
+    """Parse the name of a log level."""
+    names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    name = value.strip().upper() if isinstance(value, str) else ""
+    if name not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return name
+
+
+def database(value: Any) -> Path:
+    """Parse a path or a URL of SQLite."""
+    place = text(value)
+    scheme, separator, _ = place.partition("://")
+    if not separator:
+        if place == ":memory:" or place.startswith("file:"):
+            raise ValueError("must be a file: a queue in memory would not survive a restart")
+        return Path(place)
+    url = urlsplit(place)
+    if scheme != "sqlite" or url.netloc or url.path in ("", "/") or url.query or url.fragment:
+        raise ValueError(
+            "must be a path or a URL such as sqlite:///queue.db or sqlite:////data/queue.db"
+        )
+    return Path(text(unquote(url.path[1:])))
+
+
+def token(value: Any) -> bytes:
+    """Parse a token."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value.strip()):
+        raise ValueError("must be a token of visible ASCII characters, not empty")
+    return value.strip().encode()
+
+
+def token_file(value: Any) -> bytes:
+    """Read a token from the file with this path."""
+    path = text(value)
+    try:
+        return token(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("must name a file with a token of visible ASCII characters") from None
+
+
+def base_path(value: Any) -> str:
+    """Parse the path that a proxy puts before every path."""
+    path = text(value).rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", path):
+        raise ValueError("must be a path such as /queue")
+    return path
+
+
+def host_names(value: Any) -> frozenset[str]:
+    """Parse a list of host names; ports are ignored."""
+    parts = value if isinstance(value, list) else text(value).split(",")
+    names = set()
+    for part in parts:
+        name = re.sub(r":[0-9]+$", "", part.strip().lower()) if isinstance(part, str) else ""
+        if not re.fullmatch(r"[a-z0-9._-]+", name):
+            raise ValueError("must be a comma list of host names")
+        names.add(name)
+    return frozenset(names)

@@ -1,0 +1,18 @@
+"""The signals that ask a process to stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Final
+
+SIGNALED: Final = 128
+"""Shells report a process that a signal ended with this plus the signal's number."""
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return them; a hang-up of the terminal is none under nohup."""
+    asked = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asked.append(signal.SIGHUP)
+    return asked
