@@ -14,7 +14,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 
 from sanic_app.clock import Clock, SystemClock
-from sanic_app.http import problems, routes
+from sanic_app.http import problems
 from sanic_app.http.blueprints import (
     App,
     Parts,
@@ -94,7 +94,6 @@ def create_app(
     app.ctx.guard = Guard(settings)
     app.ctx.keep_alive = settings.keep_alive
     app.ctx.body_max = settings.body_max
-    app.ctx.body_max_of = {routes.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(
         queue=task_queue,
         view=task_queue.view,
@@ -104,6 +103,7 @@ def create_app(
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
         batch_max=settings.batch_limit,
+        batch_bytes=settings.batch_max * TASK_BYTES,
         base_path=settings.base_path,
     )
     for room in (classic, tasks, results, queue, events, operations, page):

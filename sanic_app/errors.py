@@ -63,6 +63,7 @@ class Forbidden(ServiceError):
 
 class NotFound(ServiceError):
     text = "There is nothing here."
+    no_task: ClassVar[str] = "No task has this history number."
 
 
 class MethodNotAllowed(ServiceError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -347,7 +348,10 @@ async def test_a_body_of_doubtful_length_ends_the_connection(tmp_path: Path) -> 
 BAD_CHUNKS = [
     *(b"x\r\n", b"-1\r\n", b"+5\r\n", b"0x1a\r\n", b"1_a\r\n", b";\r\n"),
     b"1a" + b" " * 100 + b"\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nTrailer: x\r\n\r\n",
+    b"1a\r\n" + BODY + b"\r\n0\r\nno field\r\n\r\n",
+    b"1a\r\n" + BODY + b"\r\n0\r\nGET /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"1a\r\n" + BODY + b"\r\n0\r\nX: y\r\n folded\r\n\r\n",
+    b"1a\r\n" + BODY + b"\r\n0\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
     b"5\r\n" + BODY + b"\r\n0\r\n\r\n",
     "\u0661a\r\n".encode() + BODY + b"\r\n0\r\n\r\n",
 ]
@@ -364,6 +368,59 @@ async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
                 assert answer.problem["applied"] is False
                 assert await wire.ended() == b"", chunks
         assert served.parts.queue.figures.last_history_num == 0
+
+
+TRAILERS = [
+    b"",
+    b"Checksum: x\r\n",
+    b"A: b\r\nC:\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+]
+
+
+async def test_trailer_fields_behind_chunks_are_ignored(tmp_path: Path) -> None:
+    head = request("/add_task", b"", "Transfer-Encoding: chunked")
+    async with service(tmp_path) as served, served.wire() as wire:
+        for trailer in TRAILERS:
+            for last in (b"0", b"000", b"0;x=y"):
+                raw = head + b"1a\r\n" + BODY + b"\r\n" + last + b"\r\n" + trailer + b"\r\n"
+                await wire.send(raw + READ)
+                assert (await wire.answer()).status == 200, raw
+                assert (await wire.answer()).status == 200, raw
+        # However the bytes arrive.
+        for byte in head + b"1a\r\n" + BODY + b"\r\n0\r\nChecksum: x\r\n\r\n":
+            await wire.send(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await wire.answer()).status == 200
+
+
+async def test_blanks_behind_values_are_no_part_of_them(tmp_path: Path) -> None:
+    chunks = b"1a\r\n" + BODY + b"\r\n0\r\n\r\n"
+    for blanks in (" ", "\t", " \t  "):
+        async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
+            lines = [
+                f"Authorization: Bearer x{blanks}",
+                f"Content-Type: application/json{blanks}",
+                f"Origin: http://localhost{blanks}",
+                f"X-Request-ID: mine{blanks}",
+            ]
+            key = f"Idempotency-Key: key{blanks}"
+            await wire.send(request("/add_task", BODY, *lines[:1], *lines[2:], key))
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["x-request-id"]) == (200, "mine")
+            length = f"Transfer-Encoding: chunked{blanks}"
+            await wire.send(request("/add_task", b"", length, *lines, "Idempotency-Key: key"))
+            await wire.send(chunks)
+            assert (await wire.answer()).headers["idempotent-replayed"] == "true"
+            await wire.send(request("/add_task", b"", f"Content-Length: 26{blanks}", *lines) + BODY)
+            assert (await wire.answer()).status == 200
+            expects = f"Expect: 100-continue{blanks}"
+            await wire.send(request("/add_task", b"", "Content-Length: 26", expects, *lines))
+            assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            await wire.send(BODY)
+            assert (await wire.answer()).status == 200
+            cursor = f"Last-Event-ID: 0.0{blanks}"
+            await wire.send(request("/api/v1/events", b"", cursor, *lines[:1], method="GET"))
+            assert (await wire.head())[0] == 200
 
 
 NO_HTTP = [
@@ -411,6 +468,81 @@ async def test_a_client_may_ask_before_it_sends_the_body(tmp_path: Path) -> None
         assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         await wire.send(BODY)
         assert (await wire.answer()).status == 200
+
+
+JSON_LINE = "Content-Type: application/json"
+NO_BODY_NEEDED: list[tuple[str, str, list[str], int]] = [
+    ("POST", "/add_task", [JSON_LINE, "Content-Length: 20000"], 413),
+    ("POST", "/api/v1/tasks/batch", [JSON_LINE, "Content-Length: 9999999"], 413),
+    ("POST", "/add_task", ["Content-Type: text/plain", "Content-Length: 26"], 415),
+    ("POST", "/add_task", [JSON_LINE, "Content-Encoding: gzip", "Content-Length: 26"], 415),
+    ("POST", "/add_task", [JSON_LINE, "Transfer-Encoding: chunked", "Idempotency-Key:"], 400),
+    ("POST", "/add_task?x=1", [JSON_LINE, "Content-Length: 26"], 400),
+    ("POST", "/nothing", [JSON_LINE, "Content-Length: 26"], 404),
+    ("PUT", "/add_task", [JSON_LINE, "Content-Length: 26"], 405),
+    ("POST", "/add_task", [JSON_LINE, "Content-Length: 26", "Sec-Fetch-Site: cross-site"], 403),
+    ("DELETE", "/api/v1/tasks/77", ["Content-Length: 26"], 404),
+    ("POST", "/api/v1/queue/pause", ["Content-Length: 26"], 200),
+    ("GET", "/api/v1/queue", ["Content-Length: 26"], 200),
+    ("GET", "/api/v1/events", ["Content-Length: 26"], 200),
+    ("OPTIONS", "/add_task", ["Content-Length: 26"], 204),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "lines", "status"), NO_BODY_NEEDED)
+async def test_nobody_is_asked_for_a_body_that_is_not_needed(
+    tmp_path: Path, method: str, path: str, lines: list[str], status: int
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(request(path, b"", "Expect: 100-continue", *lines, method=method))
+        found, headers = await wire.head()
+        # Nobody can tell whether the body still comes, so the connection ends.
+        assert (found, headers["connection"]) == (status, "close")
+        if path != "/api/v1/events":
+            await wire.ended(2)
+        assert served.parts.queue.figures.last_history_num == 0
+
+
+async def test_a_service_that_stops_asks_for_no_body(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        served.app.ctx.service.stopping.set()
+        lines = ("Expect: 100-continue", JSON_LINE, "Content-Length: 26")
+        answer = await served.say(request("/add_task", b"", *lines))
+        assert answer.problem["type"].endswith(":stopping")
+
+
+async def test_who_sends_too_much_gets_to_know_why(tmp_path: Path) -> None:
+    async with service(tmp_path, api_token=b"x") as served:
+        for lines, status in (([], 401), (["Authorization: Bearer x"], 413)):
+            for path in ("/add_task", "/api/v1/tasks/batch"):
+                async with served.wire() as wire:
+                    # More than any buffer on the way takes, and sent before anything is read.
+                    await wire.send(request(path, b" " * 12_000_000, *lines))
+                    assert (await wire.answer()).status == status
+
+
+async def test_a_compressed_body_is_not_taken_for_text(tmp_path: Path) -> None:
+    body = gzip.compress(BODY)
+    async with service(tmp_path) as served:
+        for path in ("/add_task", "/api/v1/tasks", "/api/v1/tasks/batch"):
+            for encoding in ("gzip", "GZIP", "deflate", "br", "gzip, identity"):
+                raw = request(path, body, f"Content-Encoding: {encoding}")
+                answer = await served.say(raw)
+                assert answer.problem["type"].endswith(":media-type")
+                assert "Content-Encoding" in answer.problem["detail"]
+        plain = request("/add_task", BODY, "Content-Encoding: identity")
+        assert (await served.say(plain)).status == 200
+
+
+async def test_a_slash_at_the_end_changes_no_limit(tmp_path: Path) -> None:
+    tasks = ",".join(['{"num": 1, "timeout": 600}'] * 1_000)
+    body = f'{{"tasks": [{tasks}]}}'.encode()
+    async with service(tmp_path) as served:
+        for end in ("", "/", "//"):
+            answer = await served.say(request(f"/api/v1/tasks/batch{end}", body))
+            assert answer.status == 201, end
+            large = request(f"/api/v1/tasks{end}", b" " * 17_000)
+            assert (await served.say(large)).status == 413
 
 
 async def test_whoever_expects_something_else_is_refused(tmp_path: Path) -> None:

@@ -36,11 +36,16 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "collect": "02bee7dc22077970",
     },
     "sanic.http.http1:Http": {
+        "_receive_more": "402d8b4d77d74d24",
         "_safe_int": "aa5b647def065987",
         "_send": "bf1831d448f8b73b",
         "create_empty_request": "15b4c275437446ac",
+        "expecting_continue": "3013e45351798d4b",
         "http1_response_header": "6a75f7775b2f21c8",
         "keep_alive": "00ed853420ddf96c",
+        "read": "ba80b303f965a6d0",
+        "request_body": "20483a7a5a4a4b3f",
+        "request_max_size": "b88aa25ccdd8aba5",
         "respond": "af23839ecf3dc598",
         "response_func": "6f858f74c02ca369",
         "response_size": "40abbde72739e51a",
@@ -48,8 +53,10 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "url": "577076bed5c35307",
     },
     "sanic.request.types:Request": {
+        "__init__": "fab4b3419b6590ee",
         "_parsed_url": "c255e346cc92ed7c",
         "path": "6d017876de420ee9",
+        "receive_body": "6754601d7899b95a",
     },
     "sanic.server.protocols.http_protocol:HttpProtocol": {
         "HTTP_CLASS": "d3ed297c5264d311",

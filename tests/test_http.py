@@ -568,6 +568,17 @@ async def test_no_route_was_forgotten(tmp_path: Path) -> None:
         assert len({path.rstrip("/") for path in ALL}) == count
 
 
+async def test_a_missing_task_is_not_a_missing_page(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for method in ("GET", "DELETE"):
+            for number in ("1", "77", "0", "x", str(2**63)):
+                answer = await served.client.request(method, f"/api/v1/tasks/{number}")
+                detail = problem(answer, "not-found", 404)["detail"]
+                assert detail == "No task has this history number."
+        answer = await served.client.get("/nothing")
+        assert problem(answer, "not-found", 404)["detail"] == "There is nothing here."
+
+
 async def test_invented_methods_share_one_label(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         for number in range(5):

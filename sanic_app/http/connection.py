@@ -18,10 +18,11 @@ from sanic.compat import Header
 from sanic.exceptions import RequestTimeout
 from sanic.helpers import STATUS_CODES, has_message_body
 from sanic.http import Http, Stage
+from sanic.http.http1 import HTTP_CONTINUE
 from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from sanic_app.errors import Invalid, ServiceError
+from sanic_app.errors import Invalid, ServiceError, TooLarge
 from sanic_app.http.guard import Guard
 from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
@@ -38,12 +39,49 @@ CHECK_SECONDS: Final = 1
 _NO_FIELD: Final = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
 """A line that is not a name, a colon and a value (RFC 9112, section 5). Sanic and a proxy may read
 different lengths of the body from it."""
+DISCARD_MAX: Final = 2**25
+"""How many bytes of a refused body are read before the connection is closed."""
+CHUNK_LINE_MAX: Final = 64
+"""The most bytes of a line with a chunk's length; as Sanic has it."""
+_LAST_CHUNK: Final = re.compile(rb"\r\n0+[ \t]*(?:;[^\r\n]*)?\r\n")
 _DIGITS: Final = {10: re.compile(r"[0-9]+"), 16: re.compile(r"[0-9A-Fa-f]+")}
 _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
 
 
 class ServiceRequest(Request):
-    """A request whose target may have no path, such as ``http://host`` (RFC 9112, 3.2.2)."""
+    """A request whose body is read only when a handler wants it.
+
+    Its target may have no path, such as ``http://host`` (RFC 9112, 3.2.2).
+    """
+
+    stream: RequestCycle
+
+    def __init__(self, url_bytes: bytes, headers: Header, head: bytes = b"", **named: Any) -> None:
+        """Take the request. Blanks behind values are no part of them (RFC 9110, 5.5)."""
+        if b" \r\n" in head or b"\t\r\n" in head or head.endswith((b" ", b"\t")):
+            headers = Header([(name, value.rstrip(" \t")) for name, value in headers.items()])
+        super().__init__(url_bytes, headers, head=head, **named)
+
+    async def receive_body(self) -> None:
+        """Read a body that no handler wants, unless its client waits to be asked for it."""
+        if not self.stream.expecting_continue:
+            await super().receive_body()  # type: ignore[no-untyped-call] # Sanic's has no types
+
+    async def read_body(self, limit: int | None = None) -> bytes:
+        """Return the body, of at most so many bytes or of ``BODY_MAX``.
+
+        Raises:
+            TooLarge: a client that waits to be asked for the body announced a larger one.
+        """
+        stream = self.stream
+        if limit is not None:
+            # For this request only: the next one starts with the connection's limit.
+            stream.request_max_size = limit
+        if stream.request_body:
+            if stream.expecting_continue and stream.request_bytes > stream.request_max_size:
+                raise TooLarge
+            await super().receive_body()  # type: ignore[no-untyped-call] # the same
+        return self.body
 
     @property
     def path(self) -> str:
@@ -56,6 +94,9 @@ class RequestCycle(Http):
     """The requests of a connection and their answers, one after the other."""
 
     protocol: Connection
+    request_body: Any
+    """What is left of the body: ``True``, ``"chunked"``, or ``None``."""
+    request_bytes: Any
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Add the request id to every answer."""
@@ -76,15 +117,58 @@ class RequestCycle(Http):
             raise ValueError
         return int(value, base)
 
+    async def read(self) -> bytes | None:
+        """Return a piece of the body, as Sanic does, but accept trailer fields behind chunks.
+
+        When the request is answered already, what still comes is thrown away. Closing at once would
+        reset the connection, and the client might never see why it was refused.
+        """
+        if self.stage is Stage.IDLE:
+            self.request_max_size = DISCARD_MAX
+        if self.request_body == "chunked" and not self.request_bytes_left:
+            await self._remove_trailer()
+        data: bytes | None = await super().read()
+        return data
+
+    async def _remove_trailer(self) -> None:
+        """Remove the fields behind the last chunk, which mean nothing here (RFC 9112, 7.1.2).
+
+        What is no valid trailer stays, and Sanic refuses it.
+        """
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        buffer = self.recv_buffer
+        while buffer.find(b"\r\n", 3) == -1 and len(buffer) <= CHUNK_LINE_MAX:
+            await self._receive_more()
+        last = _LAST_CHUNK.match(buffer)
+        if last is None:
+            return
+        begin = last.end()
+        while (end := buffer.find(b"\r\n\r\n", begin - 2)) == -1:
+            if len(buffer) - begin > self.HEADER_MAX_SIZE:
+                return
+            await self._receive_more()
+        trailer = bytes(buffer[begin - 2 : end])
+        if len(trailer) <= self.HEADER_MAX_SIZE and not _NO_FIELD.search(trailer):
+            del buffer[begin : end + 2]
+
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send a complete answer in one piece, and what Sanic would frame wrongly.
 
         Sanic's general code takes a fifth of the time of a whole request. It fails when a stream
         that answers HEAD ends, and it sends chunks to HTTP/1.0 clients, which don't know them.
         """
+        if self.expecting_continue:
+            # The answer needs no body. Whether the client sends it all the same is not known, so
+            # the connection cannot go on (RFC 9110, 10.1.1).
+            self.expecting_continue = self.keep_alive = False
+            # Sanic leaves one line end before chunks.
+            if self.recv_buffer == (b"\r\n" if self.request_body == "chunked" else b""):
+                self.request_body = None
         response = self.response
         body: bytes = getattr(response, "body", None) or b""
-        if not has_message_body(response.status) or self.expecting_continue:
+        if not has_message_body(response.status):
             await self._leave_to_sanic(data, end_stream)
         elif not data and (body or end_stream):
             self.response_size = len(body)
@@ -180,9 +264,6 @@ class Connection(HttpProtocol):
                     self._close_after_answer()
                     raise Invalid(detail="The request is not valid HTTP.")
                 self._guard.check(request.method, request.path, headers)
-                if self._http is not None and request.path in self.app.ctx.body_max_of:
-                    # Applies to this request only: the next one starts with the connection's limit.
-                    self._http.request_max_size = self.app.ctx.body_max_of[request.path]
             except ServiceError as refusal:
                 await self.app.handle_exception(request, refusal, run_middleware=False)
             else:

@@ -18,6 +18,7 @@ from sanic_app.errors import Fault, Invalid, ServiceError
 from sanic_app.http import routes
 from sanic_app.http.openapi_operations import (
     ADDING,
+    DESCRIPTIONS,
     OPERATIONS,
     SECURED,
     Errors,
@@ -93,7 +94,10 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     found: Json = builder.build(app).serialize()
     # sanic-ext writes 3.0.3, but the document is 3.1.
     found["openapi"] = "3.1.0"
-    found["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+    found["info"] |= {
+        "license": {"name": "MIT", "identifier": "MIT"},
+        "contact": {"name": "The sanic-app authors"},
+    }
     return {name: part for name, part in found.items() if part}
 
 
@@ -117,12 +121,25 @@ def _operation(tag: str, operation: Operation, *, secured: bool) -> Json:
         "responses": {str(status): answers[status] for status in sorted(answers)},
         "operationId": operation.name,
         "summary": operation.summary,
+        "description": DESCRIPTIONS[operation.name],
         "requestBody": operation.body and body,
     }
-    return {name: part for name, part in found.items() if part}
+    # An empty list of security says that the operation is open, which is not the same as no list.
+    return {name: part for name, part in found.items() if part or name == "security"}
 
 
 def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
+    secured = settings.api_token or settings.metrics_token
+    refusals = [
+        (status, kinds)
+        for operations in OPERATIONS.values()
+        for operation in operations.values()
+        for status, kinds in _by_status(operation.errors).items()
+        if secured or errors.Unauthorized not in kinds
+    ]
+    headers = {**HEADERS, **_paths(settings.base_path)}
+    if not secured:
+        del headers["WWW-Authenticate"]
     return {
         "securitySchemes": {
             "bearer": {
@@ -136,14 +153,10 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
             "NewTask": new_task(settings.timeout_max_us).schema,
             "NewBatch": new_batch(settings.timeout_max_us, settings.batch_limit).schema,
             "Problem": problem_object.schema,
+            **{_problem_name(kinds): _problem(status, kinds) for status, kinds in refusals},
         },
-        "responses": {
-            _name(kinds): _refusal(status, kinds)
-            for operations in OPERATIONS.values()
-            for operation in operations.values()
-            for status, kinds in _by_status(operation.errors).items()
-        },
-        "headers": {**HEADERS, **_paths(settings.base_path)},
+        "responses": {_name(kinds): _refusal(kinds) for _, kinds in refusals},
+        "headers": headers,
         "parameters": {**PARAMETERS, **{name: _file(names) for name, names in files.items()}},
     }
 
@@ -165,7 +178,28 @@ def _name(kinds: Errors) -> str:
     return "Or".join(slug.title().replace("-", "") for slug in slugs)
 
 
-def _refusal(status: int, kinds: Errors) -> Json:
+def _problem_name(kinds: Errors) -> str:
+    return f"{_name(kinds)}Problem"
+
+
+def _problem(status: int, kinds: Errors) -> Json:
+    """Return the schema of the problems that share an answer.
+
+    It has a name, so that client generators make one class of it and not one for each operation.
+    They want each property with its type, and don't know ``const`` of an integer.
+    """
+    types = [URN + PROBLEMS[kind][0] for kind in kinds]
+    narrowed = {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": types},
+            "status": {"type": "integer", "enum": [status]},
+        },
+    }
+    return {"allOf": [ref("Problem"), narrowed]}
+
+
+def _refusal(kinds: Errors) -> Json:
     headers = ["X-Request-ID"]
     if errors.Unauthorized in kinds:
         headers.append("WWW-Authenticate")
@@ -173,14 +207,12 @@ def _refusal(status: int, kinds: Errors) -> Json:
         headers.append("Allow")
     if all(kind.retry_after is not None for kind in kinds):
         headers.append("Retry-After")
-    types = [URN + PROBLEMS[kind][0] for kind in kinds]
-    narrowed = {"properties": {"type": {"enum": types}, "status": {"const": status}}}
     return {
         "description": " Or: ".join(kind.text for kind in kinds),
         "headers": {name: ref(name, "headers") for name in headers},
         "content": {
             CONTENT_TYPE: {
-                "schema": {"allOf": [ref("Problem"), narrowed]},
+                "schema": ref(_problem_name(kinds)),
                 "examples": {PROBLEMS[kind][0]: {"value": _example(kind)} for kind in kinds},
             }
         },
@@ -240,11 +272,13 @@ HEADERS: Final[Mapping[str, Json]] = {
         required=False,
     ),
     "Allow": _header({"type": "string"}, "GET, POST", "The path's methods."),
-    "WWW-Authenticate": _header({"type": "string", "const": "Bearer"}, "Bearer"),
+    "WWW-Authenticate": _header(
+        {"type": "string", "const": "Bearer"}, "Bearer", "What to send: a bearer token."
+    ),
     "Retry-After": _header(
         {"type": "integer", "minimum": 1}, 5, "After how many seconds another try makes sense."
     ),
-    "ETag": _header({"type": "string"}, '"0123456789abcdef"'),
+    "ETag": _header({"type": "string"}, '"0123456789abcdef"', "Changes with the content."),
 }
 
 _CHARACTERS: Final = ACCEPTED.pattern[1:].partition("]")[0]
@@ -265,7 +299,9 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "Makes another try safe: an equal request with the same key adds nothing, and answers what"
         " the first was answered.",
     ),
-    "HistoryNum": _parameter("path", "history_num", ref("HistoryNum"), "", 1),
+    "HistoryNum": _parameter(
+        "path", "history_num", ref("HistoryNum"), "The task's history number.", 1
+    ),
     "Limit": _parameter("query", "limit", LIMIT, "The length of the page.", LIMIT["default"]),
     "After": _parameter("query", "after", AFTER, "The last history number seen, exclusive.", 0),
     "From": _parameter(

@@ -264,3 +264,44 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
     },
 }
 """By tag, method and path."""
+
+DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "addTaskClassic": "The answer comes when the task is on disk. It is the same as that of"
+    " `POST /api/v1/tasks`, but with status 200 and without `Location`.",
+    "listQueue": "Every task of the queue with the four fields of the sample application. A long"
+    " list is sent in pieces; `GET /api/v1/tasks` has pages.",
+    "listResults": "The number of every done task, in the order of finishing. A long list is sent"
+    " in pieces; `GET /api/v1/results` has pages.",
+    "addTask": "The answer comes when the task is on disk. With an `Idempotency-Key` the request"
+    " can be sent again safely.",
+    "addTasks": "Either all tasks are added, with consecutive history numbers, or none. With an"
+    " `Idempotency-Key` the request can be sent again safely.",
+    "cancelTasks": "Finished tasks and numbers beyond the end of the queue are skipped. A large"
+    " range is cancelled in several commits, from its end.",
+    "getQueuePage": "Tasks with history numbers above `after`, in order. While there are more,"
+    " `Link` has the next page.",
+    "cancelTask": "The head can be cancelled too; then the next task starts. A cancelled task stays"
+    " in the history.",
+    "getTask": "With `wait`, the answer comes when the task is finished, or when the time is over:"
+    " `date_finished` tells which.",
+    "getResultPage": "Done tasks with history numbers above `after`, in the order of finishing."
+    " While there are more, `Link` has the next page.",
+    "getQueue": "All figures belong to the same moment. The answer takes the same time, however"
+    " long the queue is.",
+    "pauseQueue": "A pause outlives a restart. Pausing a paused queue changes nothing.",
+    "resumeQueue": "Resuming a queue that is not paused changes nothing.",
+    "listen": "The stream goes on until the client or the service ends it. After a lost connection,"
+    " send the last id as `Last-Event-ID`: nothing is missed, even over a restart.",
+    "getMetrics": "A scrape takes the same time, however long the queue is. `METRICS_TOKEN` is"
+    " accepted as well as the API token.",
+    "getLiveness": "For a supervisor that restarts a service which does not answer. It needs no"
+    " token.",
+    "getReadiness": "For a load balancer. A full disk, a full queue and a pause are ready, with the"
+    " reason. It needs no token.",
+    "getPage": "HTML, which loads only files of this service.",
+    "getPageFile": "Files have an `ETag`.",
+    "getDocs": "Swagger UI, which works without internet access.",
+    "getDocument": "It describes this service with its settings: limits, token, `BASE_PATH`.",
+    "getDocsFile": "Files have an `ETag`.",
+}
+"""What the summary does not say, by the operation's name."""

@@ -90,7 +90,7 @@ def parse_history_num(text: str) -> int:
         NotFound: it is not a positive 64-bit integer.
     """
     if not re.fullmatch(HISTORY_NUM_PATTERN, text) or not _in_range(text, HISTORY_NUM):
-        raise NotFound
+        raise NotFound(NotFound.no_task)
     return int(text)
 
 

@@ -59,7 +59,8 @@ problem_object: Final[Shape[ServiceError]] = Shape(
     Field("detail", {"type": "string"}, lambda error: error.detail, "One sentence."),
     Field(
         "applied",
-        {"enum": [False, None]},
+        # Not an enum: client generators want types that they know.
+        {"type": ["boolean", "null"]},
         lambda error: error.applied,
         "On writes alone: `false` says that nothing was applied, and `null` that this is not"
         " known; an idempotency key makes another try safe.",

@@ -244,7 +244,9 @@ queue_object: Final = Shape(
 )
 
 
-liveness_object: Final = Shape(None, Field("status", {"const": "live"}, lambda _: "live"))
+liveness_object: Final = Shape(
+    None, Field("status", {"type": "string", "const": "live"}, lambda _: "live")
+)
 readiness_object: Final = Shape(
     (True, "ok"),
     Field(

@@ -79,7 +79,7 @@ class QueueView:
         last = self._last_history_num
         found = await self._store.task(history_num)
         if found is None:
-            raise Gone if history_num <= last else NotFound
+            raise Gone if history_num <= last else NotFound(NotFound.no_task)
         task, place = found
         if place is None:
             return PlacedTask(task)

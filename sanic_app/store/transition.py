@@ -220,7 +220,7 @@ class Transition:
         queued = self._rows.last_queued(number, number, 1)
         if not queued:
             if number > self._last_history_num:
-                raise NotFound
+                raise NotFound(NotFound.no_task)
             raise AlreadyFinished if self._rows.in_history(number) else Gone
         return self._cancel_queued(queued)
 

@@ -95,6 +95,8 @@ class Parts:
     timeout_max: int
     """Microseconds."""
     batch_max: int
+    batch_bytes: int
+    """The most that the body of a batch may have."""
     base_path: str
     """What a proxy puts before every path."""
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from sanic import HTTPResponse, Request
 from sanic.compat import Header
 
-from sanic_app.errors import MediaType
+from sanic_app.errors import MediaType, Stopping
 from sanic_app.http import routes
-from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints import Parts, parts_of, query_of
 from sanic_app.http.bodies import parse_new_task, parse_new_tasks
+from sanic_app.http.connection import ServiceRequest
 from sanic_app.http.parameters import parse_key, refuse_query
 from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
@@ -36,29 +37,36 @@ class NewAdd(NamedTuple):
 async def read_add(request: Request, *, batch: bool = False) -> NewAdd:
     """Return what the request asks to add: one task, or a batch.
 
-    A large body is parsed in another thread, so that the event loop goes on.
+    What needs no body is refused before the body is read, so that a client that waits for
+    ``100 Continue`` is not asked for it in vain. A large body is parsed in another thread, so that
+    the event loop goes on.
 
     Raises:
         MediaType: the body is not declared as JSON.
         Invalid: a query, a wrong body or a wrong key.
+        Stopping: the service stops, and will not add anything.
     """
     headers = request.headers
     check_media_type(request.path, headers)
     if request.query_string:
         refuse_query(query_of(request))
-    if len(request.body) > LARGE_BYTES:
-        return await asyncio.to_thread(_parse_add, request, batch=batch)
-    return _parse_add(request, batch=batch)
-
-
-def _parse_add(request: Request, *, batch: bool) -> NewAdd:
+    key = parse_key(headers.getall("idempotency-key", []))
     parts = parts_of(request)
+    if parts.stopping.is_set():
+        raise Stopping
+    limit = parts.batch_bytes if batch else None
+    body = await cast("ServiceRequest", request).read_body(limit)
+    if len(body) > LARGE_BYTES:
+        return await asyncio.to_thread(_parse_add, body, key, parts, batch=batch)
+    return _parse_add(body, key, parts, batch=batch)
+
+
+def _parse_add(body: bytes, key: str | None, parts: Parts, *, batch: bool) -> NewAdd:
     tasks: Sequence[NewTask]
     if batch:
-        tasks = parse_new_tasks(request.body, parts.timeout_max, parts.batch_max)
+        tasks = parse_new_tasks(body, parts.timeout_max, parts.batch_max)
     else:
-        tasks = (parse_new_task(request.body, parts.timeout_max),)
-    key = parse_key(request.headers.getall("idempotency-key", []))
+        tasks = (parse_new_task(body, parts.timeout_max),)
     return NewAdd(tasks, key, "" if key is None else request_text(tasks, batch=batch))
 
 
@@ -88,6 +96,8 @@ def check_media_type(path: str, headers: Header) -> None:
     Raises:
         MediaType: its detail says what to send.
     """
+    if headers.getone("content-encoding", "identity").lower() not in ("identity", ""):
+        raise MediaType("Send the body as plain JSON, without a Content-Encoding.")
     declared = headers.getone("content-type", "")
     if declared == "application/json":
         return

@@ -23,7 +23,7 @@ blueprint = Blueprint("classic")
 log = logging.getLogger(__name__)
 
 
-@blueprint.post(routes.ADD_TASK)
+@blueprint.post(routes.ADD_TASK, ignore_body=True)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     new = await read_add(request)

@@ -30,7 +30,7 @@ from sanic_app.task import Task
 blueprint = Blueprint("tasks")
 
 
-@blueprint.post(routes.TASKS)
+@blueprint.post(routes.TASKS, ignore_body=True)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     new = await read_add(request)
@@ -41,7 +41,7 @@ async def add(request: Request) -> HTTPResponse:
     return response
 
 
-@blueprint.post(routes.BATCH)
+@blueprint.post(routes.BATCH, ignore_body=True)
 async def add_batch(request: Request) -> HTTPResponse:
     """Add a batch of tasks to the end of the queue, all or none."""
     new = await read_add(request, batch=True)
