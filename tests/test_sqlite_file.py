@@ -307,8 +307,18 @@ async def test_a_wal_without_its_database_is_not_thrown_away(
     assert "restore the database" in await refusal(place, clock)
 
 
-async def test_an_empty_file_becomes_a_database(place: SqliteEngine, clock: FakeClock) -> None:
+@pytest.mark.parametrize("wal", [None, b"", b"x"])
+async def test_an_empty_file_is_no_new_queue(
+    place: SqliteEngine, clock: FakeClock, wal: bytes | None
+) -> None:
     place.path.touch()
+    if wal is not None:
+        wal_of(place.path).write_bytes(wal)
+    line = await refusal(place, clock)
+    assert "is empty (0 bytes): restore a backup, or remove the file" in line
+
+
+async def test_an_empty_wal_is_as_good_as_none(place: SqliteEngine, clock: FakeClock) -> None:
     wal_of(place.path).touch()
     async with opened(place, clock) as store:
         assert (await store.add(1)).first == 1

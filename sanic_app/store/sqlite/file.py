@@ -51,19 +51,22 @@ def prepare(path: Path) -> None:
     """
     try:
         status = path.stat()
-        size = status.st_size
         if not stat.S_ISREG(status.st_mode):
             raise StartError(f"cannot use the database {path}: not a regular file")
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and leave a WAL that nobody can write.
             raise StartError(f"cannot use the database {path}: not writable")
     except FileNotFoundError:
-        size = 0
-    except OSError as error:
-        raise StartError(f"cannot open the database {path}: {error.strerror}") from None
-    if size == 0:
         _create(path)
         return
+    except OSError as error:
+        raise StartError(f"cannot open the database {path}: {error.strerror}") from None
+    if status.st_size == 0:
+        # What a failed copy or export leaves behind. A queue of it would hide the loss.
+        raise StartError(
+            f"the database {path} is empty (0 bytes): restore a backup, or remove the file to"
+            " begin with a new queue"
+        )
     try:
         version = _check(path)
         _check_header(path)
@@ -78,7 +81,8 @@ def _create(path: Path) -> None:
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size:
         raise StartError(
-            f"the database {path} is missing or empty, but {wal} is not: restore the database"
+            f"the database {path} is missing, but {wal} is not: put the two together again, or"
+            " restore a backup and move that file away"
         )
     new = Path(f"{path}.new")
     try:
