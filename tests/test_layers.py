@@ -44,6 +44,7 @@ ROOMS = [
     "store.sqlite.checkpointer",
     "store.sqlite.connections",
     "store.sqlite.file",
+    "store.sqlite.watch",
     "store.sqlite.lease",
     "store.sqlite.failures",
     "store.sqlite.rows",

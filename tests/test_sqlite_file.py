@@ -304,7 +304,7 @@ async def test_a_wal_without_its_database_is_not_thrown_away(
     place.path.unlink()
     if empty:
         place.path.touch()
-    assert "restore the database" in await refusal(place, clock)
+    assert "restore a backup" in await refusal(place, clock)
 
 
 @pytest.mark.parametrize("wal", [None, b"", b"x"])

@@ -233,6 +233,13 @@ class Store(Protocol):
             as ``commit``.
         """
 
+    async def watch(self, lease: Lease) -> None:
+        """Look whether somebody else changed what only this process may change.
+
+        Raises:
+            StoreFailed: so it is; nothing may be written any more.
+        """
+
     async def figures(self) -> Figures:
         """Return the state row."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sqlite3
 import stat
 import struct
@@ -53,6 +54,17 @@ def prepare(path: Path) -> None:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise StartError(f"cannot use the database {path}: not a regular file")
+        if status.st_nlink > 1:
+            # A service or a program that uses another name has another WAL.
+            raise StartError(
+                f"cannot use the database {path}: it has {status.st_nlink} names (hard links);"
+                " remove all but one"
+            )
+        if _is_mount(path):
+            raise StartError(
+                f"cannot use the database {path}: it is mounted as a single file, and its WAL would"
+                " not be; mount the folder instead"
+            )
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and leave a WAL that nobody can write.
             raise StartError(f"cannot use the database {path}: not writable")
@@ -74,6 +86,16 @@ def prepare(path: Path) -> None:
         raise StartError(f"cannot use the database {path}: {explain(error)}") from None
     if version < len(migrations("sqlite")):
         _migrate(path)
+
+
+def _is_mount(path: Path) -> bool:
+    """Return whether the file is a mount point by itself; only Linux tells."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    escaped = re.sub(rb"[ \t\n\\\\]", lambda match: b"\\%03o" % ord(match[0]), os.fsencode(path))
+    return any(line.split(b" ")[4] == escaped for line in lines)
 
 
 def _create(path: Path) -> None:

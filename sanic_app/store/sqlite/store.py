@@ -21,6 +21,7 @@ from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.file import prepare, size_of
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.reads import SqliteReads
+from sanic_app.store.sqlite.watch import Watch
 from sanic_app.store.transition import Limits
 from sanic_app.task import Retention
 
@@ -47,9 +48,12 @@ class SqliteStore(SqliteReads):
         """
         self._path = Path(os.path.realpath(path))
         super().__init__(Connections(self._path), clock)
-        self._checkpointer = Checkpointer(self._connections)
+        self._watch = Watch(self._path)
+        self._checkpointer = Checkpointer(self._connections, self._watch)
         self._limits = Limits(idempotency_keep, queue_max, history_keep)
         self._lease = lease
+        # What the writer's connection says of commits by others; None: not asked yet.
+        self._data_version: int | None = None
 
     @property
     def engine(self) -> str:
@@ -69,12 +73,14 @@ class SqliteStore(SqliteReads):
 
     async def open(self, lease: Lease) -> None:
         """Check, create or migrate, open, and recover."""
-        self._verify(lease)
+        owner = self._verify(lease)
         prepare(self._path)
+        owner.hold()
         self._checkpointer.fit(self._path.parent)
         try:
+            self._watch.begin(owner)
             await self._connections.open()
-            await self._checkpointer.recover()
+            await self._recover()
         except DiskFull:
             log.warning("the disk is full: serving reads, adding nothing")
         except (sqlite3.Error, ServiceError) as error:
@@ -95,7 +101,7 @@ class SqliteStore(SqliteReads):
         self._verify(lease)
         if not self._connections.writable and not self._connections.closed:
             await self._open_late()
-        await self._checkpointer.recover()
+        await self._recover()
         return await commit_isolated(writes, self._write, self.overview)
 
     async def maintain(self, lease: Lease) -> None:
@@ -103,13 +109,42 @@ class SqliteStore(SqliteReads):
         self._verify(lease)
         await self._checkpointer.maintain()
 
+    async def watch(self, lease: Lease) -> None:
+        """Look at the files, and ask SQLite whether another connection committed."""
+        self._verify(lease)
+        if not self._connections.writable:
+            self._watch.look_closely()
+            return
+        writer = self._connections.writer
+        try:
+            await writer.run(self._look_closely, writer.raw)
+        except sqlite3.Error as error:
+            raise failure(error) from error
+
     def sizes(self) -> Sizes:
         """Return the bytes of the two files."""
         return Sizes(size_of(self._path), size_of(Path(f"{self._path}-wal")))
 
-    def _verify(self, lease: Lease) -> None:
-        if lease is not self._lease:
+    def _verify(self, lease: Lease) -> FileLease:
+        if self._lease is None or lease is not self._lease:
             raise RuntimeError("this lease is not the owner's")
+        return self._lease
+
+    async def _recover(self) -> None:
+        """Recover once; from then on the WAL is there, and stays."""
+        if self._checkpointer.recovered:
+            return
+        await self._checkpointer.recover()
+        if self._lease is not None:
+            self._watch.begin(self._lease)
+            await self.watch(self._lease)
+
+    def _look_closely(self, connection: sqlite3.Connection) -> None:
+        self._watch.look_closely()
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if self._data_version not in (None, version):
+            raise StoreFailed("foreign", f"another program wrote to the database {self._path}")
+        self._data_version = version
 
     async def _open_late(self) -> None:
         """Open for writing what could only be read so far."""
@@ -122,6 +157,8 @@ class SqliteStore(SqliteReads):
         try:
             return await self._write_once(writes)
         except DiskFull:
+            # The connection may have forgotten its pages, as it does after another's commit.
+            self._data_version = None
             # What fills the disk may be the WAL itself. Once it is copied into the database it
             # starts again from its beginning, and there is room: nobody need be refused.
             await self._checkpointer.checkpoint("PASSIVE")
@@ -131,6 +168,8 @@ class SqliteStore(SqliteReads):
         writer = self._connections.writer
         apply = partial(rows.apply, writer.raw, writes, self._clock, self._limits)
         commit = await writer.run(_or_nothing, apply, writer.raw)
+        # Not acknowledged before it is known that a restart will find it.
+        self._watch.look()
         self._checkpointer.count(commit.results)
         return commit
 
