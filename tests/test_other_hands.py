@@ -46,9 +46,10 @@ def refused(folder: Path, database: str, running: Running | None = None) -> str:
     begun = time.monotonic()
     with Running(folder, "--database", database, ready=False) as late:
         assert late.wait(10) == EXIT_START, late.log
-    assert time.monotonic() - begun < 2 * SECONDS
     (line,) = late.lines
     if running is not None:
+        # An owner is met before the framework is loaded.
+        assert time.monotonic() - begun < 2 * SECONDS
         assert running.process.poll() is None
         running.add(9, 600)
     return line
@@ -211,6 +212,21 @@ def test_a_stop_does_not_write_into_a_file_that_was_replaced(
     replaced(tmp_path, copy)
     assert running.stop() == EXIT_FAILED
     assert (tmp_path / "queue.db").read_bytes() == content
+
+
+def test_a_head_that_another_program_took_away_does_not_leave_the_queue_stuck(
+    tmp_path: Path,
+) -> None:
+    with Running(tmp_path) as service:
+        service.add(1, 0.7)
+        service.add(2, 0.7)
+        copy = backed_up(tmp_path)
+        service.wait_for_result([1])
+        restored(tmp_path, copy)
+        line = ended(service)
+    assert "another program" in line
+    with Running(tmp_path) as service:
+        service.wait_for_result([1, 2])
 
 
 def test_who_only_reads_and_copies_disturbs_nobody(running: Running, tmp_path: Path) -> None:

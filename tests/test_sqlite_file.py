@@ -854,8 +854,10 @@ async def test_a_missing_state_row_fails_the_store(place: SqliteEngine, clock: F
 
 
 async def test_a_paused_queue_starts_nothing(place: SqliteEngine, clock: FakeClock) -> None:
+    async with opened(place, clock):
+        pass
+    change(place.path, "UPDATE state SET paused = 1")
     async with opened(place, clock) as store:
-        change(place.path, "UPDATE state SET paused = 1")
         commit = await store.commit(Add(new(1, 0)))
         assert commit.started is None
         assert (await store.store.overview()).head is None

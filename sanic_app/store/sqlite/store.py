@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Commit, Lease, Sizes, Write
+from sanic_app.store import Commit, Figures, Lease, Sizes, Write
 from sanic_app.store.isolation import commit_isolated
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
@@ -54,6 +54,8 @@ class SqliteStore(SqliteReads):
         self._lease = lease
         # What the writer's connection says of commits by others; None: not asked yet.
         self._data_version: int | None = None
+        # The state row as this process left it; None: it is not open for writing yet.
+        self._left: Figures | None = None
 
     @property
     def engine(self) -> str:
@@ -138,6 +140,7 @@ class SqliteStore(SqliteReads):
         if self._lease is not None:
             self._watch.begin(self._lease)
             await self.watch(self._lease)
+        self._left = await self.figures()
 
     def _look_closely(self, connection: sqlite3.Connection) -> None:
         self._watch.look_closely()
@@ -166,8 +169,9 @@ class SqliteStore(SqliteReads):
 
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
-        apply = partial(rows.apply, writer.raw, writes, self._clock, self._limits)
+        apply = partial(rows.apply, writer.raw, writes, self._clock, self._limits, self._left)
         commit = await writer.run(_or_nothing, apply, writer.raw)
+        self._left = commit.figures
         # Not acknowledged before it is known that a restart will find it.
         self._watch.look()
         self._checkpointer.count(commit.results)
