@@ -48,6 +48,7 @@ ROOMS = [
     "store.sqlite.lease",
     "store.sqlite.failures",
     "store.sqlite.rows",
+    "store.sqlite.origin",
     "store.sqlite",
     "store.migrations",
     "store.isolation",

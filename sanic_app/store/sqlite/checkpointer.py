@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sanic_app.errors import ServiceError, StoreBusy
 from sanic_app.store import Added, Cancelled, Done, Result
+from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.watch import Watch
@@ -32,6 +33,8 @@ class Checkpointer:
         self._watch = watch
         self.recovered = False
         """Whether ``recover`` was done."""
+        self.mark_due = False
+        """Whether the next commit renews the mark: all before it is in the database."""
         self._pages = 0
         self._pages_max = CHECKPOINT_PAGES
 
@@ -61,7 +64,17 @@ class Checkpointer:
         """
         if not self.recovered:
             await self.checkpoint("TRUNCATE")
+            await self._begin()
+            await self.checkpoint("TRUNCATE")
             self.recovered = True
+
+    async def _begin(self) -> None:
+        """Mark the database: no copy of its file as it was has this mark."""
+        writer = self._connections.writer
+        try:
+            await writer.run(origin.begin, writer.raw)
+        except sqlite3.Error as error:
+            raise failure(error) from error
 
     async def maintain(self) -> None:
         """Checkpoint when the WAL has become long.
@@ -83,13 +96,15 @@ class Checkpointer:
         # Never into what somebody else has put there.
         self._watch.look_closely()
         try:
-            ((busy, _, _),) = await self._connections.writer.execute_fetchall(
+            ((busy, pages, copied),) = await self._connections.writer.execute_fetchall(
                 f"PRAGMA wal_checkpoint({mode})"
             )
         except sqlite3.Error as error:
             raise failure(error) from error
         finally:
             self._watch.note()
+        if not busy and pages == copied:
+            self.mark_due = True
         if busy and mode == "TRUNCATE":
             raise StoreBusy("another program is using the database")
 

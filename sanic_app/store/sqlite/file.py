@@ -19,6 +19,7 @@ from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
+from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 
@@ -38,6 +39,8 @@ _HEADER = {
     72: bytes(20),  # reserved
 }
 """What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
+
+_APART = "keep a copy of that file, remove it and the -shm file, and start again"
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +82,19 @@ def prepare(path: Path) -> None:
             f"the database {path} is empty (0 bytes): restore a backup, or remove the file to"
             " begin with a new queue"
         )
+    left = size_of(Path(f"{path}-wal")) > 0
     try:
         version = _check(path)
         _check_header(path)
+        if not left:
+            origin.adopt(path)
     except sqlite3.Error as error:
-        raise StartError(f"cannot use the database {path}: {explain(error)}") from None
+        hint = f"; if a backup was put here beside an older {path.name}-wal: {_APART}"
+        raise StartError(
+            f"cannot use the database {path}: {explain(error)}{hint if left else ''}"
+        ) from None
+    except OSError as error:
+        raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < len(migrations("sqlite")):
         _migrate(path)
 
@@ -181,7 +192,8 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{migration.sql}\n"
-                f"PRAGMA user_version = {migration.number};\nCOMMIT;"
+                f"PRAGMA user_version = {migration.number};\n"
+                f"PRAGMA schema_version = {origin.COOKIE};\nCOMMIT;"
             )
         except sqlite3.Error:
             if connection.in_transaction:
@@ -207,10 +219,16 @@ def _check(path: Path) -> int:
     The connection is read-only: the database and its WAL stay as they are, byte for byte.
     """
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    if not size_of(Path(f"{path}-wal")):
-        # Nothing but the file is to be read, and so not even an empty WAL is left beside it.
-        uri += "&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+    left = size_of(Path(f"{path}-wal")) > 0
+    # Without a WAL nothing but the file is to be read, and not even an empty one is left beside it.
+    how = uri if left else f"{uri}&immutable=1"
+    with closing(sqlite3.connect(how, uri=True, isolation_level=None)) as connection:
+        if left and not origin.belongs(uri, connection):
+            raise StartError(
+                f"the database {path} does not belong to {path.name}-wal, which a killed service"
+                f" left beside it: to go on with this database, {_APART}; to go on with what that"
+                " service knew, put its own database back"
+            )
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()

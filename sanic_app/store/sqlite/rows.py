@@ -17,6 +17,7 @@ from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import KeyRow
+from sanic_app.store.sqlite import origin
 from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
 from sanic_app.task import Task
 
@@ -33,10 +34,13 @@ def apply(
     clock: Clock,
     limits: Limits,
     left: Figures | None = None,
+    *,
+    mark: bool = False,
 ) -> Commit:
     """Apply the writes in one transaction and return when it is synced.
 
-    ``left`` is the state row as the only owner left it; None where that is not known.
+    ``left`` is the state row as the only owner left it; None where that is not known. ``mark``:
+    a commit that changes something renews the mark (see ``origin.py``).
 
     Raises:
         sqlite3.Error: the transaction failed; the caller rolls back.
@@ -48,6 +52,8 @@ def apply(
     figures, changed = transition.end()
     if changed:
         connection.execute(_UPDATE_STATE, figures)
+        if mark:
+            origin.renew(connection)
     connection.execute("COMMIT" if changed else "ROLLBACK")
     now = figures.stamp(clock.wall())
     return Commit(results, figures, now, transition.started, transition.prune_in)

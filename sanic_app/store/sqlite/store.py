@@ -82,6 +82,8 @@ class SqliteStore(SqliteReads):
         try:
             self._watch.begin(owner)
             await self._connections.open()
+            # To open a copy for the WAL may change its header.
+            self._watch.note()
             await self._recover()
         except DiskFull:
             log.warning("the disk is full: serving reads, adding nothing")
@@ -138,7 +140,7 @@ class SqliteStore(SqliteReads):
             return
         await self._checkpointer.recover()
         if self._lease is not None:
-            self._watch.begin(self._lease)
+            self._watch.begin(self._lease, *await self._connections.page_of("origin"))
             await self.watch(self._lease)
         self._left = await self.figures()
 
@@ -155,6 +157,7 @@ class SqliteStore(SqliteReads):
             await self._connections.open()
         except sqlite3.Error as error:
             raise failure(error) from error
+        self._watch.note()
 
     async def _write(self, writes: Sequence[Write]) -> Commit:
         try:
@@ -169,8 +172,13 @@ class SqliteStore(SqliteReads):
 
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
-        apply = partial(rows.apply, writer.raw, writes, self._clock, self._limits, self._left)
+        mark = self._checkpointer.mark_due
+        apply = partial(
+            rows.apply, writer.raw, writes, self._clock, self._limits, self._left, mark=mark
+        )
         commit = await writer.run(_or_nothing, apply, writer.raw)
+        if commit.figures != self._left:
+            self._checkpointer.mark_due = False
         self._left = commit.figures
         # Not acknowledged before it is known that a restart will find it.
         self._watch.look()

@@ -11,7 +11,6 @@ from sanic_app.errors import StoreFailed
 from sanic_app.store.sqlite.lease import FileLease
 
 HEADER_BYTES = 100
-"""The header of the database: a copy of another moment, or of SQLite's making, differs in it."""
 
 
 class _Identity(NamedTuple):
@@ -31,15 +30,20 @@ class Watch:
         self._wal = Path(f"{path}-wal")
         self._lease: FileLease | None = None
         self._identities: dict[Path, _Identity] = {}
-        self._content: tuple[int, bytes] | None = None
+        self._page = (0, 0)
+        self._content: tuple[int, bytes, bytes] | None = None
 
-    def begin(self, lease: FileLease) -> None:
+    def begin(self, lease: FileLease, offset: int = 0, length: int = 0) -> None:
         """Remember the files as they are, once they are open; the lease has locked the database.
+
+        Offset and length are those of the page that has the mark (see ``origin.py``): a copy of
+        another moment has another mark, or another header.
 
         Raises:
             StoreFailed: the database is not the locked one any more.
         """
         self._lease = lease
+        self._page = (length, offset)
         self._identities = {
             path: _identity(status)
             for path in (self._path, self._wal)
@@ -86,11 +90,12 @@ class Watch:
         if (content := self._read()) is not None and content != self._content:
             raise _foreign(f"{self._path} was written over while the service was using it")
 
-    def _read(self) -> tuple[int, bytes] | None:
+    def _read(self) -> tuple[int, bytes, bytes] | None:
         if sys.platform == "win32" or self._lease is None or self._lease.descriptor < 0:
             return None
         descriptor = self._lease.descriptor
-        return os.fstat(descriptor).st_size, os.pread(descriptor, HEADER_BYTES, 0)
+        header, page = os.pread(descriptor, HEADER_BYTES, 0), os.pread(descriptor, *self._page)
+        return os.fstat(descriptor).st_size, header, page
 
 
 def _status(path: Path) -> os.stat_result | None:
