@@ -242,3 +242,39 @@ def test_who_only_reads_and_copies_disturbs_nobody(running: Running, tmp_path: P
     time.sleep(1.2)
     running.add(6, 600)
     assert running.stop() == 0
+
+
+# What a reader cannot read.
+
+
+def damaged_inside(folder: Path) -> None:
+    """Leave a queue whose result list has a page of noise that neither start nor commit reads."""
+    with Running(folder) as service:
+        body = {"tasks": [{"num": number, "timeout": 0} for number in range(2_000)]}
+        for _ in range(3):
+            assert service.request("POST", "/api/v1/tasks/batch", body)[0] == 201
+        service.wait_for_result([*range(2_000)] * 3)
+        service.add(9, 600)
+        assert service.stop() == 0
+    with closing(sqlite3.connect(folder / "queue.db")) as connection:
+        (page,) = connection.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'history' AND pagetype = 'leaf'"
+            " ORDER BY path LIMIT 1 OFFSET 5"
+        ).fetchone()
+    with (folder / "queue.db").open("r+b") as file:
+        file.seek((page - 1) * 4_096)
+        file.write(b"\xa5" * 4_096)
+
+
+def test_damage_that_a_reader_meets_ends_the_process(tmp_path: Path) -> None:
+    try:
+        damaged_inside(tmp_path)
+    except sqlite3.OperationalError:
+        pytest.skip("this SQLite has no dbstat")
+    for path in ("/api/v1/results?limit=1000", "/api/v1/results?limit=900&after=100"):
+        with Running(tmp_path) as service:
+            assert service.request("GET", "/health/ready")[0] == 200
+            begun = time.monotonic()
+            assert service.request("GET", path)[0] == 500
+            assert "malformed" in ended(service)
+            assert time.monotonic() - begun < SECONDS

@@ -74,11 +74,15 @@ class TaskQueue:
         lease = await self._store.own()
         try:
             await self._store.open(lease)
+            overview = await self._store.overview()
         except StartError:
             lease.release()
             raise
+        except StoreFailed as failure:
+            # The store stays open, and so the lease stays taken: an orderly close would write.
+            raise StartError(f"the queue cannot be read: {failure.detail}") from None
         self._lease = lease
-        overview = await self._store.overview()
+        self._store.on_failure = self._writer.fail
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)

@@ -137,17 +137,23 @@ class Writer:
         return waiting.future
 
     def fail(self, failure: StoreFailed, batch: Sequence[_Waiting] = ()) -> None:
-        """Answer all that wait, and have the process ended: what the disk holds is unknown."""
-        self.failed = True
-        self._store_errors[failure.kind].inc()
-        log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
+        """Answer all that wait, and have the process ended: what the disk holds is unknown.
+
+        Whoever meets the failure first is heard, be it a reader; a commit under way goes on.
+        """
         for waiting in (*batch, *self._waiting):
             _refuse(waiting.future, OutcomeUnknown())
         self._waiting.clear()
+        if self.failed:
+            return
+        self.failed = True
+        self._arrived.set()
+        self._store_errors[failure.kind].inc()
+        log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
         self._on_failure()
 
     async def _loop(self, lease: Lease) -> None:
-        while not (self._ending and not self._waiting):
+        while not self.failed and not (self._ending and not self._waiting):
             batch: list[_Waiting] = []
             try:
                 if self._watch_due:

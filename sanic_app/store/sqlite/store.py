@@ -172,17 +172,19 @@ class SqliteStore(SqliteReads):
 
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
-        mark = self._checkpointer.mark_due
-        apply = partial(
-            rows.apply, writer.raw, writes, self._clock, self._limits, self._left, mark=mark
-        )
+        apply = partial(self._apply, writer.raw, writes)
         commit = await writer.run(_or_nothing, apply, writer.raw)
-        if commit.figures != self._left:
+        self._checkpointer.count(commit.results)
+        return commit
+
+    def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
+        before, mark = self._left, self._checkpointer.mark_due
+        commit = rows.apply(connection, writes, self._clock, self._limits, before, mark=mark)
+        if commit.figures != before:
             self._checkpointer.mark_due = False
         self._left = commit.figures
         # Not acknowledged before it is known that a restart will find it.
         self._watch.look()
-        self._checkpointer.count(commit.results)
         return commit
 
 
