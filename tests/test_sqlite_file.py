@@ -792,32 +792,65 @@ async def test_another_programs_lock_is_busy_and_nothing_more(
         assert (await store.add(1)).first == 1
 
 
-async def test_an_io_error_fails_the_store(place: SqliteEngine, clock: FakeClock) -> None:
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes: EFBIG, an I/O error for SQLite."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_file_that_may_not_grow_is_a_full_disk(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, num=1)
+        with files_up_to(max(store.store.sizes())):
+            for _ in range(2):
+                with pytest.raises(DiskFull):
+                    await store.commit(Add(new(*[1] * 3_000)))
+            assert [task.num for task in await store.queue()] == [1]
+        await store.add(*[1] * 3_000)
+        assert (await store.store.figures()).depth == 3_001
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+async def test_a_used_up_quota_is_a_full_disk(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     async with opened(place, clock) as store:
         await store.add(1)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (store.store.sizes().wal, hard))
-        try:
-            with pytest.raises(StoreFailed) as error:
-                await store.commit(Add(new(1)))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with monkeypatch.context() as full:
+            full.setattr(sqlite_file, "TemporaryFile", no_file(error))
+            with files_up_to(store.store.sizes().wal), pytest.raises(DiskFull):
+                await store.commit(Add(new(*[1] * 3_000)))
+        await store.add(1)
+        assert (await store.store.figures()).depth == 2
+
+
+async def test_an_io_error_fails_the_store(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
+    async with opened(place, clock) as store:
+        await store.add(1)
+        with files_up_to(store.store.sizes().wal), pytest.raises(StoreFailed) as error:
+            await store.commit(Add(new(1)))
         assert error.value.kind == "io"
         assert error.value.applied is None
 
 
 async def test_an_io_error_at_the_end_fails_the_store_and_leaves_it_open(
-    place: SqliteEngine, clock: FakeClock
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
     async with opened(place, clock) as store:
         await store.add(*[1] * 3_000)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, hard))
-        try:
-            with pytest.raises(StoreFailed) as error:
-                await store.store.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with files_up_to(8_192), pytest.raises(StoreFailed) as error:
+            await store.store.close()
         assert error.value.kind == "io"
         assert wal_of(place.path).stat().st_size > 8_192
     async with opened(place, clock) as store:

@@ -14,7 +14,7 @@ from sanic_app.errors import ServiceError, StoreBusy
 from sanic_app.store import Added, Cancelled, Done, Result
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
-from sanic_app.store.sqlite.failures import failure
+from sanic_app.store.sqlite.file import failure_of_write
 from sanic_app.store.sqlite.watch import Watch
 
 PAGE_BYTES = 4_096
@@ -74,7 +74,7 @@ class Checkpointer:
         try:
             await writer.run(origin.begin, writer.raw)
         except sqlite3.Error as error:
-            raise failure(error) from error
+            raise failure_of_write(error, self._watch.path) from error
 
     async def maintain(self) -> None:
         """Checkpoint when the WAL has become long.
@@ -100,7 +100,7 @@ class Checkpointer:
                 f"PRAGMA wal_checkpoint({mode})"
             )
         except sqlite3.Error as error:
-            raise failure(error) from error
+            raise failure_of_write(error, self._watch.path) from error
         finally:
             self._watch.note()
         if not busy and pages == copied:

@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from urllib.parse import quote
 
-from sanic_app.errors import StartError
+from sanic_app.errors import DiskFull, StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.failures import explain
+from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.rows import FIGURES
 
 APPLICATION_ID = 0x53517565
@@ -41,6 +41,9 @@ _HEADER = {
 """What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
 
 _APART = "keep a copy of that file, remove it and the -shm file, and start again"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room on the disk, none in the quota, or none under the limit of a file's size."""
 
 log = logging.getLogger(__name__)
 
@@ -160,15 +163,36 @@ def has_room(path: Path) -> bool:
     if size_of(Path(f"{path}-wal")):
         # Killed: the index lies there, and what only the WAL holds must be read through it.
         return True
+    return not _refused_as_full(path, 0)
+
+
+def failure_of_write(error: Exception, path: Path) -> Exception:
+    """Return the error that stands for one that a commit or a checkpoint met.
+
+    Of all that says that a disk is full, SQLite knows ENOSPC alone. A used-up quota and a file that
+    may not grow it calls an I/O error, so whether the disk is full is tried out.
+    """
+    found = failure(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
+        end = max(size_of(path), size_of(Path(f"{path}-wal")))
+        if _refused_as_full(path, end):
+            return DiskFull()
+    return found
+
+
+def _refused_as_full(path: Path, offset: int) -> bool:
+    """Return whether a file beside the database finds no room at this offset."""
     try:
         with TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.seek(offset)
             for _ in range(ROOM_BYTES // 512):
                 file.write(bytes(512))
             os.fsync(file.fileno())
     except OSError as error:
         # Whatever else is wrong with the place, SQLite meets it too and says so.
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-    return True
+        return error.errno in _FULL
+    return False
 
 
 def _sync(path: Path) -> None:

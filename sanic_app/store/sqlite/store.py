@@ -18,7 +18,7 @@ from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.failures import explain, failure
-from sanic_app.store.sqlite.file import prepare, size_of
+from sanic_app.store.sqlite.file import failure_of_write, prepare, size_of
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.reads import SqliteReads
 from sanic_app.store.sqlite.watch import Watch
@@ -173,7 +173,7 @@ class SqliteStore(SqliteReads):
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
         apply = partial(self._apply, writer.raw, writes)
-        commit = await writer.run(_or_nothing, apply, writer.raw)
+        commit = await writer.run(_or_nothing, apply, writer.raw, self._path)
         self._checkpointer.count(commit.results)
         return commit
 
@@ -188,12 +188,12 @@ class SqliteStore(SqliteReads):
         return commit
 
 
-def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection) -> Commit:
+def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection, path: Path) -> Commit:
     """Run a transaction; when it fails, roll it back and say what kind of failure it was."""
     try:
         return apply()
     except Exception as error:
-        found = failure(error)
+        found = failure_of_write(error, path)
         if not isinstance(found, StoreFailed) and connection.in_transaction:
             try:
                 connection.execute("ROLLBACK")

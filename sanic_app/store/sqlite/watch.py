@@ -26,7 +26,7 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         """Take the real path of the database."""
-        self._path = path
+        self.path = path
         self._wal = Path(f"{path}-wal")
         self._lease: FileLease | None = None
         self._identities: dict[Path, _Identity] = {}
@@ -46,11 +46,11 @@ class Watch:
         self._page = (length, offset)
         self._identities = {
             path: _identity(status)
-            for path in (self._path, self._wal)
+            for path in (self.path, self._wal)
             if (status := _status(path)) is not None
         }
         if lease.descriptor >= 0:
-            self._identities[self._path] = _identity(os.fstat(lease.descriptor))
+            self._identities[self.path] = _identity(os.fstat(lease.descriptor))
         self.look()
         self.note()
 
@@ -88,7 +88,7 @@ class Watch:
         """
         self.look()
         if (content := self._read()) is not None and content != self._content:
-            raise _foreign(f"{self._path} was written over while the service was using it")
+            raise _foreign(f"{self.path} was written over while the service was using it")
 
     def _read(self) -> tuple[int, bytes, bytes] | None:
         if sys.platform == "win32" or self._lease is None or self._lease.descriptor < 0:
