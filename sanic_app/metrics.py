@@ -48,7 +48,7 @@ REFUSALS: Final = (
     "outcome_unknown",
     "internal",
 )
-STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
+STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "foreign", "other")
 METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 

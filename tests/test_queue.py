@@ -7,7 +7,7 @@ import gc
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from sanic_app.errors import (
     ServiceError,
     StartError,
     Stopping,
+    StoreFailed,
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
@@ -594,8 +595,9 @@ async def test_a_failed_store_leaves_every_outcome_unknown_and_is_not_closed(
 
 
 async def test_a_store_that_fails_at_its_close_is_a_failed_store(
-    tmp_path: Path, clock: FakeClock
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sanic_app.store.sqlite.file._refused_as_full", lambda *_: False)
     place = SqliteEngine(tmp_path)
     async with service(place, clock) as running:
         await running.queue.add(new(*[1] * 3_000))
@@ -621,3 +623,52 @@ async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
     with pytest.raises(RuntimeError, match="not open"):
         await running.queue.stop()
     running.queue._writer._task = None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE history SET outcome = 'lost'",
+        "DELETE FROM state",
+        "DROP TABLE history",
+    ],
+)
+async def test_what_a_reader_cannot_read_fails_the_store_once(
+    engine: Engine, clock: FakeClock, damage: str
+) -> None:
+    assert isinstance(engine, SqliteEngine)
+    async with service(engine, clock) as running:
+        await running.queue.add(new(0, 1))
+        await running.queue.finish(1)
+        with closing(sqlite3.connect(engine.path, isolation_level=None)) as other:
+            other.execute("PRAGMA ignore_check_constraints = ON")
+            other.execute("PRAGMA foreign_keys = OFF")
+            other.execute(damage)
+        view = running.queue.view
+        for read in (
+            view.results_page(0, 9),
+            view.outlook(),
+            view.task(1),
+            view.results_page(0, 9),
+        ):
+            with suppress(StoreFailed):
+                await read
+        assert running.queue.failed
+        assert running.failures == [True]
+        errors = [
+            running.metric("store_errors_total", kind=kind) or 0 for kind in ("corrupt", "other")
+        ]
+        assert sum(errors) == 1
+        with pytest.raises(Stopping):
+            running.queue.add(new(1))
+        # The writer has ended too: nothing is written any more.
+        await running.queue.stop()
+
+
+async def test_a_read_that_fails_for_its_own_sake_ends_nothing(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with service(engine, clock) as running:
+        with pytest.raises(OverflowError):
+            await running.queue.view.results_page(2**70, 9)
+        assert not running.queue.failed

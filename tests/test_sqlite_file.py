@@ -320,11 +320,21 @@ async def test_a_wal_without_its_database_is_not_thrown_away(
     place.path.unlink()
     if empty:
         place.path.touch()
-    assert "restore the database" in await refusal(place, clock)
+    assert "restore a backup" in await refusal(place, clock)
 
 
-async def test_an_empty_file_becomes_a_database(place: SqliteEngine, clock: FakeClock) -> None:
+@pytest.mark.parametrize("wal", [None, b"", b"x"])
+async def test_an_empty_file_is_no_new_queue(
+    place: SqliteEngine, clock: FakeClock, wal: bytes | None
+) -> None:
     place.path.touch()
+    if wal is not None:
+        wal_of(place.path).write_bytes(wal)
+    line = await refusal(place, clock)
+    assert "is empty (0 bytes): restore a backup, or remove the file" in line
+
+
+async def test_an_empty_wal_is_as_good_as_none(place: SqliteEngine, clock: FakeClock) -> None:
     wal_of(place.path).touch()
     async with opened(place, clock) as store:
         assert (await store.add(1)).first == 1
@@ -424,7 +434,7 @@ async def test_another_programs_database_is_refused(place: SqliteEngine, clock: 
 
 
 @pytest.mark.parametrize("keep_wal", [False, True])
-@pytest.mark.parametrize("version", [2, 99, 2**31 - 1])
+@pytest.mark.parametrize("version", [len(migrations("sqlite")) + 1, 99, 2**31 - 1])
 async def test_a_newer_schema_is_refused(
     place: SqliteEngine, clock: FakeClock, version: int, keep_wal: bool
 ) -> None:
@@ -448,7 +458,9 @@ async def test_an_older_schema_is_brought_up_to_date(
         async with opened(place, clock) as store:
             assert [task.history_num for task in await store.queue()] == [3, 4, 5]
     with closing(sqlite3.connect(place.path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (
+            len(migrations("sqlite")) + 1,
+        )
         assert connection.execute("SELECT extra FROM queue").fetchall() == [(None,)] * 3
 
 
@@ -796,32 +808,66 @@ async def test_another_programs_lock_is_busy_and_nothing_more(
         assert (await store.add(1)).first == 1
 
 
-async def test_an_io_error_fails_the_store(place: SqliteEngine, clock: FakeClock) -> None:
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes: EFBIG, an I/O error for SQLite."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_file_that_may_not_grow_is_a_full_disk(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, num=1)
+        sizes = store.store.sizes()
+        with files_up_to(max(sizes.database, sizes.wal)):
+            for _ in range(2):
+                with pytest.raises(DiskFull):
+                    await store.commit(Add(new(*[1] * 3_000)))
+            assert [task.num for task in await store.queue()] == [1]
+        await store.add(*[1] * 3_000)
+        assert (await store.store.figures()).depth == 3_001
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+async def test_a_used_up_quota_is_a_full_disk(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     async with opened(place, clock) as store:
         await store.add(1)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (store.store.sizes().wal, hard))
-        try:
-            with pytest.raises(StoreFailed) as error:
-                await store.commit(Add(new(1)))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with monkeypatch.context() as full:
+            full.setattr(sqlite_file, "TemporaryFile", no_file(error))
+            with files_up_to(store.store.sizes().wal), pytest.raises(DiskFull):
+                await store.commit(Add(new(*[1] * 3_000)))
+        await store.add(1)
+        assert (await store.store.figures()).depth == 2
+
+
+async def test_an_io_error_fails_the_store(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
+    async with opened(place, clock) as store:
+        await store.add(1)
+        with files_up_to(store.store.sizes().wal), pytest.raises(StoreFailed) as error:
+            await store.commit(Add(new(1)))
         assert error.value.kind == "io"
         assert error.value.applied is None
 
 
 async def test_an_io_error_at_the_end_fails_the_store_and_leaves_it_open(
-    place: SqliteEngine, clock: FakeClock
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
     async with opened(place, clock) as store:
         await store.add(*[1] * 3_000)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, hard))
-        try:
-            with pytest.raises(StoreFailed) as error:
-                await store.store.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with files_up_to(8_192), pytest.raises(StoreFailed) as error:
+            await store.store.close()
         assert error.value.kind == "io"
         assert wal_of(place.path).stat().st_size > 8_192
     async with opened(place, clock) as store:
@@ -860,8 +906,10 @@ async def test_a_missing_state_row_fails_the_store(place: SqliteEngine, clock: F
 
 
 async def test_a_paused_queue_starts_nothing(place: SqliteEngine, clock: FakeClock) -> None:
+    async with opened(place, clock):
+        pass
+    change(place.path, "UPDATE state SET paused = 1")
     async with opened(place, clock) as store:
-        change(place.path, "UPDATE state SET paused = 1")
         commit = await store.commit(Add(new(1, 0)))
         assert commit.started is None
         assert (await store.store.overview()).head is None

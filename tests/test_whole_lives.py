@@ -6,6 +6,7 @@ What one request sees of another went through the database, as over a restart in
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sanic_app.app import create_app
 from sanic_app.http.connection import Connection
 from sanic_app.lifecycle import Service
 from sanic_app.settings import Settings
+from tests.running import Running
 from tests.serving import problem
 
 
@@ -146,3 +148,24 @@ def test_a_problem_is_a_document_in_each_life(
     lives: Lives, method: str, path: str, slug: str, status: int
 ) -> None:
     problem(lives.ask(method, path), slug, status)
+
+
+def test_a_limit_of_a_file_s_size_is_a_full_disk_for_as_long_as_it_is_there(
+    tmp_path: Path,
+) -> None:
+    """So is a used-up quota; both are an I/O error for SQLite."""
+    with Running(tmp_path) as service:
+        service.add(1)
+        service.wait_for_result([1])
+        size = max(file.stat().st_size for file in tmp_path.glob("queue.db*"))
+        _, hard = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+        body = {"tasks": [{"num": 2, "timeout": 0}] * 5_000}
+        for _ in range(2):
+            status, problem = service.request("POST", "/api/v1/tasks/batch", body)
+            assert (status, problem["applied"]) == (507, False)
+        assert service.result() == [1]
+        assert service.request("GET", "/health/ready")[1]["reason"] == "the disk is full"
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert service.request("POST", "/api/v1/tasks/batch", body)[0] == 201
+        assert service.stop() == 0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from sanic_app.errors import NotHead
+from sanic_app.errors import NotHead, StoreFailed
 from sanic_app.queue.worker import FULL_PAUSE, seconds_to_sleep
+from sanic_app.store import Commit, Lease, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Head, NewTask, State, Task
 from tests.fake_clock import PATIENCE, START, FakeClock
@@ -383,3 +384,23 @@ async def test_after_a_failure_of_the_store_it_finishes_nothing_more(
         assert running.failures == [True]
         assert running.deaths == []
         assert await running.done() == []
+
+
+async def test_a_head_that_nobody_took_away_and_that_is_none_ends_the_worker(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(engine, clock, working=True) as served:
+        await served.queue.add(new(5))
+        commit = served.store.commit
+
+        async def disagree(lease: Lease, writes: Sequence[Write]) -> Commit:
+            done = await commit(lease, [])
+            return done._replace(results=[NotHead() for _ in writes])
+
+        monkeypatch.setattr(served.store, "commit", disagree)
+        await clock.until_asleep(5)
+        clock.advance(5)
+        await until(lambda: served.deaths)
+        (death,) = served.deaths
+        assert isinstance(death, StoreFailed)
+        assert death.kind == "foreign"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, QueueFull, ServiceError, Stopping, StoreFailed
+from sanic_app.errors import DiskFull, QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
@@ -75,10 +75,14 @@ class TaskQueue:
         try:
             await self._store.open(lease)
             overview = await self._store.overview()
+        except StoreFailed as failure:
+            # The store stays open, and so the lease stays taken: an orderly close would write.
+            raise StartError(f"the queue cannot be read: {failure.detail}") from None
         except BaseException:
             lease.release()
             raise
         self._lease = lease
+        self._store.on_failure = self._writer.fail
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)

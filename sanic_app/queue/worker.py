@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, NotHead, OutcomeUnknown
+from sanic_app.errors import DiskFull, NotHead, OutcomeUnknown, StoreFailed
 from sanic_app.queue import TaskQueue
 from sanic_app.task import Head
 
@@ -74,6 +74,11 @@ class Worker:
             try:
                 await self._queue.finish(head.task.history_num)
             except NotHead:
+                if self._queue.timer.head is head:
+                    # No commit of ours took it away. To try again would be to try for ever.
+                    raise StoreFailed(
+                        "foreign", "the head is not the one that the last commit left"
+                    ) from None
                 log.debug("the head changed before it was finished")
             except DiskFull:
                 log.warning("the disk is full: the head is finished when there is room")

@@ -38,6 +38,8 @@ BUSY_PAUSE = 0.1
 """Seconds until a commit is tried again that met another program's lock."""
 STUCK_SECONDS = 10.0
 """After so long without a commit that returns, the queue counts as stuck."""
+WATCH_SECONDS = 0.5
+"""How often the store looks whether somebody else changed it."""
 PRUNE_PAUSE = 60.0
 """Upper bound in seconds between retention checks, in case the wall clock jumps."""
 
@@ -89,8 +91,10 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._last_batch = 0
-        # Seconds until retention wants a commit; None: it does not.
-        self._prune_in: float | None = 0.0 if store.prunes else None
+        # When retention wants a commit, on the monotonic clock; None: it does not.
+        self._prune_at: float | None = clock.monotonic() if store.prunes else None
+        self._watch_due = False
+        self._watch_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
         # The moment from which on a commit has been tried without success, on the monotonic clock.
@@ -116,6 +120,7 @@ class Writer:
         self.figures = figures
         self._ending = False
         self._task = asyncio.create_task(self._loop(lease), name="writer")
+        self._watch_timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._ask_to_watch)
 
     async def stop(self) -> None:
         """Commit what waits and answer its callers; may be called twice."""
@@ -124,6 +129,8 @@ class Writer:
         if self._task is not None:
             await self._task
             self._task = None
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
 
     def put(self, write: Write) -> asyncio.Future[Any]:
         """Put a write beside those that wait; the future has its result.
@@ -140,23 +147,33 @@ class Writer:
         return waiting.future
 
     def fail(self, failure: StoreFailed, batch: Sequence[_Waiting] = ()) -> None:
-        """Answer all that wait, and have the process ended: what the disk holds is unknown."""
-        self.failed = True
-        self._store_errors[failure.kind].inc()
-        log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
+        """Answer all that wait, and have the process ended: what the disk holds is unknown.
+
+        Whoever meets the failure first is heard, be it a reader; a commit under way goes on.
+        """
         for waiting in (*batch, *self._waiting):
             _refuse(waiting.future, OutcomeUnknown())
         self._waiting.clear()
+        if self.failed:
+            return
+        self.failed = True
+        self._arrived.set()
+        self._store_errors[failure.kind].inc()
+        log.critical("the store failed: %s", failure.detail, exc_info=failure.__cause__)
         self._on_failure()
 
     async def _loop(self, lease: Lease) -> None:
-        while not (self._ending and not self._waiting):
-            if not self._waiting and not await self._idle():
-                continue
-            await self._gather()
-            batch = self._take()
-            self._last_batch = len(batch)
+        while not self.failed and not (self._ending and not self._waiting):
+            batch: list[_Waiting] = []
             try:
+                if self._watch_due:
+                    self._watch_due = False
+                    await self._store.watch(lease)
+                if not self._waiting and not await self._idle():
+                    continue
+                await self._gather()
+                batch = self._take()
+                self._last_batch = len(batch)
                 await self._commit(lease, batch)
             except StoreFailed as failure:
                 self.fail(failure, batch)
@@ -166,14 +183,24 @@ class Writer:
                 raise
 
     async def _idle(self) -> bool:
-        """Wait for a write; return whether retention wants a commit without any."""
+        """Wait for a write or a watch; return whether retention wants a commit without any."""
         self._arrived.clear()
-        if self._prune_in is None:
+        if self._prune_at is None:
             await self._arrived.wait()
             return False
-        if self._prune_in > 0.0:
-            await self._clock.wait(self._arrived, min(self._prune_in, PRUNE_PAUSE))
+        if (seconds := self._prune_at - self._clock.monotonic()) > 0.0:
+            await self._clock.wait(self._arrived, seconds)
         return not self._arrived.is_set()
+
+    def _ask_to_watch(self) -> None:
+        self._watch_due = True
+        self._arrived.set()
+        self._watch_timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._ask_to_watch)
+
+    def _prune_in(self, seconds: float | None) -> None:
+        self._prune_at = (
+            None if seconds is None else self._clock.monotonic() + min(seconds, PRUNE_PAUSE)
+        )
 
     async def _gather(self) -> None:
         """Let the loop turn while each turn brings another write, up to the last batch's number.
@@ -204,7 +231,7 @@ class Writer:
             commit = await self._store.commit(lease, [waiting.write for waiting in batch])
         except DiskFull:
             self._note_full()
-            self._prune_in = None if self._prune_in is None else PRUNE_PAUSE
+            self._prune_in(None if self._prune_at is None else PRUNE_PAUSE)
             self.uncommitted -= sum(waiting.tasks for waiting in batch)
             for waiting in batch:
                 # One each: an exception grows a traceback with every caller that it reaches.
@@ -220,7 +247,7 @@ class Writer:
         self.disk_full = False
         self.uncommitted -= sum(waiting.tasks for waiting in batch)
         self.figures = commit.figures
-        self._prune_in = commit.prune_in
+        self._prune_in(commit.prune_in)
         committed = Committed(commit, begun, self._clock.monotonic())
         # First, so that a listener that fails makes no durable commit unknown. The callers go on
         # when this turn of the loop is over, after the listeners.

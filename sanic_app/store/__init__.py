@@ -6,10 +6,10 @@ stamps times itself; no caller compares absolute times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from sanic_app.errors import ServiceError
+from sanic_app.errors import ServiceError, StoreFailed
 from sanic_app.task import NewTask, Task, seconds_left
 
 RUN_MAX = 1_000
@@ -186,6 +186,9 @@ class Lease(Protocol):
 class Store(Protocol):
     """One queue, its history and its state row, on some engine."""
 
+    on_failure: Callable[[StoreFailed], None]
+    """Called when a read meets damage or an I/O error, which it raises too."""
+
     @property
     def engine(self) -> str:
         """The engine with its version, such as ``sqlite 3.46.1``."""
@@ -233,6 +236,13 @@ class Store(Protocol):
 
         Raises:
             as ``commit``.
+        """
+
+    async def watch(self, lease: Lease) -> None:
+        """Look whether somebody else changed what only this process may change.
+
+        Raises:
+            StoreFailed: so it is; nothing may be written any more.
         """
 
     async def figures(self) -> Figures:

@@ -52,7 +52,7 @@ def disk_errors(seed: int, scale: Scale, folder: Path) -> Outcome:
                     lost += 1
                     broken.append(f"{failure.point}: {'; '.join(failure.wrong)}")
     beginning = Beginning(folder / "beginning-control", fresh=False)
-    control = _failed(beginning, folder, Point("fdatasync", 6), ("going_on",))
+    control = _failed(beginning, folder, Point("fdatasync", 10), ("going_on",))
     text = "; ".join(control.wrong)
     return Outcome(
         promise="an I/O error is no false acknowledgement: the process ends, nothing is closed",

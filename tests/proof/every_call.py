@@ -44,7 +44,7 @@ def every_call(seed: int, scale: Scale, folder: Path) -> Outcome:
                 lost += 1
                 broken.append(f"at {one.point.call} {one.point.number}: {'; '.join(one.wrong)}")
     beginning = Beginning(folder / "beginning-control", fresh=False)
-    control = _killed(beginning, folder, Point("fdatasync", 4), ("lazy_commit",)).wrong
+    control = _killed(beginning, folder, Point("fdatasync", 8), ("lazy_commit",)).wrong
     return Outcome(
         promise="whole or not at all, at every call that writes",
         fault="SIGKILL at the n-th write, sync, truncate, rename and unlink call of a creation,"

@@ -61,9 +61,9 @@ def lazy_commit(_: str) -> None:
                 sql = "SELECT 1"
             return self._raw.execute(sql, *values)
 
-    def lazily(raw: Any, *others: Any) -> Commit:
+    def lazily(raw: Any, *others: Any, mark: bool) -> Commit:
         lazy: Any = Lazy(raw)
-        return apply(lazy, *others)
+        return apply(lazy, *others, mark=mark)
 
     _put(sqlite_rows, "apply", lazily)
 

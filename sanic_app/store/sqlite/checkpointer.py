@@ -12,8 +12,10 @@ from pathlib import Path
 
 from sanic_app.errors import ServiceError, StoreBusy
 from sanic_app.store import Added, Cancelled, Done, Result
+from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
-from sanic_app.store.sqlite.failures import failure
+from sanic_app.store.sqlite.file import failure_of_write
+from sanic_app.store.sqlite.watch import Watch
 
 PAGE_BYTES = 4_096
 CHECKPOINT_PAGES = 1_000
@@ -25,10 +27,14 @@ WAL_SHARE = 8
 class Checkpointer:
     """Knows how much the WAL holds, and checkpoints on the writer's connection."""
 
-    def __init__(self, connections: Connections) -> None:
-        """Take the connections, not open yet."""
+    def __init__(self, connections: Connections, watch: Watch) -> None:
+        """Take the connections, not open yet, and the watch over the files."""
         self._connections = connections
-        self._recovered = False
+        self._watch = watch
+        self.recovered = False
+        """Whether ``recover`` was done."""
+        self.mark_due = False
+        """Whether the next commit renews the mark: all before it is in the database."""
         self._pages = 0
         self._pages_max = CHECKPOINT_PAGES
 
@@ -56,9 +62,19 @@ class Checkpointer:
         Raises:
             as ``checkpoint``.
         """
-        if not self._recovered:
+        if not self.recovered:
             await self.checkpoint("TRUNCATE")
-            self._recovered = True
+            await self._begin()
+            await self.checkpoint("TRUNCATE")
+            self.recovered = True
+
+    async def _begin(self) -> None:
+        """Mark the database: no copy of its file as it was has this mark."""
+        writer = self._connections.writer
+        try:
+            await writer.run(origin.begin, writer.raw)
+        except sqlite3.Error as error:
+            raise failure_of_write(error, self._watch.path) from error
 
     async def maintain(self) -> None:
         """Checkpoint when the WAL has become long.
@@ -74,15 +90,21 @@ class Checkpointer:
         """Copy the WAL into the database.
 
         Raises:
-            DiskFull, StoreFailed: it could not be copied.
+            DiskFull, StoreFailed: it could not be copied, or the database is not ours any more.
             StoreBusy: another program holds a lock on the database.
         """
+        # Never into what somebody else has put there.
+        self._watch.look_closely()
         try:
-            ((busy, _, _),) = await self._connections.writer.execute_fetchall(
+            ((busy, pages, copied),) = await self._connections.writer.execute_fetchall(
                 f"PRAGMA wal_checkpoint({mode})"
             )
         except sqlite3.Error as error:
-            raise failure(error) from error
+            raise failure_of_write(error, self._watch.path) from error
+        finally:
+            self._watch.note()
+        if not busy and pages == copied:
+            self.mark_due = True
         if busy and mode == "TRUNCATE":
             raise StoreBusy("another program is using the database")
 

@@ -105,6 +105,14 @@ class Connections:
             self._reader, self._list_reader = self._full_disk_readers
         raise DiskFull
 
+    async def page_of(self, table: str) -> tuple[int, int]:
+        """Return where the first page of a table lies in the file: offset and length."""
+        ((page, size),) = await self.writer.execute_fetchall(
+            "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = ?",
+            (table,),
+        )
+        return (page - 1) * size, size
+
     async def close_readers(self) -> None:
         """Close what only reads, so that the writer's close finds itself alone."""
         readers = (self._list_reader, self._reader)

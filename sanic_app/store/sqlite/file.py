@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sqlite3
 import stat
 import struct
@@ -14,11 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from urllib.parse import quote
 
-from sanic_app.errors import StartError
+from sanic_app.errors import DiskFull, StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
-from sanic_app.store.sqlite.failures import explain
+from sanic_app.store.sqlite import origin
+from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.rows import FIGURES
 
 APPLICATION_ID = 0x53517565
@@ -41,6 +43,11 @@ _HEADER = {
 }
 """What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
 
+_APART = "keep a copy of that file, remove it and the -shm file, and start again"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room on the disk, none in the quota, or none under the limit of a file's size."""
+
 log = logging.getLogger(__name__)
 
 
@@ -59,26 +66,58 @@ def prepare(path: Path) -> None:
         )
     try:
         status = path.stat()
-        size = status.st_size
         if not stat.S_ISREG(status.st_mode):
             raise StartError(f"cannot use the database {path}: not a regular file")
+        if status.st_nlink > 1:
+            # A service or a program that uses another name has another WAL.
+            raise StartError(
+                f"cannot use the database {path}: it has {status.st_nlink} names (hard links);"
+                " remove all but one"
+            )
+        if _is_mount(path):
+            raise StartError(
+                f"cannot use the database {path}: it is mounted as a single file, and its WAL would"
+                " not be; mount the folder instead"
+            )
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and leave a WAL that nobody can write.
             raise StartError(f"cannot use the database {path}: not writable")
     except FileNotFoundError:
-        size = 0
-    except OSError as error:
-        raise StartError(f"cannot open the database {path}: {error.strerror}") from None
-    if size == 0:
         _create(path)
         return
+    except OSError as error:
+        raise StartError(f"cannot open the database {path}: {error.strerror}") from None
+    if status.st_size == 0:
+        # What a failed copy or export leaves behind. A queue of it would hide the loss.
+        raise StartError(
+            f"the database {path} is empty (0 bytes): restore a backup, or remove the file to"
+            " begin with a new queue"
+        )
+    left = size_of(Path(f"{path}-wal")) > 0
     try:
         version = _check(path)
         _check_header(path)
+        if not left:
+            origin.adopt(path)
     except sqlite3.Error as error:
-        raise StartError(f"cannot use the database {path}: {explain(error)}") from None
+        hint = f"; if a backup was put here beside an older {path.name}-wal: {_APART}"
+        raise StartError(
+            f"cannot use the database {path}: {explain(error)}{hint if left else ''}"
+        ) from None
+    except OSError as error:
+        raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < len(migrations("sqlite")):
         _migrate(path)
+
+
+def _is_mount(path: Path) -> bool:
+    """Return whether the file is a mount point by itself; only Linux tells."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    escaped = re.sub(rb"[ \t\n\\\\]", lambda match: b"\\%03o" % ord(match[0]), os.fsencode(path))
+    return any(line.split(b" ")[4] == escaped for line in lines)
 
 
 def _create(path: Path) -> None:
@@ -86,7 +125,8 @@ def _create(path: Path) -> None:
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size:
         raise StartError(
-            f"the database {path} is missing or empty, but {wal} is not: restore the database"
+            f"the database {path} is missing, but {wal} is not: put the two together again, or"
+            " restore a backup and move that file away"
         )
     new = Path(f"{path}.new")
     try:
@@ -130,15 +170,36 @@ def has_room(path: Path) -> bool:
     if size_of(Path(f"{path}-wal")):
         # Killed: the index lies there, and what only the WAL holds must be read through it.
         return True
+    return not _refused_as_full(path, 0)
+
+
+def failure_of_write(error: Exception, path: Path) -> Exception:
+    """Return the error that stands for one that a commit or a checkpoint met.
+
+    Of all that says that a disk is full, SQLite knows ENOSPC alone. A used-up quota and a file that
+    may not grow it calls an I/O error, so whether the disk is full is tried out.
+    """
+    found = failure(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
+        end = max(size_of(path), size_of(Path(f"{path}-wal")))
+        if _refused_as_full(path, end):
+            return DiskFull()
+    return found
+
+
+def _refused_as_full(path: Path, offset: int) -> bool:
+    """Return whether a file beside the database finds no room at this offset."""
     try:
         with TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.seek(offset)
             for _ in range(ROOM_BYTES // 512):
                 file.write(bytes(512))
             os.fsync(file.fileno())
     except OSError as error:
         # Whatever else is wrong with the place, SQLite meets it too and says so.
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-    return True
+        return error.errno in _FULL
+    return False
 
 
 def _sync(path: Path) -> None:
@@ -174,7 +235,8 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{migration.sql}\n"
-                f"PRAGMA user_version = {migration.number};\nCOMMIT;"
+                f"PRAGMA user_version = {migration.number};\n"
+                f"PRAGMA schema_version = {origin.COOKIE};\nCOMMIT;"
             )
         except sqlite3.Error:
             if connection.in_transaction:
@@ -200,10 +262,16 @@ def _check(path: Path) -> int:
     The connection is read-only: the database and its WAL stay as they are, byte for byte.
     """
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    if not size_of(Path(f"{path}-wal")):
-        # Nothing but the file is to be read, and so not even an empty WAL is left beside it.
-        uri += "&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+    left = size_of(Path(f"{path}-wal")) > 0
+    # Without a WAL nothing but the file is to be read, and not even an empty one is left beside it.
+    how = uri if left else f"{uri}&immutable=1"
+    with closing(sqlite3.connect(how, uri=True, isolation_level=None)) as connection:
+        if left and not origin.belongs(uri, connection):
+            raise StartError(
+                f"the database {path} does not belong to {path.name}-wal, which a killed service"
+                f" left beside it: to go on with this database, {_APART}; to go on with what that"
+                " service knew, put its own database back"
+            )
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()

@@ -2,48 +2,96 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 
 from sanic_app.errors import NotOwner, StartError
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_CLOSE = getattr(os, "O_CLOEXEC", 0)
+
 
 class FileLease:
-    """The owner's lock: an empty file beside the database, locked as long as this lives.
+    """The owner's lock: an empty file beside the database, and the database, locked while it lives.
 
-    The file is never deleted: whoever deletes a lock file can delete a younger owner's.
+    The file beside it is there before the database is, and is never deleted: whoever deletes a
+    lock file can delete a younger owner's. The lock on the database itself holds for its other
+    names too: a hard link, or a mount of the file.
     """
 
     def __init__(self, database: Path) -> None:
-        """Take the lock.
+        """Take the lock, on the database too where there is one.
 
         Raises:
             NotOwner: another process has it.
             StartError: the file cannot be made.
         """
-        database = Path(os.path.realpath(database))
-        path = Path(f"{database}.lock")
+        self._database = Path(os.path.realpath(database))
+        self.descriptor = -1
+        """The locked database, -1 where there is none yet.
+
+        It is opened before SQLite's connections and closed after them: to close any descriptor of
+        the database drops all locks that SQLite has on it.
+        """
+        path = Path(f"{self._database}.lock")
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _CLOSE, 0o600)
         except OSError as error:
-            raise StartError(f"cannot open the lock file {path}: {error.strerror}") from None
+            link = error.errno == errno.ELOOP
+            reason = "it is a symbolic link, remove it" if link else error.strerror
+            raise StartError(f"cannot open the lock file {path}: {reason}") from None
         try:
-            _lock(self._descriptor)
+            _lock(self._lock_file)
         except OSError:
-            os.close(self._descriptor)
-            raise NotOwner(f"another process owns the queue {database}") from None
+            os.close(self._lock_file)
+            raise NotOwner(f"another process owns the queue {self._database}") from None
+        try:
+            self.hold()
+        except NotOwner:
+            os.close(self._lock_file)
+            raise
+
+    def hold(self) -> None:
+        """Lock the database itself, if that was not done yet.
+
+        Raises:
+            NotOwner: another process has locked it, under whatever name.
+        """
+        if self.descriptor >= 0 or sys.platform == "win32":
+            return
+        try:
+            descriptor = os.open(self._database, os.O_RDONLY | _NO_LINK | _NO_WAIT | _CLOSE)
+        except OSError:
+            # There is none, or the checks before it is opened will say what is wrong.
+            return
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _lock(descriptor)
+                self.descriptor = descriptor
+        except OSError:
+            raise NotOwner(
+                f"another process owns the queue {self._database}, through another name of the"
+                " file or since before its lock file was deleted"
+            ) from None
+        finally:
+            if self.descriptor < 0:
+                os.close(descriptor)
 
     @property
     def released(self) -> bool:
         """Whether the lock was given back."""
-        return self._descriptor < 0
+        return self._lock_file < 0
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for descriptor in (self.descriptor, self._lock_file):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.descriptor = self._lock_file = -1
 
 
 if sys.platform == "win32":

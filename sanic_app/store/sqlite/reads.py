@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
+from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Overview, Place, Slice
 from sanic_app.store.place import Standing, place
-from sanic_app.store.sqlite.connections import Connections
+from sanic_app.store.sqlite.connections import Connection, Connections
+from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.task import SECOND, State, Task
 
@@ -60,6 +64,7 @@ class SqliteReads:
         """Take the connections, not open yet, and the clock that stamps are taken from."""
         self._connections = connections
         self._clock = clock
+        self.on_failure: Callable[[StoreFailed], None] = _nobody
 
     def wall(self) -> int:
         """Return the machine's wall clock."""
@@ -67,16 +72,14 @@ class SqliteReads:
 
     async def figures(self) -> Figures:
         """Return the state row."""
-        rows = await self._read(FIGURES)
-        return Figures(*rows[0])
+        return Figures(*await self._read_state(FIGURES))
 
     async def overview(self) -> Overview:
         """Return the state row and the head."""
-        rows = await self._read(
+        *state, num, timeout, created_at = await self._read_state(
             f"SELECT {_FIGURES}, num, timeout, created_at FROM state"
             " LEFT JOIN queue ON history_num = head"
         )
-        *state, num, timeout, created_at = rows[0]
         figures = Figures(*state)
         head = None
         if figures.head is not None:
@@ -143,20 +146,49 @@ class SqliteReads:
         return await self._slice("num", "history WHERE outcome = 'done'", after, until)
 
     async def _read(self, sql: str, *values: object) -> list[Any]:
-        return list(await self._connections.reader.execute_fetchall(sql, values))
+        return await self._read_by(self._connections.reader, sql, values)
+
+    async def _read_state(self, sql: str) -> Any:
+        for row in await self._read(sql):
+            return row
+        raise self._failed(StoreFailed("corrupt", "the state row is missing"))
 
     async def _tasks(self, sql: str, *values: object) -> list[Task]:
-        return [
-            Task(number, num, timeout, created_at, State(state), started_at, finished_at)
-            for number, num, timeout, created_at, state, started_at, finished_at
-            in await self._read(sql, *values)
-        ]  # fmt: skip
+        rows = await self._read(sql, *values)
+        try:
+            return [
+                Task(number, num, timeout, created_at, State(state), started_at, finished_at)
+                for number, num, timeout, created_at, state, started_at, finished_at in rows
+            ]
+        except ValueError as error:
+            raise self._failed(StoreFailed("corrupt", f"a task cannot be read: {error}")) from error
 
     async def _slice(self, item: str, table: str, after: int, until: int) -> Slice:
-        ((text, rows, last),) = await self._connections.list_reader.execute_fetchall(
+        ((text, rows, last),) = await self._read_by(
+            self._connections.list_reader,
             f"SELECT group_concat(item), count(*), max(history_num) FROM"
             f" (SELECT {item} AS item, history_num FROM {table}"
             "  AND history_num > ? AND history_num <= ? ORDER BY history_num LIMIT ?)",
             (after, until, SLICE_ROWS),
         )
         return Slice(text or "", last if rows == SLICE_ROWS else None)
+
+    async def _read_by(
+        self, connection: Connection, sql: str, values: Sequence[object]
+    ) -> list[Any]:
+        try:
+            return list(await connection.execute_fetchall(sql, values))
+        except sqlite3.Error as error:
+            found = failure(error)
+            if not isinstance(found, StoreFailed):
+                raise
+            raise self._failed(found) from error
+
+    def _failed(self, found: StoreFailed) -> StoreFailed:
+        """Tell who ends the process: what a reader cannot read, the next commit may rest on."""
+        self.on_failure(found)
+        return found
+
+
+def _nobody(_: StoreFailed) -> None:
+    """Before somebody asks to be told, whoever opens the store meets the failure."""

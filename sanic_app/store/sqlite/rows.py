@@ -17,6 +17,7 @@ from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import KeyRow
+from sanic_app.store.sqlite import origin
 from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
 from sanic_app.task import Task
 
@@ -29,19 +30,31 @@ _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures.
 
 
 def apply(
-    connection: sqlite3.Connection, writes: Sequence[Write], clock: Clock, limits: Limits
+    connection: sqlite3.Connection,
+    writes: Sequence[Write],
+    clock: Clock,
+    limits: Limits,
+    left: Figures | None = None,
+    *,
+    mark: bool = False,
 ) -> Commit:
     """Apply the writes in one transaction and return when it is synced.
 
+    ``left`` is the state row as the only owner left it; None where that is not known. ``mark``:
+    a commit that changes something renews the mark (see ``origin.py``).
+
     Raises:
         sqlite3.Error: the transaction failed; the caller rolls back.
+        StoreFailed: somebody else has changed the state row.
     """
     connection.execute("BEGIN IMMEDIATE")
-    transition = Transition(SqliteRows(connection, clock), limits)
+    transition = Transition(SqliteRows(connection, clock, left), limits)
     results = [transition.apply(write) for write in writes]
     figures, changed = transition.end()
     if changed:
         connection.execute(_UPDATE_STATE, figures)
+        if mark:
+            origin.renew(connection)
     connection.execute("COMMIT" if changed else "ROLLBACK")
     now = figures.stamp(clock.wall())
     return Commit(results, figures, now, transition.started, transition.prune_in)
@@ -50,10 +63,13 @@ def apply(
 class SqliteRows:
     """See ``Rows`` in ``transition.py``."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
-        """Take the connection with the open transaction."""
+    def __init__(
+        self, connection: sqlite3.Connection, clock: Clock, left: Figures | None = None
+    ) -> None:
+        """Take the connection with the open transaction, and the state row that is expected."""
         self._execute = connection.execute
         self._clock = clock
+        self._left = left
 
     def wall(self) -> int:
         """Read the machine's wall clock."""
@@ -64,6 +80,8 @@ class SqliteRows:
         row = self._execute(FIGURES).fetchone()
         if row is None:
             raise StoreFailed("corrupt", "the state row is missing")
+        if self._left is not None and row != self._left:
+            raise StoreFailed("foreign", "the state row was changed by another program")
         return Figures(*row)
 
     # The queue.

@@ -14,16 +14,17 @@ from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Added, Commit, Lease, Sizes, Write, keys
+from sanic_app.store import Add, Added, Commit, Figures, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import commit_isolated
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.failures import explain, failure
-from sanic_app.store.sqlite.file import prepare, size_of
+from sanic_app.store.sqlite.file import failure_of_write, prepare, size_of
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.reads import SqliteReads
+from sanic_app.store.sqlite.watch import Watch
 from sanic_app.store.transition import Limits
 from sanic_app.task import Retention
 
@@ -50,9 +51,14 @@ class SqliteStore(SqliteReads):
         """
         self._path = Path(os.path.realpath(path))
         super().__init__(Connections(self._path), clock)
-        self._checkpointer = Checkpointer(self._connections)
+        self._watch = Watch(self._path)
+        self._checkpointer = Checkpointer(self._connections, self._watch)
         self._limits = Limits(idempotency_keep, queue_max, history_keep)
         self._lease = lease
+        # What the writer's connection says of commits by others; None: not asked yet.
+        self._data_version: int | None = None
+        # The state row as this process left it; None: it is not open for writing yet.
+        self._left: Figures | None = None
 
     @property
     def engine(self) -> str:
@@ -72,12 +78,16 @@ class SqliteStore(SqliteReads):
 
     async def open(self, lease: Lease) -> None:
         """Check, create or migrate, open, and recover."""
-        self._verify(lease)
+        owner = self._verify(lease)
         prepare(self._path)
+        owner.hold()
         self._checkpointer.fit(self._path.parent)
         try:
+            self._watch.begin(owner)
             await self._connections.open()
-            await self._checkpointer.recover()
+            # To open a copy for the WAL may change its header.
+            self._watch.note()
+            await self._recover()
         except DiskFull:
             log.warning("the disk is full: serving reads, adding nothing")
         except (sqlite3.Error, ServiceError) as error:
@@ -98,7 +108,7 @@ class SqliteStore(SqliteReads):
         self._verify(lease)
         if not self._connections.writable and not self._connections.closed:
             await self._open_late()
-        await self._checkpointer.recover()
+        await self._recover()
         return await commit_isolated(writes, self._write, self.overview)
 
     async def replay(self, add: Add) -> Added | None:
@@ -114,6 +124,18 @@ class SqliteStore(SqliteReads):
         self._verify(lease)
         await self._checkpointer.maintain()
 
+    async def watch(self, lease: Lease) -> None:
+        """Look at the files, and ask SQLite whether another connection committed."""
+        self._verify(lease)
+        if not self._connections.writable:
+            self._watch.look_closely()
+            return
+        writer = self._connections.writer
+        try:
+            await writer.run(self._look_closely, writer.raw)
+        except sqlite3.Error as error:
+            raise failure(error) from error
+
     def sizes(self) -> Sizes:
         """Return the bytes of the two files, and those that are free beside them."""
         try:
@@ -122,9 +144,27 @@ class SqliteStore(SqliteReads):
             free = math.nan
         return Sizes(size_of(self._path), size_of(Path(f"{self._path}-wal")), free)
 
-    def _verify(self, lease: Lease) -> None:
-        if lease is not self._lease:
+    def _verify(self, lease: Lease) -> FileLease:
+        if self._lease is None or lease is not self._lease:
             raise RuntimeError("this lease is not the owner's")
+        return self._lease
+
+    async def _recover(self) -> None:
+        """Recover once; from then on the WAL is there, and stays."""
+        if self._checkpointer.recovered:
+            return
+        await self._checkpointer.recover()
+        if self._lease is not None:
+            self._watch.begin(self._lease, *await self._connections.page_of("origin"))
+            await self.watch(self._lease)
+        self._left = await self.figures()
+
+    def _look_closely(self, connection: sqlite3.Connection) -> None:
+        self._watch.look_closely()
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if self._data_version not in (None, version):
+            raise StoreFailed("foreign", f"another program wrote to the database {self._path}")
+        self._data_version = version
 
     async def _open_late(self) -> None:
         """Open for writing what could only be read so far."""
@@ -132,11 +172,14 @@ class SqliteStore(SqliteReads):
             await self._connections.open()
         except sqlite3.Error as error:
             raise failure(error) from error
+        self._watch.note()
 
     async def _write(self, writes: Sequence[Write]) -> Commit:
         try:
             return await self._write_once(writes)
         except DiskFull:
+            # The connection may have forgotten its pages, as it does after another's commit.
+            self._data_version = None
             # What fills the disk may be the WAL itself. Once it is copied into the database it
             # starts again from its beginning, and there is room: nobody need be refused.
             await self._checkpointer.checkpoint("PASSIVE")
@@ -144,18 +187,28 @@ class SqliteStore(SqliteReads):
 
     async def _write_once(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
-        apply = partial(rows.apply, writer.raw, writes, self._clock, self._limits)
-        commit = await writer.run(_or_nothing, apply, writer.raw)
+        apply = partial(self._apply, writer.raw, writes)
+        commit = await writer.run(_or_nothing, apply, writer.raw, self._path)
         self._checkpointer.count(commit.results)
         return commit
 
+    def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
+        before, mark = self._left, self._checkpointer.mark_due
+        commit = rows.apply(connection, writes, self._clock, self._limits, before, mark=mark)
+        if commit.figures != before:
+            self._checkpointer.mark_due = False
+        self._left = commit.figures
+        # Not acknowledged before it is known that a restart will find it.
+        self._watch.look()
+        return commit
 
-def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection) -> Commit:
+
+def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection, path: Path) -> Commit:
     """Run a transaction; when it fails, roll it back and say what kind of failure it was."""
     try:
         return apply()
     except Exception as error:
-        found = failure(error)
+        found = failure_of_write(error, path)
         if not isinstance(found, StoreFailed) and connection.in_transaction:
             try:
                 connection.execute("ROLLBACK")

@@ -1,0 +1,113 @@
+"""Whether the files of an open database are still those that this process opened."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from sanic_app.errors import StoreFailed
+from sanic_app.store.sqlite.lease import FileLease
+
+HEADER_BYTES = 100
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+
+
+class Watch:
+    """Remembers the database and its WAL, and looks whether their names still mean them.
+
+    What is committed to a file that was deleted or replaced, no restart will find.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the real path of the database."""
+        self.path = path
+        self._wal = Path(f"{path}-wal")
+        self._lease: FileLease | None = None
+        self._identities: dict[Path, _Identity] = {}
+        self._page = (0, 0)
+        self._content: tuple[int, bytes, bytes] | None = None
+
+    def begin(self, lease: FileLease, offset: int = 0, length: int = 0) -> None:
+        """Remember the files as they are, once they are open; the lease has locked the database.
+
+        Offset and length are those of the page that has the mark (see ``origin.py``): a copy of
+        another moment has another mark, or another header.
+
+        Raises:
+            StoreFailed: the database is not the locked one any more.
+        """
+        self._lease = lease
+        self._page = (length, offset)
+        self._identities = {
+            path: _identity(status)
+            for path in (self.path, self._wal)
+            if (status := _status(path)) is not None
+        }
+        if lease.descriptor >= 0:
+            self._identities[self.path] = _identity(os.fstat(lease.descriptor))
+        self.look()
+        self.note()
+
+    def note(self) -> None:
+        """Remember what the database holds now: this process has written to it."""
+        self._content = self._read()
+
+    def look(self) -> None:
+        """Look whether the names still mean the opened files: some microseconds.
+
+        Raises:
+            StoreFailed: they do not.
+        """
+        for path, identity in self._identities.items():
+            status = _status(path)
+            if status is None:
+                raise _foreign(f"{path} was deleted while the service was using it")
+            if _identity(status) != identity:
+                raise _foreign(
+                    f"{path} was replaced by another file while the service was using it"
+                )
+            if status.st_nlink != 1:
+                raise _foreign(
+                    f"{path} was given {status.st_nlink} names (hard links) while the service was"
+                    " using it: remove all but one"
+                )
+
+    def look_closely(self) -> None:
+        """Look at the files, and whether the database holds what this process left in it.
+
+        Only between commits and checkpoints.
+
+        Raises:
+            StoreFailed: somebody else has written to it.
+        """
+        self.look()
+        if (content := self._read()) is not None and content != self._content:
+            raise _foreign(f"{self.path} was written over while the service was using it")
+
+    def _read(self) -> tuple[int, bytes, bytes] | None:
+        if sys.platform == "win32" or self._lease is None or self._lease.descriptor < 0:
+            return None
+        descriptor = self._lease.descriptor
+        header, page = os.pread(descriptor, HEADER_BYTES, 0), os.pread(descriptor, *self._page)
+        return os.fstat(descriptor).st_size, header, page
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return _Identity(status.st_dev, status.st_ino)
+
+
+def _foreign(detail: str) -> StoreFailed:
+    return StoreFailed("foreign", detail)

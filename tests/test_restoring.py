@@ -1,0 +1,200 @@
+"""A backup that is put in the place of a killed service's database, with its WAL and without."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sanic_app.errors import StartError
+from sanic_app.store.sqlite.checkpointer import Checkpointer
+from sanic_app.store.sqlite.store import SqliteStore
+from sanic_app.task import Retention
+from tests.fake_clock import FakeClock
+from tests.parts import Opened, SqliteEngine, opened
+from tests.test_sqlite_file import beside, contents, prepared, wal_of
+
+pytestmark = pytest.mark.anyio
+
+ADVICE = "keep a copy of that file, remove it and the -shm file, and start again"
+
+Copy = Callable[[Path, Path], None]
+
+
+def backup(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as from_, closing(sqlite3.connect(target)) as to:
+        from_.backup(to)
+
+
+def vacuum(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
+
+
+def plain(source: Path, target: Path) -> None:
+    """Copy the file alone, as nobody should. Not by this process: it would drop SQLite's locks."""
+    with closing(sqlite3.connect(f"file:{source}?immutable=1", uri=True)) as raw:
+        (pages,) = raw.execute("PRAGMA page_count").fetchone()
+        assert pages
+        target.write_bytes(raw.serialize())
+
+
+LIVE: list[Copy] = [backup, vacuum]
+KEPT = Retention(tasks=2_000)
+
+
+async def work(store: Opened, clock: FakeClock, chance: random.Random, rounds: int) -> None:
+    """Add and finish batches of zero timeouts, with a service's checkpoints between."""
+    for _ in range(rounds):
+        tasks = chance.choice((1, 10, 300, 1_000))
+        await store.add(*[0] * tasks)
+        while (await store.store.figures()).head is not None:
+            await store.finish_head()
+        clock.advance(1)
+        await store.store.maintain(store.lease)
+
+
+def killed(place: SqliteEngine, folder: Path) -> SqliteEngine:
+    """Return a place as a kill at this moment would leave it."""
+    folder.mkdir()
+    if wal_of(place.path).exists():
+        shutil.copyfile(wal_of(place.path), wal_of(folder / place.path.name))
+    plain_bytes = place.path.parent / "plain"
+    shutil.copyfile(place.path, plain_bytes)
+    plain_bytes.rename(folder / place.path.name)
+    return SqliteEngine(folder)
+
+
+async def refused(place: SqliteEngine, clock: FakeClock) -> str:
+    before = contents(place.path.parent)
+    async with prepared(place, clock) as store:
+        with pytest.raises(StartError) as error:
+            await store.open(await store.own())
+    assert contents(place.path.parent) == before
+    return error.value.detail
+
+
+async def last_num(place: SqliteEngine, clock: FakeClock) -> int:
+    async with opened(place, clock) as store:
+        return (await store.store.figures()).last_history_num
+
+
+@pytest.mark.parametrize("copy", LIVE, ids=lambda copy: copy.__name__)
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_backup_beside_an_older_wal_is_refused_and_a_kill_is_not(
+    place: SqliteEngine, clock: FakeClock, seed: int, copy: Copy, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    saved = tmp_path / "saved.db"
+    store = place.store(clock, history_keep=KEPT)
+    assert isinstance(store, SqliteStore)
+    lease = await store.own()
+    await store.open(lease)
+    one = Opened(store, lease)
+    try:
+        await work(one, clock, chance, chance.randrange(0, 9))
+        copy(place.path, saved)
+        at_copy = (await store.figures()).last_history_num
+        if seed:
+            await work(one, clock, chance, chance.randrange(1, 9))
+        at_kill = (await store.figures()).last_history_num
+        gone = killed(place, tmp_path / "killed")
+        other = killed(place, tmp_path / "other")
+    finally:
+        await store.close()
+        lease.release()
+    assert await last_num(gone, clock) == at_kill
+
+    if not wal_of(other.path).stat().st_size:
+        return
+    shutil.copyfile(saved, other.path)
+    line = await refused(other, clock)
+    assert "does not belong to queue.db-wal" in line
+    assert ADVICE in line
+    # Done as the line says.
+    wal_of(other.path).unlink()
+    beside(other.path, "-shm").unlink(missing_ok=True)
+    assert await last_num(other, clock) == at_copy
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> SqliteEngine:
+    (tmp_path / "live").mkdir()
+    return SqliteEngine(tmp_path / "live")
+
+
+async def test_a_copy_of_the_closed_file_is_another_database_after_the_next_start(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, 2)
+    saved = tmp_path / "saved.db"
+    shutil.copyfile(place.path, saved)
+    async with opened(place, clock) as store:
+        await store.add(3)
+        other = killed(place, tmp_path / "killed")
+    shutil.copyfile(saved, other.path)
+    assert "does not belong" in await refused(other, clock)
+
+
+async def test_a_copy_of_the_open_file_alone_is_another_database_after_two_checkpoints(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.db"
+    async with opened(place, clock) as store:
+        await work(store, clock, random.Random(1), 3)
+        plain(place.path, saved)
+        for _ in range(3):
+            await store.add(*[1] * 9_000)
+            assert isinstance(store.store, SqliteStore)
+            await store.store._checkpointer.checkpoint("PASSIVE")
+        await store.add(1)
+        other = killed(place, tmp_path / "killed")
+    shutil.copyfile(saved, other.path)
+    assert "does not belong" in await refused(other, clock)
+
+
+async def test_all_files_of_a_killed_service_together_are_a_copy(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(*[1] * 9_000)
+        copies = [killed(place, tmp_path / name) for name in ("one", "two")]
+    # The first goes on and is killed too; the second is put over all of it.
+    async with opened(copies[0], clock) as store:
+        await store.add(1)
+        gone = killed(copies[0], tmp_path / "three")
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{copies[1].path}{suffix}", f"{gone.path}{suffix}")
+    assert await last_num(gone, clock) == 9_000
+
+
+async def test_a_restored_backup_can_be_killed_at_any_moment_of_its_first_start(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1, 2)
+        vacuum(place.path, tmp_path / "saved.db")
+    moments: list[SqliteEngine] = []
+    restored = SqliteEngine(tmp_path / "restored")
+    restored.path.parent.mkdir()
+    shutil.copyfile(tmp_path / "saved.db", restored.path)
+    real = Checkpointer.checkpoint
+
+    async def watched(self: Checkpointer, mode: str) -> None:
+        moments.append(killed(restored, tmp_path / f"moment{len(moments)}"))
+        await real(self, mode)
+        moments.append(killed(restored, tmp_path / f"moment{len(moments)}"))
+
+    monkeypatch.setattr(Checkpointer, "checkpoint", watched)
+    async with opened(restored, clock) as store:
+        await store.add(3)
+        moments.append(killed(restored, tmp_path / f"moment{len(moments)}"))
+    monkeypatch.undo()
+    assert len(moments) > 4
+    assert {await last_num(each, clock) for each in moments} == {2, 3}
