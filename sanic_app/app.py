@@ -75,7 +75,7 @@ def create_app(
         log.critical("the worker died", exc_info=error)
         end()
 
-    feed = EventFeed(store)
+    feed = EventFeed(store, settings.listeners_max)
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, worker_died)
     service = Service(task_queue, worker, feed)
@@ -88,6 +88,7 @@ def create_app(
     app.ctx.service = service
     app.ctx.metrics = metrics
     app.ctx.guard = Guard(settings)
+    app.ctx.keep_alive = settings.keep_alive
     app.ctx.body_max = settings.body_max
     app.ctx.body_max_of = {routes.BATCH: settings.batch_max * TASK_BYTES}
     app.ctx.parts = Parts(
@@ -98,7 +99,8 @@ def create_app(
         readiness=service.readiness,
         stopping=service.stopping,
         timeout_max=settings.timeout_max_us,
-        batch_max=settings.batch_max,
+        batch_max=settings.batch_limit,
+        base_path=settings.base_path,
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)

@@ -20,7 +20,7 @@ class ServiceError(Exception):
     text: ClassVar[str] = "Something went wrong."
     """What the user reads unless there is a detail. ``python -OO`` would remove a docstring."""
 
-    applied: ClassVar[bool | None] = False
+    applied: bool | None = False
     """Whether the write was applied: False means certainly not, None means unknown."""
 
     retry_after: ClassVar[int | None] = None
@@ -108,6 +108,11 @@ class QueueFull(ServiceError):
 class Stopping(ServiceError):
     text = "The service is stopping."
     retry_after = 5
+
+
+class TooBusy(ServiceError):
+    text = "There are as many event streams as there may be."
+    retry_after = 10
 
 
 class DiskFull(ServiceError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from itertools import accumulate
 from typing import Final
 
@@ -85,7 +84,9 @@ class Histogram(Collector):
 
     def labels(self, *values: str) -> Distribution:
         """Return the series with these label values; create it if needed."""
-        return self._series.setdefault(values, Distribution(self._bounds))
+        if values not in self._series:
+            self._series[values] = Distribution(self._bounds)
+        return self._series[values]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """Return all series in the library's types."""
@@ -113,7 +114,9 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"sanic_app_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        def histogram(
+            name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
+        ) -> Histogram:
             family = Histogram(f"sanic_app_{name}", text, buckets, labels)
             registry.register(family)
             return family
@@ -132,10 +135,10 @@ class Metrics:
             "head_overdue_seconds", "How far the head is past its deadline, else 0."
         )
         self.tasks_added = counter("tasks_added", "Tasks added.")
-        self._tasks_finished = counter("tasks_finished", "Tasks finished.", "outcome")
-        self.tasks_finished = {name: self._tasks_finished.labels(name) for name in OUTCOMES}
-        self._adds_refused = counter("adds_refused", "Adds refused.", "reason")
-        self.adds_refused = {name: self._adds_refused.labels(name) for name in REFUSALS}
+        finished = counter("tasks_finished", "Tasks finished.", "outcome")
+        self.tasks_finished = {outcome: finished.labels(outcome) for outcome in OUTCOMES}
+        refused = counter("adds_refused", "Adds refused.", "reason")
+        self.adds_refused = {reason: refused.labels(reason) for reason in REFUSALS}
         self.task_latency = histogram(
             "task_latency_seconds", "From created to finished, for done tasks.", TASK_BUCKETS
         ).labels()
@@ -154,10 +157,10 @@ class Metrics:
             "commit_writes", "Writes that shared a commit.", WRITES_BUCKETS
         ).labels()
         self.writes_waiting = gauge("writes_waiting", "Writes not in a commit yet.")
-        self._store_errors = counter("store_errors", "Errors of the store.", "kind")
-        self.store_errors = {name: self._store_errors.labels(name) for name in STORE_ERRORS}
-        self._store_size = gauge("store_size_bytes", "Size of the store's files.", "file")
-        self.store_size = {name: self._store_size.labels(name) for name in ("database", "wal")}
+        errors = counter("store_errors", "Errors of the store.", "kind")
+        self.store_errors = {kind: errors.labels(kind) for kind in STORE_ERRORS}
+        size = gauge("store_size_bytes", "Size of the store's files.", "file")
+        self.store_size = {file: size.labels(file) for file in ("database", "wal")}
         self.store_free = gauge(
             "store_free_bytes", "Free space on the disk of the store, for this user."
         )
@@ -169,11 +172,8 @@ class Metrics:
             "http_request_duration_seconds",
             "From the request's headers to the end of its answer.",
             HTTP_BUCKETS,
-            "method",
-            "route",
-            "status",
+            ("method", "route", "status"),
         )
-        self._http_series = cache(self._http_child)
         self.in_flight = 0
         in_flight = gauge("http_requests_in_flight", "Requests that are being answered.")
         in_flight.set_function(lambda: self.in_flight)
@@ -185,10 +185,8 @@ class Metrics:
 
     def http_seconds(self, method: str, route: str, status: int) -> Distribution:
         """Return the series of a request. Unknown methods share one label, `other`."""
-        return self._http_series(method if method in METHODS else "other", route, status)
-
-    def _http_child(self, method: str, route: str, status: int) -> Distribution:
-        return self._http_seconds.labels(method, route, str(status))
+        known = method if method in METHODS else "other"
+        return self._http_seconds.labels(known, route, str(status))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the body of a scrape and its content type, as ``accept`` prefers."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sanic_app.http import bodies
+from sanic_app.http.blueprints import adding
 from tests.serving import JSON, ON_UVLOOP, Service, problem, service
 
 pytestmark = ON_UVLOOP
@@ -97,6 +100,35 @@ async def test_a_batch_that_does_not_fit_is_refused_whole(tmp_path: Path) -> Non
         assert (await post(served, tasks(*[0] * 4))).json()["last"] == 10
 
 
+async def test_a_batch_that_can_never_fit_is_a_fault(tmp_path: Path) -> None:
+    async with service(tmp_path, queue_max=2, timeout_max_us=60_000_000) as served:
+        refused = await post(served, tasks(1, 1, 1))
+        assert problem(refused, "invalid", 400)["errors"][0]["pointer"] == "/tasks"
+        assert "retry-after" not in refused.headers
+        assert (await post(served, tasks(1, 1))).status_code == 201
+
+
+async def test_the_service_answers_others_while_it_parses_a_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse, parsing, go_on = bodies.parse_new_tasks, threading.Event(), threading.Event()
+
+    def slowly(*given: Any) -> Any:
+        parsing.set()
+        assert go_on.wait(20)
+        return parse(*given)
+
+    monkeypatch.setattr(adding, "parse_new_tasks", slowly)
+    async with service(tmp_path) as served:
+        asking = asyncio.create_task(post(served, tasks(*[60] * 8_000)))
+        while not parsing.is_set():  # noqa: ASYNC110 - it is set by a thread
+            await asyncio.sleep(0.001)
+        await served.add(1, 60)
+        go_on.set()
+        answer = await asking
+        assert (answer.status_code, answer.json()["first"]) == (201, 2)
+
+
 async def test_the_body_of_a_batch_has_a_limit_of_its_own(tmp_path: Path) -> None:
     async with service(tmp_path, batch_max=20, body_max=100) as served:
         whole = json.dumps(tasks(*[1] * 20)).encode()
@@ -139,7 +171,7 @@ async def test_a_batch_is_asked_for_like_an_add(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         answer = await served.client.get(BATCH)
         problem(answer, "method-not-allowed", 405)
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "OPTIONS, POST"
         problem(
             await served.client.post(f"{BATCH}?x=1", content=b"{}", headers=JSON), "invalid", 400
         )

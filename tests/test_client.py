@@ -305,6 +305,53 @@ def test_what_is_not_this_service_gets_no_second_request() -> None:
     assert Other.asked == ["/api/v1/queue", "/api/v1/tasks/1"]
 
 
+class Proxy(BaseHTTPRequestHandler):
+    """A proxy whose service is away at first, then answers, and then refuses."""
+
+    answers: ClassVar[list[tuple[int, str, bytes]]] = []
+    waits: ClassVar[list[float]] = []
+
+    def do_GET(self) -> None:
+        status, kind, body = self.answers.pop(0)
+        self.waits.append(float(self.path.partition("wait=")[2] or 25))
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_only_a_proxy_answers_is_a_service_that_is_not_there() -> None:
+    page, problem = "text/html; charset=utf-8", "application/problem+json"
+    task = {"history_num": 1, "num": 5, "timeout": 1, "state": "done", "date_finished": "x"}
+    stopping = {"type": "urn:x", "title": "x", "status": 503, "detail": "It is stopping."}
+    server = HTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        Proxy.answers = [
+            *((status, page, b"<html>") for status in (502, 503, 504)),
+            (200, "application/json", json.dumps(task).encode()),
+        ]
+        done = run(url, "task", "1", "--wait")
+        assert (done.returncode, done.stdout) == (0, "task 1: num 5, 1 s, done\n")
+        assert done.stderr.count("trying again") == 1
+        assert "502" in done.stderr
+        # In pieces that a proxy waits for.
+        assert all(0 < wait <= 30 for wait in Proxy.waits)
+        Proxy.answers = [(503, problem, json.dumps(stopping).encode())]
+        assert refusal(url, "task", "1", "--wait") == "It is stopping."
+        Proxy.answers = [(502, page, b"<html>")]
+        assert refusal(url, "queue") == f"no answer from {url}: a proxy answered with status 502"
+        Proxy.answers = [(404, page, b"<html>")]
+        assert "not from this service" in refusal(url, "queue")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_reader_that_has_seen_enough_is_no_failure_with_a_traceback(running: Running) -> None:
     say(running, "add", "--file", "-", "--wait", text="4 0\n" * 5_000)
     command = f"{sys.executable} -m sanic_app results --url {running.url} | head -1"

@@ -114,14 +114,53 @@ async def test_the_rest_of_a_refused_body_cannot_hold_a_connection(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
-    async with service(tmp_path) as served, served.wire() as new, served.wire() as used:
-        await used.send(READ)
-        assert (await used.answer()).headers["connection"] == "keep-alive"
-        started = asyncio.get_running_loop().time()
-        assert await new.ended() == b""
-        assert await used.ended() == b""
-        assert asyncio.get_running_loop().time() - started > 0.3
+async def test_an_idle_connection_is_kept_as_long_as_each_answer_says(tmp_path: Path) -> None:
+    async with service(tmp_path, keep_alive=2) as served, served.wire() as new:
+        opened = asyncio.get_running_loop().time()
+        async with served.wire() as used:
+            for raw in (READ, request("/api/docs", method="OPTIONS"), READ):
+                await used.send(raw)
+                headers = (await used.head())[1]
+                assert (headers["connection"], headers["keep-alive"]) == ("keep-alive", "timeout=2")
+                await used.reader.readexactly(int(headers.get("content-length", 0)))
+            started = asyncio.get_running_loop().time()
+            # One that asks for nothing is not worth so much patience.
+            assert await new.ended() == b""
+            assert 0.3 < asyncio.get_running_loop().time() - opened < 1.5
+            assert await used.ended() == b""
+            assert 2 <= asyncio.get_running_loop().time() - started < 4
+
+
+async def test_an_answer_that_ends_the_connection_promises_nothing(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        answer = await served.say(request("/get_result", b"", "Connection: close", method="GET"))
+        assert answer.headers["connection"] == "close"
+        assert "keep-alive" not in answer.headers
+        async with served.wire() as wire:
+            await wire.send(request("/api/v1/events", method="GET"))
+            assert (await wire.head())[1]["keep-alive"] == "timeout=75"
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_client_that_leaves_an_answer_in_the_kernel_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slice_of(_: int, __: int) -> Slice:
+        return Slice("1" * 30_000, None)
+
+    async with service(tmp_path) as served, served.wire() as reading:
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        await reading.send(READ)
+        assert (await reading.answer()).status == 200
+        async with served.wire(narrow=True) as wire:
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await wire.send(READ)
+            await asyncio.sleep(1.5)
+            wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            # What the kernel has taken still comes, but the connection has ended behind it.
+            assert (await wire.ended()).endswith(b"]}")
+        await reading.send(READ)
+        assert (await reading.answer()).status == 200
 
 
 @pytest.mark.usefixtures("hurried")
@@ -378,6 +417,63 @@ async def test_whoever_expects_something_else_is_refused(tmp_path: Path) -> None
     async with service(tmp_path) as served:
         answer = await served.say(request("/add_task", BODY, "Expect: miracles"))
         assert answer.problem["type"].endswith(":invalid")
+        assert served.parts.queue.figures.last_history_num == 0
+
+
+def old(raw: bytes) -> bytes:
+    return raw.replace(b"HTTP/1.1", b"HTTP/1.0")
+
+
+@pytest.mark.parametrize("lines", [[], ["Connection: keep-alive"]], ids=["close", "keep-alive"])
+async def test_an_old_client_gets_no_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    async def slice_of(after: int, _: int) -> Slice:
+        return Slice(str(after), after + 1 if after < 3 else None)
+
+    async with service(tmp_path) as served:
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        async with served.wire() as wire:
+            await wire.send(old(request("/get_result", b"", *lines, method="GET")))
+            status, headers = await wire.head()
+            assert (status, headers["connection"]) == (200, "close")
+            assert not {"transfer-encoding", "content-length"} & headers.keys()
+            assert json.loads(await wire.ended()) == {"result": [0, 1, 2, 3]}
+        async with served.wire() as wire:
+            await wire.send(old(request("/get_result", b"", *lines, method="HEAD")))
+            assert "transfer-encoding" not in (await wire.head())[1]
+            assert await wire.ended() == b""
+        async with served.wire() as wire:
+            await wire.send(old(request("/api/v1/events", b"", *lines, method="GET")))
+            status, headers = await wire.head()
+            assert (status, headers["connection"]) == (200, "close")
+            assert "transfer-encoding" not in headers
+            assert (await wire.reader.readuntil(b"\n\n")).startswith(b"retry: ")
+            await served.add(1, 600)
+            assert (await wire.reader.readuntil(b"\n\n")).startswith(b"id: 1.0\nevent: added\n")
+            await served.stop()
+            assert b"0\r\n" not in await wire.ended()
+
+
+async def test_an_old_client_may_keep_its_connection(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for _ in range(2):
+            await wire.send(old(request("/add_task", BODY, "Connection: keep-alive")))
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "keep-alive")
+        # What it expects it cannot know of.
+        await wire.send(old(request("/add_task", BODY, "Expect: 100-continue")))
+        assert (await wire.answer()).status == 200
+
+
+async def test_an_old_client_cannot_send_chunks(tmp_path: Path) -> None:
+    raw = old(request("/add_task", b"", "Transfer-Encoding: chunked", "Connection: keep-alive"))
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(raw + b"1a\r\n" + BODY + b"\r\n0\r\n\r\n")
+        answer = await wire.answer()
+        assert answer.problem["type"].endswith(":invalid")
+        assert answer.headers["connection"] == "close"
+        await wire.ended()
         assert served.parts.queue.figures.last_history_num == 0
 
 

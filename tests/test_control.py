@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from sanic_app.http import parameters
+from sanic_app.http.parameters import parse_wait
 from sanic_app.task import HISTORY_NUM_MAX, Retention
 from tests.parts import until
 from tests.serving import ON_UVLOOP, Service, problem, service
@@ -201,6 +203,18 @@ async def test_a_wait_ends_with_the_finish_or_with_its_seconds(tmp_path: Path) -
         assert served.parts.queue.view._waiters._events == {}
         for bad in ("61", "-1", "x", "", "1_0", "nan", "1&wait=1", "60.000001", "1&x=1"):
             problem(await served.client.get(f"{TASKS}/1?wait={bad}"), "invalid", 400)
+
+
+async def test_a_wait_is_answered_before_proxies_give_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [parse_wait([("wait", text)]) for text in ("54.5", "55.5", "60")] == [54.5, 55, 55]
+    monkeypatch.setattr(parameters, "HOLD_MAX", 0.1)
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+        begun = time.monotonic()
+        assert (await served.get(f"{TASKS}/1?wait=60"))["state"] == "waiting"
+        assert 0.09 < time.monotonic() - begun < 5
 
 
 async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from sanic_app.http import feed
+from sanic_app.http import journal, listeners
 from sanic_app.http.feed import Pace
+from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.task import Retention
 from tests.serving import ON_UVLOOP, Service, problem, request, service
 
@@ -284,7 +287,7 @@ async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_pa
 async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "LAG_MAX", 4)
+    monkeypatch.setattr(listeners, "LAG_BYTES", 200_000)
     async with (
         service(tmp_path) as served,
         served.wire(narrow=True) as slow,
@@ -307,8 +310,59 @@ async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
         assert (await stream.next()).id == f"{number + 1}.0"
 
 
+async def test_no_more_listen_than_may_and_a_place_is_free_again(tmp_path: Path) -> None:
+    async with service(tmp_path, listeners_max=2) as served:
+        await served.add(1, 60)
+        async with listening(served), listening(served, after="0.0"):
+            refused = await served.client.get(EVENTS)
+            problem(refused, "too-busy", 503)
+            assert int(refused.headers["retry-after"]) > 0
+            # Everything else goes on.
+            await served.add(2, 60)
+        async with asyncio.timeout(10):
+            while True:
+                async with served.client.stream("GET", EVENTS) as answer:
+                    if answer.status_code == 200:
+                        break
+                await asyncio.sleep(0.01)
+
+
+async def test_all_who_catch_up_share_one_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "TASKS_MAX", 1)
+    async with service(tmp_path) as served:
+        await batch(served, *[60] * 15)
+        begun = time.monotonic()
+        async with listening(served, "0.0") as one, listening(served, "0.0") as other:
+            for stream in (one, other):
+                assert without_gaps([await stream.next() for _ in range(15)]) == 15
+        # Twenty pages at once, and then twenty a second, of both together.
+        assert time.monotonic() - begun > 10 / 20 - 0.05
+
+
+async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others() -> None:
+    cut: list[int] = []
+    crowd = Listeners(limit=100)
+    members = [Listener(partial(cut.append, number)) for number in range(60)]
+    for member in members:
+        crowd.add(member)
+    text = bytes(300_000)
+    for _ in range(3):
+        await crowd.send(text)
+    fast = members[0]
+    assert all(each is text for each in fast.take())
+    for _ in range(2):
+        await crowd.send(text)
+    # A megabyte waits for all but the one that takes its messages.
+    assert sorted(cut) == list(range(1, 60))
+    assert len(crowd) == 1
+    assert sum(map(len, fast.take())) == 600_000
+    crowd.end()
+
+
 async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(listeners, "HEARTBEAT_SECONDS", 0.05)
     async with service(tmp_path) as served, listening(served) as stream:
         for _ in range(3):
             assert await stream.next(beats=True) == Message(None, None, None)

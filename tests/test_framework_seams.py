@@ -40,6 +40,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "_send": "bf1831d448f8b73b",
         "create_empty_request": "15b4c275437446ac",
         "http1_response_header": "6a75f7775b2f21c8",
+        "keep_alive": "00ed853420ddf96c",
         "respond": "af23839ecf3dc598",
         "response_func": "6f858f74c02ca369",
         "response_size": "40abbde72739e51a",

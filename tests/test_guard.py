@@ -282,6 +282,56 @@ def test_an_older_browser_is_judged_by_its_origin(method: str, origin: str, pass
     assert verdict(*headers, method=method) is expected
 
 
+@pytest.mark.parametrize(
+    ("origin", "passes"),
+    [
+        ("http://queue.example.org", True),
+        ("https://queue.example.org", True),
+        ("HTTP://Queue.Example.ORG:8080", True),
+        ("http://127.0.0.1:8000", True),
+        ("http://queue.example.org.evil.example", False),
+        ("http://evil.example", False),
+        ("http://sub.queue.example.org", False),
+        ("http://queue.example.org@evil.example", False),
+        ("http://evil.example@queue.example.org", False),
+        ("http://evil.example/queue.example.org", False),
+        ("http://evil.example?queue.example.org", False),
+        ("http://queue.example.org:80:80", False),
+        ("http://queue.example.org:x", False),
+        ("queue.example.org", False),
+        ("null", False),
+        ("", False),
+        ("http://[", False),
+    ],
+)
+def test_behind_a_proxy_an_origin_may_be_one_of_the_allowed_hosts(
+    origin: str, passes: bool
+) -> None:
+    hosts = frozenset({"queue.example.org"})
+    expected = None if passes else Forbidden
+    # nginx sends the address of its upstream as Host, unless it is told otherwise.
+    assert verdict(HERE, ("origin", origin), method="POST", allowed_hosts=hosts) is expected
+    named = ("sec-fetch-site", "cross-site")
+    refused = verdict(HERE, named, ("origin", origin), method="POST", allowed_hosts=hosts)
+    assert refused is Forbidden
+
+
+def test_the_refusal_of_an_origin_names_both_values_and_the_setting() -> None:
+    headers = Header([("host", "upstream:8000"), ("origin", "http://queue.example.org")])
+    guard = Guard(Settings(allowed_hosts=frozenset({"upstream"})))
+    with pytest.raises(Forbidden) as refused:
+        guard.check("POST", "/add_task", headers)
+    for part in ("'http://queue.example.org'", "'upstream:8000'", "ALLOWED_HOSTS"):
+        assert part in refused.value.detail
+    with pytest.raises(Forbidden, match=r"'evil\.example'.*ALLOWED_HOSTS"):
+        guard.check("GET", "/get_result", Header([("host", "evil.example")]))
+    odd = Header([("host", "upstream"), ("origin", "\udce9\n" + "x" * 9_000)])
+    with pytest.raises(Forbidden) as refused:
+        guard.check("POST", "/add_task", odd)
+    assert refused.value.detail.isascii()
+    assert len(refused.value.detail) < 500
+
+
 def test_each_of_several_origins_has_to_be_our_own() -> None:
     ours, other = ("origin", "http://127.0.0.1:8000"), ("origin", "http://evil.example")
     assert verdict(HERE, ours, ours, method="POST") is None

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sanic_app.store import Slice
 from sanic_app.task import HISTORY_NUM_MAX
 from tests.serving import JSON, ON_UVLOOP, Service, problem, request, service
 
@@ -26,19 +27,28 @@ TASK_FIELDS = [
 ]
 PLACE_FIELDS = ["position", "seconds_until_due", "date_due"]
 ADDS = ["/add_task", "/api/v1/tasks"]
+READABLE = "GET, HEAD, OPTIONS"
 ROUTES = {
-    "/add_task": "POST",
-    "/get_queue_work": "GET",
-    "/get_result": "GET",
-    "/api/v1/tasks": "DELETE, GET, POST",
-    "/api/v1/tasks/batch": "POST",
-    "/api/v1/tasks/1": "DELETE, GET",
-    "/api/v1/results": "GET",
-    "/api/v1/queue": "GET",
-    "/metrics": "GET",
-    "/health/live": "GET",
-    "/health/ready": "GET",
+    "/add_task": "OPTIONS, POST",
+    "/get_queue_work": READABLE,
+    "/get_result": READABLE,
+    "/api/v1/tasks": "DELETE, GET, HEAD, OPTIONS, POST",
+    "/api/v1/tasks/batch": "OPTIONS, POST",
+    "/api/v1/tasks/1": "DELETE, GET, HEAD, OPTIONS",
+    "/api/v1/results": READABLE,
+    "/api/v1/queue": READABLE,
+    "/metrics": READABLE,
+    "/health/live": READABLE,
+    "/health/ready": READABLE,
 }
+FILES = ["/", "/page/page.js", "/api/docs/", "/api/docs/openapi.json", "/api/docs/swagger-ui.css"]
+SWITCHES = ["/api/v1/queue/pause", "/api/v1/queue/resume"]
+ALL = {
+    **ROUTES,
+    **dict.fromkeys([*FILES, "/api/docs", "/api/v1/events"], READABLE),
+    **dict.fromkeys(SWITCHES, "OPTIONS, POST"),
+}
+"""Every route with the methods that it allows."""
 READS = [path for path, methods in ROUTES.items() if "GET" in methods]
 
 
@@ -469,8 +479,8 @@ METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", 
 
 async def test_other_methods_are_refused_with_those_that_are_allowed(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
-        for method, (path, allowed) in itertools.product(METHODS, ROUTES.items()):
-            if method in allowed:
+        for method, (path, allowed) in itertools.product(METHODS, ALL.items()):
+            if method in allowed.split(", "):
                 continue
             answer = await served.client.request(method, path)
             assert answer.status_code == 405, (method, path)
@@ -481,6 +491,81 @@ async def test_other_methods_are_refused_with_those_that_are_allowed(tmp_path: P
             else:
                 assert answer.json()["type"].endswith(":method-not-allowed")
         assert served.parts.queue.figures.last_history_num == 0
+
+
+async def test_head_answers_what_get_does_without_the_body(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+        for path in [
+            *READS,
+            *FILES,
+            "/api/docs",
+            "/api/v1/tasks?limit=1",
+            "/api/v1/tasks/77",
+            "/x",
+        ]:
+            same = {"X-Request-ID": "same"}
+            get = await served.client.get(path, headers=same)
+            head = await served.client.head(path, headers=same)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            # The figures of some answers change from one moment to the next.
+            moving = ("/metrics", "/api/v1/queue", "/api/v1/tasks/1")
+            ignored = {"date", *(["content-length"] if path in moving else [])}
+            assert "content-length" in head.headers, path
+            assert {k: v for k, v in head.headers.items() if k not in ignored} == {
+                k: v for k, v in get.headers.items() if k not in ignored
+            }, path
+            if "etag" in get.headers:
+                known = {"If-None-Match": get.headers["etag"]}
+                assert (await served.client.head(path, headers=known)).status_code == 304
+        name = "http_request_duration_seconds_count"
+        assert served.metric(name, method="HEAD", route="/metrics", status="200") == 1
+
+
+async def test_head_begins_nothing_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slice_of(after: int, _: int) -> Slice:
+        assert after == 0, "only the first slice is read"
+        return Slice("1", 1)
+
+    async with service(tmp_path) as served, served.wire() as wire:
+        await served.add(1, 600)
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        # One behind the other on one connection: no byte of a body comes between.
+        for path in ("/api/v1/events", "/api/v1/tasks/1?wait=60", "/get_result", "/health/live"):
+            await wire.send(request(path, method="HEAD"))
+            async with asyncio.timeout(5):
+                status, headers = await wire.head()
+            assert (status, headers["connection"]) == (200, "keep-alive"), path
+        assert served.metric("event_listeners") == 0
+
+
+async def test_options_answers_with_the_methods_of_every_path(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for path, allowed in ALL.items():
+            answer = await served.client.options(path)
+            assert (answer.status_code, answer.content) == (204, b""), path
+            assert answer.headers["allow"] == allowed, path
+            assert answer.headers["x-request-id"]
+            assert "content-length" not in answer.headers
+        assert (await served.client.options("/nothing")).status_code == 404
+        async with served.wire() as wire:
+            await wire.send(request("*", method="OPTIONS"))
+            status, headers = await wire.head()
+            assert (status, headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, POST")
+        preflight = {"Origin": "http://example.com", "Access-Control-Request-Method": "POST"}
+        answer = await served.client.options("/add_task", headers=preflight)
+        assert answer.status_code == 204
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_no_route_was_forgotten(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for route in served.app.router.routes:
+            assert ("GET" in route.methods) == ("HEAD" in route.methods), route.path
+        count = len({route.path.rstrip("/") for route in served.app.router.routes})
+        assert len({path.rstrip("/") for path in ALL}) == count
 
 
 async def test_invented_methods_share_one_label(tmp_path: Path) -> None:

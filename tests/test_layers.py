@@ -25,6 +25,7 @@ ROOMS = [
     "http.guard",
     "http.problems",
     "http.feed",
+    "http.listeners",
     "http.journal",
     "http.bodies",
     "http.parameters",

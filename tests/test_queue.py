@@ -6,7 +6,7 @@ import asyncio
 import gc
 import resource
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from sanic_app.errors import (
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT
+from sanic_app.store import Commit, Lease, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import NewTask
 from tests.fake_clock import FakeClock
@@ -258,7 +259,7 @@ async def test_adds_are_refused_before_the_stop_when_told_so(running: BareServic
     with pytest.raises(Stopping):
         running.queue.add(new(1))
     with pytest.raises(Stopping):
-        running.queue.add(new(1), "key", "r")
+        await running.queue.add(new(1), "key", "r")
     # The worker may still finish what is due.
     await running.queue.finish(1)
 
@@ -410,6 +411,78 @@ async def test_the_outlook_is_that_of_the_figures_that_were_read(running: BareSe
     assert queue.timer.seconds_left(1, head.started_at, head.timeout, now) == 2
     # The finish, two seconds early by hand, took the stamp with it.
     assert await measured() == (3, 1.5)
+
+
+# A retry with a key.
+
+
+async def test_a_retry_is_answered_from_the_table_on_a_full_disk_and_while_stopping(
+    running: BareService,
+) -> None:
+    queue, store = running.queue, cast("SqliteStore", running.store)
+    first = await queue.add(new(60, 60), "key", "r")
+    await limit_pages(store, 0)
+    much = [queue.add(new(*[1] * 2_000)) for _ in range(3)]
+    retries = [queue.add(new(60, 60), "key", "r") for _ in range(3)]
+    others = [queue.add(new(*[60] * 2_000), "other", "r"), queue.add(new(60), "key", "s")]
+    assert [await outcome(each) for each in much] == [DiskFull] * 3
+    assert [await each for each in retries] == [first._replace(replayed=True)] * 3
+    assert [await outcome(each) for each in others] == [DiskFull, KeyReused]
+    await limit_pages(store, 2**30)
+    queue.refuse_writes()
+    assert await queue.add(new(60, 60), "key", "r") == first._replace(replayed=True)
+    for key, request, kind in (("key", "s", KeyReused), ("new", "r", Stopping)):
+        with pytest.raises(kind) as refused:
+            await queue.add(new(60), key, request)
+        assert refused.value.applied is False
+
+
+async def test_while_the_first_add_waits_for_its_commit_its_retry_is_not_told_that_it_is_not_there(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, commit, go_on = running.queue, running.store.commit, asyncio.Event()
+
+    async def hold(lease: Lease, writes: Sequence[Write]) -> Commit:
+        await go_on.wait()
+        return await commit(lease, writes)
+
+    monkeypatch.setattr(running.store, "commit", hold)
+    first = queue.add(new(60), "key", "r")
+    queue.refuse_writes()
+    with pytest.raises(Stopping) as refused:
+        await queue.add(new(60), "key", "r")
+    assert refused.value.applied is None
+    go_on.set()
+    assert (await first).first == 1
+
+
+# A range of more than one slice.
+
+
+@pytest.mark.parametrize("slices", [0, 1])
+@pytest.mark.parametrize("kind", [Stopping, DiskFull])
+async def test_a_range_that_is_cut_short_does_not_claim_that_nothing_was_cancelled(
+    running: BareService, monkeypatch: pytest.MonkeyPatch, slices: int, kind: type[ServiceError]
+) -> None:
+    queue, commit, committed = running.queue, running.store.commit, 0
+    await queue.add(new(*[1] * 2_500))
+
+    async def refuse(lease: Lease, writes: Sequence[Write]) -> Commit:
+        nonlocal committed
+        if committed == slices:
+            raise DiskFull
+        committed += 1
+        if committed == slices and kind is Stopping:
+            queue.refuse_writes()
+        return await commit(lease, writes)
+
+    monkeypatch.setattr(running.store, "commit", refuse)
+    if slices == 0 and kind is Stopping:
+        queue.refuse_writes()
+    with pytest.raises(kind) as refused:
+        await queue.cancel_range(1, 2_500)
+    assert refused.value.applied is (None if slices else False)
+    assert queue.figures.depth == 2_500 - 1_000 * slices
 
 
 # A full disk.

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from sanic_app.errors import Fault, Invalid, NotFound
 from sanic_app.http.blueprints.adding import request_text
 from sanic_app.http.bodies import parse_new_task, parse_new_tasks, parse_object
-from sanic_app.http.parameters import parse_history_num, parse_key, parse_page, refuse_query
+from sanic_app.http.parameters import (
+    parse_history_num,
+    parse_key,
+    parse_page,
+    parse_range,
+    refuse_query,
+)
 from sanic_app.http.schemas import (
     added_body,
     new_batch,
@@ -35,6 +41,46 @@ BAD_NUM = [Fault("/num", "Must be an integer in the range of a signed 64-bit num
 BAD_TIMEOUT = [Fault("/timeout", "Must be a number of seconds from 0 to 86400.")]
 NO_NUM = [Fault("/num", "This field is required.")]
 NO_TIMEOUT = [Fault("/timeout", "This field is required.")]
+
+
+def deep(key: str, depth: int, inner: str) -> str:
+    for _ in range(depth):
+        inner = f'{{"{key}":{inner}}}'
+    return inner
+
+
+MANY = ",".join(f'"{index}":1' for index in range(10_000))
+TWICE = ",".join(['"a":1'] * 10_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{" + TWICE + "}",
+        "{" + MANY + "}",
+        '{"tasks":[' + ",".join(["{" + MANY + "}"] * 3) + "]}",
+        '{"tasks":[{"num":1,"timeout":1}],' + MANY + "}",
+        '{"tasks":[' + ",".join([deep("k" * 64, 61, '{"a":1,"a":1}')] * 100) + "]}",
+        '{"tasks":[' + ",".join([deep("k" * 64, 880, "1")] * 20) + "]}",
+    ],
+)
+def test_an_answer_does_not_grow_with_what_is_sent(body: str) -> None:
+    for parse in (
+        lambda: parse_new_task(body.encode(), MAX),
+        lambda: parse_new_tasks(body.encode(), MAX, 10_000),
+    ):
+        with pytest.raises(Invalid) as refused:
+            parse()
+        assert 0 < len(refused.value.faults) <= 20
+        assert all(len(fault.pointer) <= 500 for fault in refused.value.faults)
+
+
+def test_no_more_query_parameters_are_reported_than_twenty() -> None:
+    query = [(f"x{index}", "1") for index in range(1_000)]
+    for parse in (parse_page, parse_range, refuse_query):
+        with pytest.raises(Invalid) as refused:
+            parse(query)
+        assert len(refused.value.faults) == 20
 
 
 def unknown(*pointers: str) -> list[Fault]:

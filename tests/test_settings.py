@@ -110,7 +110,10 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "BATCH_MAX": ("9", "batch_max", 9),
     "IDEMPOTENCY_KEEP": ("0", "idempotency_keep_us", 0),
     "HISTORY_KEEP": ("30d", "history_keep", Retention(age=30 * 86_400 * SECOND)),
+    "KEEP_ALIVE": ("20", "keep_alive", 20),
+    "BASE_PATH": ("/a/queue/", "base_path", "/a/queue"),
     "STOP_DELAY": ("0.5", "stop_delay", 0.5),
+    "LISTENERS_MAX": ("6", "listeners_max", 6),
 }
 """A value for each key, as text, and what it makes of which field."""
 
@@ -331,7 +334,10 @@ BAD: dict[str, list[str]] = {
     "BATCH_MAX": ["", "0", "-1", "x", "1000001"],
     "IDEMPOTENCY_KEEP": ["", "-1", "nan", "31536001", "x", "1e99999999999999999999"],
     "HISTORY_KEEP": ["", "0", "-1", "1.5", "all", "30 d", "d", "3w", "0d", "1" * 10],
+    "KEEP_ALIVE": ["", "0", "-1", "3601", "7.5", "x"],
+    "BASE_PATH": ["", "queue", "//x", "//queue", "/a//b", "/queue?x", "/a b", "/a>", "http://x/y"],
     "STOP_DELAY": ["", "-1", "3601", "x", "nan"],
+    "LISTENERS_MAX": ["", "0", "-1", "1.5", "x", "1000001"],
 }
 
 

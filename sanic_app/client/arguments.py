@@ -33,10 +33,7 @@ def read_token(environ: Mapping[str, str]) -> str | None:
     """Return the token from the variables that the service itself reads."""
     token, file = environ.get("SANIC_APP_API_TOKEN"), environ.get("SANIC_APP_API_TOKEN_FILE")
     if token is None and file is not None:
-        try:
-            token = Path(file).read_text(encoding="utf-8")
-        except OSError as error:
-            raise Usage(f"cannot read {file}: {error.strerror}") from None
+        token = _read(file)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):
         raise Usage("the token must be visible ASCII characters, not empty")
     return token and token.strip()
@@ -44,15 +41,7 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 def read_tasks(file: str) -> Iterator[dict[str, Any]]:
     """Return the tasks of a file: a number and a timeout in each line."""
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        # Programs on Windows put a byte order mark before their text, and some write UTF-16.
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
-    except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Usage(f"cannot read {file}: it is not UTF-8") from None
+    text = _read(file)
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words:
@@ -62,6 +51,18 @@ def read_tasks(file: str) -> Iterator[dict[str, Any]]:
             yield {"num": whole(num), "timeout": seconds(timeout)}
         except (ValueError, argparse.ArgumentTypeError):
             raise Usage(f"{file}, line {number}: must be a number and a timeout") from None
+
+
+def _read(file: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        # Programs on Windows put a byte order mark before their text, and some write UTF-16.
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Usage(f"cannot read {file}: it is not UTF-8") from None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -24,8 +25,8 @@ from sanic_app.client.watch import figures_line, live, tasks_table
 from sanic_app.errors import EXIT_START, EXIT_USAGE
 from sanic_app.signals import SIGNALED, stop_signals
 
-WAIT_SECONDS = 60
-"""The longest wait that the service accepts in one request."""
+WAIT_SECONDS = 25
+"""How long one request waits. Proxies give up after 30 or 60 seconds."""
 LOST_SECONDS = 60.0
 """How long to keep trying when the service does not answer."""
 PAGE = 1_000
@@ -125,29 +126,21 @@ def _cancel(service: Service, given: argparse.Namespace) -> int:
     return 0
 
 
-def _pause(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("POST", "/api/v1/queue/pause")
-    _show(given, figures, "paused")
-    return 0
-
-
-def _resume(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("POST", "/api/v1/queue/resume")
-    _show(given, figures, "resumed")
+def _switch(service: Service, given: argparse.Namespace) -> int:
+    figures = service.ask("POST", f"/api/v1/queue/{given.command}")
+    _show(given, figures, f"{given.command}d")
     return 0
 
 
 def _watch(service: Service, given: argparse.Namespace) -> int:
-    try:
+    # Ctrl+C is how the user ends it.
+    with suppress(KeyboardInterrupt):
         if given.json:
             for event in service.events():
                 if event.kind:
                     _print_json({"event": event.kind, "id": event.id, **event.data})
         else:
             live(service)
-    except KeyboardInterrupt:
-        # This is how the user ends it.
-        pass
     return 0
 
 
@@ -157,8 +150,8 @@ RUN: Mapping[str, Callable[[Service, argparse.Namespace], int]] = {
     "queue": _queue,
     "results": _results,
     "cancel": _cancel,
-    "pause": _pause,
-    "resume": _resume,
+    "pause": _switch,
+    "resume": _switch,
     "watch": _watch,
 }
 

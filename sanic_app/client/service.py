@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 from sanic_app.client.transport import Http, Https
 
 ANSWER_SECONDS = 10.0
+GATEWAY = frozenset({502, 503, 504})
+"""What a proxy answers while it cannot reach the service."""
+PROBLEM = "application/problem+json"
 SILENT_SECONDS = 25.0
 """A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
@@ -22,7 +25,7 @@ class Failed(Exception):
 
 
 class Unreachable(Failed):
-    """No service answers, or the connection was lost."""
+    """No service answers, the connection was lost, or only a proxy answered."""
 
 
 class Event(NamedTuple):
@@ -96,7 +99,11 @@ class Service:
 
     def _raise(self, error: Exception) -> NoReturn:
         if isinstance(error, urllib.error.HTTPError):
-            raise Failed(_refusal(error)) from None
+            if error.code in GATEWAY and error.headers.get_content_type() != PROBLEM:
+                error.close()
+                error = ConnectionError(f"a proxy answered with status {error.code}")
+            else:
+                raise Failed(_refusal(error)) from None
         reason = getattr(error, "reason", None) or error
         raise Unreachable(f"no answer from {self.url}: {reason or type(error).__name__}") from None
 

@@ -8,19 +8,18 @@ a fault for each thing that is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
+from itertools import islice
 from typing import Any, Final, NoReturn
 
 from sanic_app.errors import Fault, Invalid
-from sanic_app.http.schemas import NUM_MAX, NUM_MIN, seconds
+from sanic_app.http.schemas import FAULTS_MAX, NUM_MAX, NUM_MIN, POINTER_MAX, seconds
 from sanic_app.http.shape import printable
 from sanic_app.task import SECOND, NewTask
 
 NESTING_MAX: Final = 64
 """A body that is nested deeper is refused, however deep the interpreter's decoder would go."""
-FAULTS_MAX: Final = 20
-"""The most faults of a batch that are reported."""
 _NOT_JSON: Final = Fault("", "The body is not valid JSON.")
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
@@ -37,14 +36,14 @@ def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
 def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
     """Return the tasks that the body of a batch asks for, 1 to ``batch_max``."""
     fields = parse_object(body)
-    faults = [Fault(_pointer(name), "Unknown field.") for name in fields if name != "tasks"]
+    faults = _unknown_fields(fields, {"tasks"}, "")
     items = fields.get("tasks")
     if "tasks" not in fields:
         faults.append(Fault("/tasks", "This field is required."))
     elif not isinstance(items, list) or not 1 <= len(items) <= batch_max:
         faults.append(Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks."))
     if faults:
-        raise _refusal(fields, faults[:FAULTS_MAX])
+        raise _refusal(fields, faults)
     tasks: list[NewTask] = []
     for index, item in enumerate(items or ()):
         try:
@@ -54,7 +53,7 @@ def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTa
             if len(faults) >= FAULTS_MAX:
                 break
     if faults:
-        raise _refusal(fields, faults[:FAULTS_MAX])
+        raise _refusal(fields, faults)
     return tasks
 
 
@@ -68,7 +67,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
             pairs = _pairs_decoder.decode(text)
             if _too_deep(pairs):
                 raise Invalid(_NOT_JSON) from None
-            pointers = _keys_twice(pairs)
+            pointers = islice(_keys_twice(pairs), FAULTS_MAX)
             raise Invalid(*(Fault(each, "This key stands twice.") for each in pointers)) from None
     except UnicodeDecodeError:
         raise Invalid(Fault("", "The body is not UTF-8.")) from None
@@ -92,7 +91,7 @@ def _refusal(value: Any, faults: Sequence[Fault]) -> Invalid:
 
     Deep values are never valid, so an accepted body needs no check.
     """
-    return Invalid(*([_NOT_JSON] if _too_deep(value) else faults))
+    return Invalid(*([_NOT_JSON] if _too_deep(value) else faults[:FAULTS_MAX]))
 
 
 def _too_deep(value: Any) -> bool:
@@ -122,14 +121,14 @@ def _keys_twice(value: Any, pointer: str = "") -> Iterator[str]:
     if isinstance(value, _Pairs):
         seen = set()
         for name, inner in value:
-            here = pointer + _pointer(name)
+            here = _below(pointer, name)
             if name in seen:
                 yield here
             seen.add(name)
             yield from _keys_twice(inner, here)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _keys_twice(inner, f"{pointer}/{index}")
+            yield from _keys_twice(inner, _below(pointer, str(index)))
 
 
 def _constant(_: str) -> NoReturn:
@@ -154,9 +153,7 @@ def _new_task(fields: Any, pointer: str, timeout_max: int) -> NewTask:
         and 0 <= timeout * SECOND <= timeout_max
     ):
         return NewTask(num, timeout * SECOND)
-    faults = [
-        Fault(pointer + _pointer(name), "Unknown field.") for name in fields if name not in _READERS
-    ]
+    faults = _unknown_fields(fields, _READERS, pointer)
     values: dict[str, int] = {}
     for name, read in _READERS.items():
         try:
@@ -194,6 +191,12 @@ _READERS: Final[Mapping[str, Callable[[Any, int], int]]] = {"num": _num, "timeou
 """The parsers of the fields. Each gets the value and the greatest timeout."""
 
 
-def _pointer(name: str) -> str:
-    """Return a JSON pointer to a field (RFC 6901), escaped and short."""
-    return "/" + printable(name).replace("~", "~0").replace("/", "~1")
+def _unknown_fields(fields: Mapping[str, Any], known: Container[str], pointer: str) -> list[Fault]:
+    unknown = (name for name in fields if name not in known)
+    return [Fault(_below(pointer, name), "Unknown field.") for name in islice(unknown, FAULTS_MAX)]
+
+
+def _below(pointer: str, name: str) -> str:
+    """Return a JSON pointer to a field or an item (RFC 6901), escaped and short."""
+    below = f"{pointer}/{printable(name).replace('~', '~0').replace('/', '~1')}"
+    return below if len(below) <= POINTER_MAX else pointer

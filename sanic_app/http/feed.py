@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 from sanic_app.http.journal import (
@@ -24,15 +24,15 @@ from sanic_app.http.journal import (
     reset,
     tasks_data,
 )
+from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Figures
 from sanic_app.task import Task
 
 RATE = 20
 """Messages a second to a listener; what is beyond waits and is summarised."""
-LAG_MAX = 100
-"""A listener with so many messages to take is cut: it can resume."""
-HEARTBEAT_SECONDS = 10.0
+TOTAL_RATE = 4_000
+"""Messages a second to all listeners together."""
 RETRY_MS = 1_000
 """A listener that lost its connection should come back after so many milliseconds."""
 
@@ -72,35 +72,20 @@ class Pace:
         self._left = float(rate)
         self._at = now()
 
-    def take(self) -> float:
-        """Return 0 and count a message, or the seconds until one may go."""
+    def take(self, cost: float = 1.0) -> float:
+        """Return 0 and count a message, or the seconds until one may go.
+
+        A message may cost as much as several.
+        """
         now = self._now()
         self._left = min(self._left + (now - self._at) * self._rate, self._rate)
         self._at = now
-        if self._left < 1:
+        cost = min(cost, self._rate)
+        if self._left < cost:
             # Not the very moment: timers may fire a little early.
-            return (1 - self._left) / self._rate + 0.001
-        self._left -= 1
+            return (cost - self._left) / self._rate + 0.001
+        self._left -= cost
         return 0.0
-
-
-class _Listener:
-    """One client's messages that wait for it to take them."""
-
-    def __init__(self, cut: Callable[[], None]) -> None:
-        self.messages: deque[bytes] = deque()
-        self.arrived = asyncio.Event()
-        self.cut = cut
-
-    def put(self, message: bytes) -> None:
-        self.messages.append(message)
-        self.arrived.set()
-
-    def take(self) -> bytes:
-        taken = b"".join(self.messages)
-        self.messages.clear()
-        self.arrived.clear()
-        return taken
 
 
 class EventFeed:
@@ -110,11 +95,14 @@ class EventFeed:
     """The state row as far as it is known."""
     _told: Told
 
-    def __init__(self, source: Source) -> None:
-        """Take the tables."""
+    def __init__(self, source: Source, listeners_max: int) -> None:
+        """Take the tables, and how many may listen."""
         self._source = source
         self._journal = Journal(source)
-        self._listeners: set[_Listener] = set()
+        self._listeners = Listeners(listeners_max)
+        # All who catch up take turns, and share one pace.
+        self._catching_up = asyncio.Lock()
+        self._catch_up_pace = Pace(time.monotonic)
         # Since the last message of a kind, this many commits had something for it.
         self._commits = {"added": 0, "finished": 0}
         # The last start that was not told yet, behind all that its commit added and finished.
@@ -123,7 +111,6 @@ class EventFeed:
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._beat: asyncio.TimerHandle | None = None
 
     @property
     def listeners(self) -> int:
@@ -143,11 +130,8 @@ class EventFeed:
         self._moved.set()
         if self._task is not None:
             await self._task
-        if self._beat is not None:
-            self._beat.cancel()
         self._ended.set()
-        for listener in self._listeners:
-            listener.arrived.set()
+        self._listeners.end()
 
     def follow(self, committed: Committed) -> None:
         """Note how far the store is."""
@@ -161,6 +145,14 @@ class EventFeed:
         self._commits["finished"] += before.last_finish_num < self._figures.last_finish_num
         self._moved.set()
 
+    def seat(self) -> AbstractContextManager[None]:
+        """Return the place of one stream, to be held while it lasts.
+
+        Raises:
+            TooBusy: on entering; there are as many streams as there may be.
+        """
+        return self._listeners.seat()
+
     async def listen(
         self, cursor: Cursor | None, cut: Callable[[], None]
     ) -> AsyncGenerator[bytes, None]:
@@ -168,7 +160,7 @@ class EventFeed:
 
         ``cut`` ends the connection of one that is too slow. What is yielded are whole messages.
         """
-        listener = _Listener(cut)
+        listener = Listener(cut)
         if cursor is None:
             # Before the first message is on its way: nothing falls between that and the next.
             self._listeners.add(listener)
@@ -177,26 +169,26 @@ class EventFeed:
             if cursor is not None:
                 async for text in self._missed(cursor, listener):
                     yield text
-            if self._beat is None:
-                self._beat_later()
             while not self._ended.is_set():
                 await listener.arrived.wait()
-                yield listener.take()
-            yield listener.take()
+                for text in listener.take():
+                    yield text
+            for text in listener.take():
+                yield text
         finally:
             self._listeners.discard(listener)
 
-    async def _missed(self, cursor: Cursor, listener: _Listener) -> AsyncGenerator[bytes, None]:
+    async def _missed(self, cursor: Cursor, listener: Listener) -> AsyncGenerator[bytes, None]:
         """Return what the tables hold behind the cursor, page by page; then let it follow live."""
-        pace = Pace(asyncio.get_running_loop().time)
         while cursor != self._told.cursor and not self._stopping.is_set():
-            if (seconds := pace.take()) > 0:
-                await asyncio.sleep(seconds)
-                continue
             try:
-                kind, data, cursor = await self._journal.next(
-                    cursor, self._told.cursor, self._figures.pruned
-                )
+                async with self._catching_up:
+                    await self._wait(self._catch_up_pace)
+                    if self._stopping.is_set():
+                        break
+                    kind, data, cursor = await self._journal.next(
+                        cursor, self._told.cursor, self._figures.pruned
+                    )
             except Lost:
                 break
             yield message(kind, data, cursor)
@@ -208,23 +200,24 @@ class EventFeed:
     # Those who follow live are told the same bytes.
 
     async def _loop(self) -> None:
-        pace = Pace(asyncio.get_running_loop().time)
+        pace = Pace(time.monotonic)
         while not self._stopping.is_set() or self._behind():
             await self._moved.wait()
             self._moved.clear()
             while self._behind():
-                if not self._stopping.is_set() and (seconds := pace.take()) > 0:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), seconds)
-                    continue
+                await self._wait(pace, len(self._listeners) * RATE / TOTAL_RATE)
                 try:
                     await self._tell_next()
                 except Exception:
                     log.exception("the events could not be read: listeners have to come back")
-                    for listener in self._listeners:
-                        listener.cut()
-                    self._listeners.clear()
+                    self._listeners.cut_all()
                     self._skip()
+
+    async def _wait(self, pace: Pace, cost: float = 1.0) -> None:
+        """Return when the pace lets a message through, or a stop begins."""
+        while not self._stopping.is_set() and (seconds := pace.take(max(cost, 1.0))) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _behind(self) -> bool:
         return self._start is not None or not self._told.knows(self._figures)
@@ -244,7 +237,7 @@ class EventFeed:
                 await self._tell_figures(told)
             else:
                 self._start = None
-                self._tell_start(start[1])
+                await self._tell_start(start[1])
             return
         kind = "added" if told.cursor.added < until.added else "finished"
         count = until.added - told.cursor.added or until.finished - told.cursor.finished
@@ -260,11 +253,11 @@ class EventFeed:
         # Meanwhile the last listener may have left, and others have come, who know more.
         if self._told is told:
             self._told = told._replace(cursor=cursor)
-            self._send(text)
+            await self._listeners.send(text)
 
-    def _tell_start(self, head: Task) -> None:
+    async def _tell_start(self, head: Task) -> None:
         self._told = self._told._replace(head=(head.history_num, head.started_at))
-        self._send(message("started", tasks_data([head]), self._told.cursor))
+        await self._listeners.send(message("started", tasks_data([head]), self._told.cursor))
 
     async def _tell_figures(self, told: Told) -> None:
         """Tell a pause, or the start of a head by another process."""
@@ -278,27 +271,9 @@ class EventFeed:
         if now.cursor != told.cursor:
             return
         if head is not None and now.head != told.head:
-            self._tell_start(head)
+            await self._tell_start(head)
         elif now.paused != told.paused:
             self._told = told._replace(paused=now.paused)
-            self._send(message("paused" if now.paused else "resumed", tasks_data(()), told.cursor))
-
-    def _send(self, text: bytes) -> None:
-        for listener in list(self._listeners):
-            if len(listener.messages) >= LAG_MAX:
-                self._listeners.discard(listener)
-                listener.cut()
-            else:
-                listener.put(text)
-
-    def _beat_later(self) -> None:
-        """Let silent streams be heard of again and again, while there are any.
-
-        One timer for all: one for each would cost more than their messages.
-        """
-        for listener in self._listeners if self._beat is not None else ():
-            if not listener.messages:
-                listener.put(b":\n\n")
-        loop = asyncio.get_running_loop()
-        again = self._listeners and not self._ended.is_set()
-        self._beat = loop.call_later(HEARTBEAT_SECONDS, self._beat_later) if again else None
+            await self._listeners.send(
+                message("paused" if now.paused else "resumed", tasks_data(()), told.cursor)
+            )

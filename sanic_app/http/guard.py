@@ -17,6 +17,7 @@ from sanic.compat import Header
 
 from sanic_app.errors import Fault, Forbidden, Invalid, Unauthorized
 from sanic_app.http import routes
+from sanic_app.http.shape import printable
 from sanic_app.settings import Settings
 
 
@@ -27,6 +28,7 @@ class Guard:
         """Take the tokens and host names from the settings."""
         self._api = settings.api_token
         self._metrics = settings.metrics_token
+        self._names = settings.allowed_hosts
         self._host_allowed = lru_cache(maxsize=256)(_host_rule(settings.allowed_hosts))
 
     def check(self, method: str, path: str, headers: Header) -> None:
@@ -43,11 +45,13 @@ class Guard:
         if len(hosts) != 1:
             raise Invalid(Fault("", "There must be exactly one Host header."))
         if not self._host_allowed(hosts[0]) and self._api is None:
-            raise Forbidden("This Host is not served: see the setting ALLOWED_HOSTS.")
+            raise Forbidden(
+                f"The Host '{printable(hosts[0])}' is not served: add it to ALLOWED_HOSTS."
+            )
         if self._api is not None or self._metrics is not None:
             self._check_token(path, headers)
         if "sec-fetch-site" in headers or "origin" in headers:
-            _check_site(method, hosts[0], headers)
+            self._check_site(method, hosts[0], headers)
 
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
@@ -67,35 +71,47 @@ class Guard:
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthorized
 
+    def _check_site(self, method: str, host: str, headers: Header) -> None:
+        site = headers.getone("sec-fetch-site", "").strip().lower()
+        if site:
+            navigation = (
+                method == "GET"
+                and headers.getone("sec-fetch-mode", "") == "navigate"
+                and headers.getone("sec-fetch-dest", "") == "document"
+            )
+            if site not in ("same-origin", "none") and not navigation:
+                raise Forbidden("Pages of other sites may not send requests.")
+            return
+        if method in ("GET", "HEAD", "OPTIONS"):
+            return
+        for origin in headers.getall("origin", []):
+            authority = _authority(origin)
+            # Behind a proxy the Host may be one that the proxy made up.
+            if authority != host.strip().lower() and _name(authority) not in self._names:
+                raise Forbidden(
+                    "Pages of other sites may not send requests: the Origin"
+                    f" '{printable(origin)}' is not the Host '{printable(host)}'. If this is the"
+                    " service's own page behind a proxy, add the Origin's host to ALLOWED_HOSTS,"
+                    " or let the proxy pass on the Host."
+                )
 
-def _check_site(method: str, host: str, headers: Header) -> None:
-    site = headers.getone("sec-fetch-site", "").strip().lower()
-    if site:
-        navigation = (
-            method == "GET"
-            and headers.getone("sec-fetch-mode", "") == "navigate"
-            and headers.getone("sec-fetch-dest", "") == "document"
-        )
-        if site not in ("same-origin", "none") and not navigation:
-            raise Forbidden("Pages of other sites may not ask.")
-        return
-    if method in ("GET", "HEAD", "OPTIONS"):
-        return
-    if any(_authority(origin) != host.strip().lower() for origin in headers.getall("origin", [])):
-        raise Forbidden("Pages of other sites may not ask.")
 
-
-def _authority(origin: str) -> str | None:
+def _authority(origin: str) -> str:
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
-        return None
+        return ""
+
+
+def _name(authority: str) -> str:
+    """Return a host without its port."""
+    return re.sub(r":[0-9]*$", "", authority.strip().lower())
 
 
 def _host_rule(allowed: frozenset[str]) -> Callable[[str], bool]:
     def rule(host: str) -> bool:
         """Return whether DNS rebinding is impossible: it needs a name of the attacker's own."""
-        name = re.sub(r":[0-9]*$", "", host.strip().lower())
+        name = _name(host)
         if name == "localhost" or name in allowed:
             return True
         try:

@@ -6,6 +6,7 @@ again for every request.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from sanic_app.http.schemas import (
     AFTER,
     CURSOR,
     HISTORY_NUM_PATTERN,
+    HOLD_MAX,
     KEY,
     LIMIT,
     SCHEMAS,
@@ -82,6 +84,7 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     builder.raw(
         {
             "info": INFO,
+            "servers": [{"url": settings.base_path or "/", "description": "This service."}],
             "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
             "paths": dict(sorted(paths.items())),
             "components": _components(settings, files),
@@ -131,7 +134,7 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
         "schemas": {
             **SCHEMAS,
             "NewTask": new_task(settings.timeout_max_us).schema,
-            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_max).schema,
+            "NewBatch": new_batch(settings.timeout_max_us, settings.batch_limit).schema,
             "Problem": problem_object.schema,
         },
         "responses": {
@@ -140,7 +143,7 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
             for operation in operations.values()
             for status, kinds in _by_status(operation.errors).items()
         },
-        "headers": HEADERS,
+        "headers": {**HEADERS, **_paths(settings.base_path)},
         "parameters": {**PARAMETERS, **{name: _file(names) for name, names in files.items()}},
     }
 
@@ -198,6 +201,22 @@ def _header(schema: Json, example: Any, description: str = "", *, required: bool
     return {**must, **described({"schema": schema, "example": example}, description)}
 
 
+def _paths(base: str) -> Json:
+    """Return the headers that contain paths."""
+    tasks = f"{base}{routes.TASKS}"
+    return {
+        "Location": _header(
+            string(f"{re.escape(tasks)}/{HISTORY_NUM_PATTERN}"), f"{tasks}/1", "The task's path."
+        ),
+        "Link": _header(
+            {"type": "string"},
+            f'<{tasks}?limit=100&after=100>; rel="next"',
+            "The next page, while there is one.",
+            required=False,
+        ),
+    }
+
+
 def _parameter(place: str, name: str, schema: Json, description: str, example: Any = None) -> Json:
     found = described({"name": name, "in": place, "schema": schema}, description)
     if place == "path" or (place == "query" and "default" not in schema):
@@ -213,15 +232,6 @@ def _file(names: Iterable[str]) -> Json:
 HEADERS: Final[Mapping[str, Json]] = {
     "X-Request-ID": _header(
         string(ACCEPTED.pattern), "order-4711", "The request's own id, or a new one."
-    ),
-    "Location": _header(
-        string(f"{routes.TASKS}/{HISTORY_NUM_PATTERN}"), f"{routes.TASKS}/1", "The task's path."
-    ),
-    "Link": _header(
-        {"type": "string"},
-        f'<{routes.TASKS}?limit=100&after=100>; rel="next"',
-        "The next page, while there is one.",
-        required=False,
     ),
     "Idempotent-Replayed": _header(
         {"type": "string", "const": "true"},
@@ -272,7 +282,8 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "query",
         "wait",
         WAIT,
-        "Hold the answer for so many seconds, or until the task is finished, or the service stops.",
+        "Hold the answer for so many seconds, or until the task is finished, or the service stops;"
+        f" never longer than {HOLD_MAX} seconds, since proxies give up after 60.",
         0,
     ),
     "LastEventId": _parameter(

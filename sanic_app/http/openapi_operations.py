@@ -191,7 +191,7 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "listen",
             "Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.",
             {200: _answer("Messages, until the service stops.", _EVENTS)},
-            (*SECURED, errors.Stopping),
+            (*SECURED, errors.Stopping, errors.TooBusy),
             ("LastEventId",),
         ),
     },

@@ -13,8 +13,10 @@ from sanic_app.errors import Fault, Invalid, NotFound
 from sanic_app.http.schemas import (
     AFTER,
     CURSOR_PATTERN,
+    FAULTS_MAX,
     HISTORY_NUM,
     HISTORY_NUM_PATTERN,
+    HOLD_MAX,
     KEY_MAX,
     KEY_PATTERN,
     LIMIT,
@@ -61,7 +63,7 @@ def parse_range(query: Sequence[tuple[str, str]]) -> tuple[int, int]:
 
 
 def parse_wait(query: Sequence[tuple[str, str]]) -> float:
-    """Return how many seconds the answer may be held, 0 by default."""
+    """Return how many seconds to hold the answer at most, 0 by default."""
     values = [value for name, value in query if name == "wait"]
     refuse_query([(name, value) for name, value in query if name != "wait"])
     if len(values) > 1:
@@ -71,13 +73,14 @@ def parse_wait(query: Sequence[tuple[str, str]]) -> float:
     if not re.fullmatch(number, text) or float(text) > WAIT_MAX:
         message = f"The query parameter wait must be a number of seconds from 0 to {WAIT_MAX}."
         raise Invalid(Fault("", message))
-    return float(text)
+    return min(float(text), HOLD_MAX)
 
 
 def refuse_query(query: Sequence[tuple[str, str]]) -> None:
     """Refuse any query parameter."""
     if query:
-        raise Invalid(*(Fault("", f"Unknown query parameter {printable(n)}.") for n, _ in query))
+        unknown = (name for name, _ in query[:FAULTS_MAX])
+        raise Invalid(*(Fault("", f"Unknown query parameter {printable(n)}.") for n in unknown))
 
 
 def parse_history_num(text: str) -> int:
@@ -94,8 +97,10 @@ def parse_history_num(text: str) -> int:
 def _whole_numbers(query: Sequence[tuple[str, str]], schemas: Mapping[str, Json]) -> dict[str, int]:
     """Return the parameters as their schemas say; one without a default is required."""
     given: dict[str, str] = {}
-    faults = []
+    faults: list[Fault] = []
     for name, value in query:
+        if len(faults) >= FAULTS_MAX:
+            break
         if name not in schemas:
             faults.append(Fault("", f"Unknown query parameter {printable(name)}."))
         elif name in given:
@@ -113,7 +118,7 @@ def _whole_numbers(query: Sequence[tuple[str, str]], schemas: Mapping[str, Json]
             message = f"The query parameter {name} must be a whole number from {low} to {high}."
             faults.append(Fault("", message))
     if faults:
-        raise Invalid(*faults)
+        raise Invalid(*faults[:FAULTS_MAX])
     return numbers
 
 

@@ -38,6 +38,7 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.OutcomeUnknown: ("outcome-unknown", 500, "Outcome unknown"),
     errors.QueueFull: ("queue-full", 503, "Queue full"),
     errors.Stopping: ("stopping", 503, "Service stopping"),
+    errors.TooBusy: ("too-busy", 503, "Too busy"),
     errors.DiskFull: ("disk-full", 507, "Disk full"),
 }
 """The last part of the type, the status and the title of each problem that clients can get."""
@@ -78,9 +79,14 @@ log = logging.getLogger(__name__)
 
 
 def answer(request: Request, exception: Exception) -> HTTPResponse:
-    """Answer with the problem, and count it: the framework's handler for every exception."""
+    """Answer with the problem, and count it: the framework's handler for every exception.
+
+    OPTIONS has no handlers: it is answered here, where the methods of a path are known.
+    """
     if isinstance(exception, framework.MethodNotAllowed):
         exception = MethodNotAllowed(_allowed_methods(request))
+        if request.method == "OPTIONS":
+            return HTTPResponse(status=204, headers=_headers(exception))
     error, response = problem(request, exception)
     label = metric_label(error)
     if request.method == "POST" and request.path.rstrip("/") in routes.ADDS and label in REFUSALS:
@@ -92,7 +98,14 @@ def answer(request: Request, exception: Exception) -> HTTPResponse:
 
 
 def _allowed_methods(request: Request) -> tuple[str, ...]:
-    """Return the methods of the path's routes; the framework knows them for some paths only."""
+    """Return the methods of the path's routes; the framework knows them for some paths only.
+
+    OPTIONS is one of them everywhere.
+    """
+    if request.path == "*":
+        # The target of an OPTIONS that means the whole server (RFC 9110, 9.3.7).
+        every = (route.methods for route in request.app.router.routes)
+        return tuple(sorted({"OPTIONS"}.union(*every)))
     path = request.path.strip("/").split("/")
     found: dict[int, set[str]] = {}
     for route in request.app.router.routes:
@@ -104,7 +117,7 @@ def _allowed_methods(request: Request) -> tuple[str, ...]:
         ):
             found.setdefault(named, set()).update(route.methods)
     # A path of its own goes before one that a name stands for.
-    return tuple(sorted(found[min(found)])) if found else ()
+    return tuple(sorted({"OPTIONS", *found[min(found)]})) if found else ()
 
 
 def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:

@@ -21,7 +21,13 @@ from sanic_app.task import date as format_date
 NUM_MIN, NUM_MAX = -(2**63), 2**63 - 1
 PAGE_DEFAULT, PAGE_MAX = 100, 1_000
 WAIT_MAX = 60
-"""The longest that an answer may be held, in seconds."""
+"""The longest wait that may be asked for, in seconds."""
+HOLD_MAX = 55
+"""The longest that an answer is held, in seconds: proxies give up after 60."""
+FAULTS_MAX = 20
+"""The most faults that an answer reports."""
+POINTER_MAX = 500
+"""The longest JSON pointer in an answer. A fault that lies deeper is reported above."""
 KEY_MAX = 255
 """The longest idempotency key, in characters."""
 DATE_MAX = 253_402_300_799_999_999

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import QueueFull, StartError, Stopping, StoreFailed
+from sanic_app.errors import DiskFull, QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
@@ -116,13 +116,31 @@ class TaskQueue:
         ``request`` goes with a key: the parsed request in a form that is equal when it is.
 
         Raises:
-            Stopping, QueueFull: at once; nothing is added.
-            DiskFull, KeyReused, OutcomeUnknown: through the future.
+            Stopping, QueueFull: without a key at once; nothing is added.
+            Stopping, QueueFull, DiskFull, KeyReused, OutcomeUnknown: through the future.
         """
-        if key is None and self._accepting and not self._has_room(len(tasks)):
-            # With a key the store decides: it may be the retry of an add that found room.
+        add = Add(tasks, key, request)
+        if key is not None:
+            written = self._writer.put(add) if self._accepting else _refused(Stopping())
+            return asyncio.create_task(self._or_replay(add, written))
+        if self._accepting and not self._has_room(len(tasks)):
             raise QueueFull
-        return self._write(Add(tasks, key, request))
+        return self._write(add)
+
+    async def _or_replay(self, add: Add, written: asyncio.Future[Added]) -> Added:
+        """Return what an add with a key did, or the first add with this key.
+
+        It may be the retry of an add that found room in the queue and on the disk. So a refusal
+        says that nothing was added only when the key has been looked up.
+        """
+        try:
+            return await written
+        except (DiskFull, Stopping) as refusal:
+            if (before := await self._store.replay(add)) is not None:
+                return before
+            # The first add with this key may be one of those that wait for their commit.
+            refusal.applied = None if self._writer.uncommitted else False
+            raise
 
     async def cancel(self, history_num: int) -> Task:
         """Take one task out of the queue without its number, and return it as it is then.
@@ -146,7 +164,12 @@ class TaskQueue:
         last = min(last, self.figures.last_history_num)
         count = 0
         while first <= last:
-            cancelled: Cancelled = await self._write(CancelRange(first, last))
+            try:
+                cancelled: Cancelled = await self._write(CancelRange(first, last))
+            except ServiceError as refusal:
+                # The slices before it are cancelled: it is not certain that nothing was.
+                refusal.applied = None if count else refusal.applied
+                raise
             count += len(cancelled.tasks)
             if len(cancelled.tasks) < CANCEL_MAX:
                 break
@@ -212,3 +235,9 @@ class TaskQueue:
         self.refuse_writes()
         self.timer.wake()
         self._on_failure()
+
+
+def _refused(error: ServiceError) -> asyncio.Future[Any]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future

@@ -44,13 +44,17 @@ class Settings:
     idempotency_keep_us: int = 86_400 * SECOND
     history_keep: Retention | None = None
     stop_delay: float = 0.0
+    keep_alive: int = 75
+    base_path: str = ""
+    listeners_max: int = 1_000
+
+    @property
+    def batch_limit(self) -> int:
+        """How many tasks one batch may have: more than ``queue_max`` never fit."""
+        return min(self.batch_max, self.queue_max)
 
 
-def load(
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    folder: Path,
-) -> Settings:
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Settings:
     """Return the settings from the file, the environment and the flags.
 
     ``flags`` are the parsed flags by key; ``CONFIG`` is the path of the file. Without it, the
@@ -69,21 +73,13 @@ def load(
         for key, value in flags.items()
         if key != "CONFIG" and value is not None
     }
-    parsed = {key: _parse(key, given) for key, given in found.items()}
-    fields: dict[str, Any] = {
-        KEYS[key].field: value for key, value in parsed.items() if KEYS[key].field
-    }
-    settings = Settings(**fields, **_tokens(parsed, found))
+    settings = Settings(**{KEYS[key].field: _parse(key, given) for key, given in found.items()})
     _check(settings, found)
     return settings
 
 
 def is_loopback(host: str) -> bool:
     """Return whether every address of the host is a loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        pass
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -111,7 +107,7 @@ class Key(NamedTuple):
     """One key: the parser of its value, and the field of the settings that it fills."""
 
     parse: Callable[[Any], Any]
-    field: str = ""
+    field: str
     flag: str = ""
     alias: str = ""
 
@@ -121,10 +117,10 @@ KEYS: Mapping[str, Key] = {
     "PORT": Key(values.integer(0, 65_535), "port", "--port", "PORT_APP"),
     "LOGGER_LEVEL": Key(values.log_level, "logger_level", "--logger-level"),
     "DATABASE": Key(values.database, "database", "--database"),
-    "API_TOKEN": Key(values.token),
-    "API_TOKEN_FILE": Key(values.token_file),
-    "METRICS_TOKEN": Key(values.token),
-    "METRICS_TOKEN_FILE": Key(values.token_file),
+    "API_TOKEN": Key(values.token, "api_token"),
+    "API_TOKEN_FILE": Key(values.token_file, "api_token"),
+    "METRICS_TOKEN": Key(values.token, "metrics_token"),
+    "METRICS_TOKEN_FILE": Key(values.token_file, "metrics_token"),
     "ALLOW_ANONYMOUS": Key(values.switch, "allow_anonymous", "--allow-anonymous"),
     "ALLOWED_HOSTS": Key(values.host_names, "allowed_hosts"),
     "TIMEOUT_MAX": Key(values.microseconds(TIMEOUT_LIMIT), "timeout_max_us"),
@@ -133,7 +129,10 @@ KEYS: Mapping[str, Key] = {
     "BATCH_MAX": Key(values.integer(1, 1_000_000), "batch_max"),
     "IDEMPOTENCY_KEEP": Key(values.microseconds(TIMEOUT_LIMIT), "idempotency_keep_us"),
     "HISTORY_KEEP": Key(values.retention, "history_keep"),
+    "KEEP_ALIVE": Key(values.integer(1, 3_600), "keep_alive"),
+    "BASE_PATH": Key(values.base_path, "base_path"),
     "STOP_DELAY": Key(values.seconds(3_600), "stop_delay"),
+    "LISTENERS_MAX": Key(values.integer(1, 1_000_000), "listeners_max"),
 }
 """Every key. In the environment its name has the prefix."""
 
@@ -166,21 +165,17 @@ def _from_file(path: Path, *, required: bool) -> dict[str, _Given]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     found: dict[str, _Given] = {}
     unknown: list[str] = []
-    for name in sorted(environ):
-        if not name.startswith(PREFIX):
-            continue
+    for name, value in sorted(environ.items()):
         key = name.removeprefix(PREFIX)
-        value = environ[name]
-        if key == "URL":
-            # The commands read it: it says where the service is.
+        # The commands read SANIC_APP_URL. Kubernetes sets SANIC_APP_PORT=tcp://... for a Service
+        # with the name sanic-app.
+        is_setting = key != "URL" and not (key == "PORT" and value.startswith("tcp://"))
+        if key == name or not is_setting:
             continue
-        if key == "PORT" and value.startswith("tcp://"):
-            # Kubernetes sets it for a Service named "sanic-app"; it is not a setting of ours.
-            continue
-        if key not in KEYS:
+        if key in KEYS:
+            found[key] = _Given(value, f"environment: {name}")
+        else:
             unknown.append(name)
-            continue
-        found[key] = _Given(value, f"environment: {name}")
     if unknown:
         log.warning("ignored unknown environment variables: %s", ", ".join(unknown))
     return found
@@ -193,18 +188,11 @@ def _parse(key: str, given: _Given) -> Any:
         raise SettingsError(f"{given.source} {error}") from None
 
 
-def _tokens(parsed: Mapping[str, Any], found: Mapping[str, _Given]) -> dict[str, Any]:
-    tokens: dict[str, Any] = {}
-    for key in ("API_TOKEN", "METRICS_TOKEN"):
-        in_file = f"{key}_FILE"
-        if key in parsed and in_file in parsed:
-            source = found[in_file].source
-            raise SettingsError(f"{source}: give either {key} or {in_file}, not both")
-        tokens[key.lower()] = parsed.get(key, parsed.get(in_file))
-    return tokens
-
-
 def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
+    for key in ("API_TOKEN", "METRICS_TOKEN"):
+        file = f"{key}_FILE"
+        if key in found and file in found:
+            raise SettingsError(f"{found[file].source}: give either {key} or {file}, not both")
     if settings.queue_max * settings.timeout_max_us >= 2**63:
         sources = ", ".join(
             found[key].source for key in ("QUEUE_MAX", "TIMEOUT_MAX") if key in found

@@ -81,13 +81,10 @@ def retention(value: Any) -> Retention:
 
 def switch(value: Any) -> bool:
     """Parse true or false."""
-    words = {"true": True, "yes": True, "on": True, "1": True}
-    words |= {"false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    raise ValueError("must be true or false")
+    word = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    if word not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        raise ValueError("must be true or false")
+    return word in ("true", "yes", "on", "1")
 
 
 def log_level(value: Any) -> str:
@@ -131,6 +128,14 @@ def token_file(value: Any) -> bytes:
         raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError("must name a file with a token of visible ASCII characters") from None
+
+
+def base_path(value: Any) -> str:
+    """Parse the path that a proxy puts before every path."""
+    path = text(value).rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", path):
+        raise ValueError("must be a path such as /queue")
+    return path
 
 
 def host_names(value: Any) -> frozenset[str]:

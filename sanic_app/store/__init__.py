@@ -248,6 +248,13 @@ class Store(Protocol):
         among those ahead, not with the depth.
         """
 
+    async def replay(self, add: Add) -> Added | None:
+        """Return what the first add with the same key did, as far as it is committed, else None.
+
+        Raises:
+            KeyReused: the first add with this key was another request.
+        """
+
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return tasks of the queue with a greater history number, in order."""
 

@@ -43,6 +43,21 @@ class KeyRows(Protocol):
         """Remove keys that ended up to this stamp, the oldest first."""
 
 
+def replay(row: KeyRow | None, add: Add, now: int, keep: int) -> Added | None:
+    """Return what the first add with a key did, by what is kept of it; None when it has expired.
+
+    ``keep`` is the lifetime of a key in microseconds.
+
+    Raises:
+        KeyReused: the first add with this key was another request.
+    """
+    if row is None or (row.finished_at is not None and row.finished_at + keep <= now):
+        return None
+    if row.request != add.request:
+        raise KeyReused
+    return Added(row.first, row.last, row.created_at, bool(row.started), replayed=True)
+
+
 class Keys:
     """The keys in one open transaction."""
 
@@ -57,12 +72,7 @@ class Keys:
         Raises:
             KeyReused: the first add with this key was another request.
         """
-        row = self._rows.find_key(add.key or "")
-        if row is None or (row.finished_at is not None and row.finished_at + self._keep <= now):
-            return None
-        if row.request != add.request:
-            raise KeyReused
-        return Added(row.first, row.last, row.created_at, bool(row.started), replayed=True)
+        return replay(self._rows.find_key(add.key or ""), add, now, self._keep)
 
     def remember(self, add: Add, added: Added, now: int) -> None:
         """Keep what the add did, and remove some keys that have expired."""

@@ -15,6 +15,7 @@ from tests.proof.outcome import Outcome, Scale
 from tests.proof.service import DATABASE, service
 
 SECONDS = 2.0
+TRIES = 3
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 """Root without the right to pass over permissions."""
 
@@ -59,6 +60,17 @@ def _fill(home: Path) -> None:
 
 
 def _refused(home: Path, prefix: Sequence[str]) -> tuple[float, list[str]]:
+    """Start it in vain; a start that was slow is tried again, for others may have been busy."""
+    seconds: list[float] = []
+    while len(seconds) < TRIES:
+        took, wrong = _started(home, prefix)
+        if wrong or took <= SECONDS:
+            return took, wrong
+        seconds.append(took)
+    return min(seconds), [f"it takes {min(seconds):.2f} s at the least"]
+
+
+def _started(home: Path, prefix: Sequence[str]) -> tuple[float, list[str]]:
     before = _bytes(home)
     begun = time.monotonic()
     running = service(home, prefix=prefix, ready=False)
@@ -73,8 +85,8 @@ def _refused(home: Path, prefix: Sequence[str]) -> tuple[float, list[str]]:
         running.kill()
         return seconds, wrong or ["it neither serves nor ends"]
     status = running.wait()
-    if status != 1 or seconds > SECONDS:
-        wrong.append(f"status {status} after {seconds:.2f} s")
+    if status != 1:
+        wrong.append(f"status {status}")
     if len(running.lines) != 1 or not running.lines[0].startswith("sanic-app: "):
         wrong.append(f"no clear line: {running.log}")
     if _bytes(home) != before:

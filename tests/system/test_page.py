@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -280,6 +283,80 @@ def test_nobody_is_kept_out_on_any_screen(tmp_path: Path, screen: str) -> None:
             assert violations(page) == [], (screen, state)
             overflow = "document.documentElement.scrollWidth - innerWidth"
             assert page.evaluate(overflow) <= 0, (screen, state)
+
+
+class Below(BaseHTTPRequestHandler):
+    """A proxy that serves a service below /queue/, over plain HTTP and with a Host of its own."""
+
+    protocol_version = "HTTP/1.0"
+    port = 0
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/queue/"):
+            self.send_error(404)
+            return
+        kept = ("content-type", "idempotency-key", "last-event-id", "origin", "accept")
+        headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
+        body = self.rfile.read(int(self.headers.get("content-length", 0))) or None
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(self.command, self.path.removeprefix("/queue"), body, headers)
+            answer = connection.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "keep-alive"):
+                    self.send_header(name, value)
+            self.end_headers()
+            while data := answer.read1(65_536):
+                self.wfile.write(data)
+                self.wfile.flush()
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+
+    do_POST = do_DELETE = do_GET  # noqa: N815 - the names that the library calls
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def below(folder: Path, **environ: str) -> Iterator[tuple[Running, str]]:
+    """Run a service behind a proxy; return it and the proxy's own origin."""
+    environ = {f"SANIC_APP_{key}": value for key, value in environ.items()}
+    with Running(folder, environ=environ) as running:
+        handler = type("To", (Below,), {"port": running.port})
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        try:
+            yield running, f"http://127.0.0.1:{proxy.server_port}"
+        finally:
+            proxy.shutdown()
+            proxy.server_close()
+
+
+def test_the_page_works_below_a_path_of_a_proxy(tmp_path: Path) -> None:
+    with (
+        below(tmp_path, BASE_PATH="/queue", ALLOWED_HOSTS="127.0.0.1") as (running, origin),
+        tab(origin) as one,
+    ):
+        page = one.page
+        page.goto(f"{origin}/queue/")
+        expect(page.locator("#head")).to_have_text("Nothing is waiting.")
+        add(page, 4711, 600)
+        expect(page.locator("#head")).to_have_text("Task 1: number 4711")
+        running.request("POST", "/api/v1/queue/pause")
+        # The events come through as well.
+        expect(page.locator("#paused")).to_be_visible()
+        page.get_by_role("link", name="API documentation").click()
+        expect(page.locator(".opblock").first).to_be_visible()
+        assert page.url == f"{origin}/queue/api/docs/"
+        page.goto(f"{origin}/queue/api/docs")
+        expect(page.locator(".opblock").first).to_be_visible()
+        assert one.errors == []
+        assert one.elsewhere == []
 
 
 def test_axe_finds_what_is_wrong(tmp_path: Path) -> None:

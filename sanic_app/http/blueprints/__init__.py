@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from sanic import Request, Sanic
+from sanic import Blueprint, Request, Sanic
 from sanic.config import Config
 
 from sanic_app.http.journal import Cursor
@@ -21,6 +22,7 @@ from sanic_app.task import NewTask, Task
 
 App = Sanic[Config, SimpleNamespace]
 """The application; ``ctx.parts`` has the ``Parts``."""
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class Queue(Protocol):
@@ -64,6 +66,9 @@ class View(Protocol):
 class Feed(Protocol):
     """What a listener gets: see ``EventFeed``."""
 
+    def seat(self) -> AbstractContextManager[None]:
+        """Return the place of one stream."""
+
     def listen(self, cursor: Cursor | None, cut: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """Return the messages for one listener."""
 
@@ -90,6 +95,16 @@ class Parts:
     timeout_max: int
     """Microseconds."""
     batch_max: int
+    base_path: str
+    """What a proxy puts before every path."""
+
+
+def readable(blueprint: Blueprint, path: str) -> Callable[[Handler], Handler]:
+    """Make a handler answer GET and HEAD: whatever has the one has the other (RFC 9110, 9.1)."""
+    decorator: Callable[[Handler], Handler] = blueprint.route(
+        path, methods=("GET", "HEAD"), ignore_body=True
+    )
+    return decorator
 
 
 def parts_of(request: Request) -> Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -18,6 +19,8 @@ from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
 from sanic_app.task import NewTask
 
+LARGE_BYTES: Final = 131_072
+"""A body of this size takes some milliseconds to parse."""
 _BROWSER_HEADERS: Final = ("origin", "sec-fetch-")
 
 
@@ -30,8 +33,10 @@ class NewAdd(NamedTuple):
     """With a key: the parsed request as text, which is equal exactly when the requests are."""
 
 
-def read_add(request: Request, *, batch: bool = False) -> NewAdd:
+async def read_add(request: Request, *, batch: bool = False) -> NewAdd:
     """Return what the request asks to add: one task, or a batch.
+
+    A large body is parsed in another thread, so that the event loop goes on.
 
     Raises:
         MediaType: the body is not declared as JSON.
@@ -41,13 +46,19 @@ def read_add(request: Request, *, batch: bool = False) -> NewAdd:
     check_media_type(request.path, headers)
     if request.query_string:
         refuse_query(query_of(request))
+    if len(request.body) > LARGE_BYTES:
+        return await asyncio.to_thread(_parse_add, request, batch=batch)
+    return _parse_add(request, batch=batch)
+
+
+def _parse_add(request: Request, *, batch: bool) -> NewAdd:
     parts = parts_of(request)
     tasks: Sequence[NewTask]
     if batch:
         tasks = parse_new_tasks(request.body, parts.timeout_max, parts.batch_max)
     else:
         tasks = (parse_new_task(request.body, parts.timeout_max),)
-    key = parse_key(headers.getall("idempotency-key", []))
+    key = parse_key(request.headers.getall("idempotency-key", []))
     return NewAdd(tasks, key, "" if key is None else request_text(tasks, batch=batch))
 
 

@@ -10,7 +10,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import abort_and_wait, parts_of, query_of
+from sanic_app.http.blueprints import abort_and_wait, parts_of, query_of, readable
 from sanic_app.http.blueprints.adding import answer_add, read_add
 from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import queue_list, result_list
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 @blueprint.post(routes.ADD_TASK)
 async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    new = read_add(request)
+    new = await read_add(request)
     added = await parts_of(request).queue.add(*new)
     return answer_add(new, added, 200)
 
 
-@blueprint.get(routes.GET_QUEUE_WORK)
+@readable(blueprint, routes.GET_QUEUE_WORK)
 async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
     return await _stream_list(request, queue_list, parts_of(request).view.whole_queue())
 
 
-@blueprint.get(routes.GET_RESULT)
+@readable(blueprint, routes.GET_RESULT)
 async def get_result(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
     return await _stream_list(request, result_list, parts_of(request).view.whole_result())
@@ -53,6 +53,9 @@ async def _stream_list(
     if part.last is None:
         return HTTPResponse(f"{text}]}}", content_type=JSON)
     response: BaseHTTPResponse = await request.respond(content_type=JSON)
+    if request.method == "HEAD":
+        await response.send(b"")
+        return None
     try:
         await response.send(text)
         async for part in slices:

@@ -15,7 +15,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
 from sanic_app.http import routes
-from sanic_app.http.blueprints import App, page
+from sanic_app.http.blueprints import App, page, readable
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
@@ -23,17 +23,18 @@ from sanic_app.settings import Settings
 # The style sheet has its arrows and check marks as data: images.
 HEADERS: Final = page_headers(images="'self' data:")
 
-PAGE: Final = f"""\
+# A proxy may serve the page below a path of its own, so every address is relative.
+PAGE: Final = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>sanic-app: documentation</title>
-<link rel="icon" type="image/png" href="{routes.DOCS_FILES}favicon-32x32.png">
-<link rel="stylesheet" href="{routes.DOCS_FILES}swagger-ui.css">
-<script defer src="{routes.DOCS_FILES}swagger-ui-bundle.js"></script>
-<script defer src="{routes.DOCS_FILES}initializer.js"></script>
+<link rel="icon" type="image/png" href="{files}favicon-32x32.png">
+<link rel="stylesheet" href="{files}swagger-ui.css">
+<script defer src="{files}swagger-ui-bundle.js"></script>
+<script defer src="{files}initializer.js"></script>
 </head>
 <body>
 <div id="swagger-ui"></div>
@@ -43,13 +44,13 @@ PAGE: Final = f"""\
 
 # The page's policy allows no inline script, so this is a file of its own. The validator is switched
 # off because it is a service on the internet.
-INITIALIZER: Final = f"""\
-SwaggerUIBundle({{
-  url: "{routes.DOCUMENT}",
+INITIALIZER: Final = """\
+SwaggerUIBundle({
+  url: new URL("openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
-}});
+});
 """
 
 SWAGGER_UI: Final = {
@@ -63,7 +64,9 @@ blueprint = Blueprint("docs")
 
 def attach(app: App, settings: Settings) -> None:
     """Add the documentation to the application."""
-    app.ctx.docs = tagged(PAGE.encode(), HTML)
+    app.ctx.docs = tagged(PAGE.format(files="").encode(), HTML)
+    # Without the slash at the end, the page's address is one step further up.
+    app.ctx.docs_without_slash = tagged(PAGE.format(files="docs/").encode(), HTML)
     app.ctx.docs_files = _files()
     app.blueprint(blueprint)
 
@@ -75,19 +78,21 @@ def attach(app: App, settings: Settings) -> None:
         app.ctx.document = tagged(text.encode(), "application/json")
 
 
-@blueprint.get(routes.DOCS)
+@readable(blueprint, routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
     """Serve the page."""
-    return serve(request, request.app.ctx.docs, HEADERS)
+    context = request.app.ctx
+    file = context.docs if request.path.endswith("/") else context.docs_without_slash
+    return serve(request, file, HEADERS)
 
 
-@blueprint.get(routes.DOCUMENT)
+@readable(blueprint, routes.DOCUMENT)
 async def openapi(request: Request) -> HTTPResponse:
     """Serve the document."""
     return serve(request, request.app.ctx.document, HEADERS)
 
 
-@blueprint.get(routes.DOCS_FILE)
+@readable(blueprint, routes.DOCS_FILE)
 async def docs_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     files: dict[str, File] = request.app.ctx.docs_files

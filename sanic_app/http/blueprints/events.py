@@ -10,7 +10,7 @@ from sanic.response import BaseHTTPResponse
 
 from sanic_app.errors import Stopping
 from sanic_app.http import routes
-from sanic_app.http.blueprints import abort, abort_and_wait, parts_of, query_of
+from sanic_app.http.blueprints import abort, abort_and_wait, parts_of, query_of, readable
 from sanic_app.http.journal import Cursor
 from sanic_app.http.parameters import parse_cursor, refuse_query
 
@@ -18,7 +18,7 @@ blueprint = Blueprint("events")
 log = logging.getLogger(__name__)
 
 
-@blueprint.get(routes.EVENTS)
+@readable(blueprint, routes.EVENTS)
 async def events(request: Request) -> None:
     """Stream the events since the ``Last-Event-ID``, or from now on."""
     refuse_query(query_of(request))
@@ -26,20 +26,25 @@ async def events(request: Request) -> None:
     parts = parts_of(request)
     if parts.stopping.is_set():
         raise Stopping
-    response: BaseHTTPResponse = await request.respond(
-        # Ask proxies not to buffer the stream.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        content_type="text/event-stream",
-    )
-    cursor = None if numbers is None else Cursor(*numbers)
-    try:
-        async with aclosing(parts.feed.listen(cursor, lambda: _abort_slow(request))) as messages:
-            async for text in messages:
-                await response.send(text)
-    except Exception:
-        log.exception("a stream of events ended early")
-        await abort_and_wait(request)
-    await response.send(b"", end_stream=True)
+    with parts.feed.seat():
+        response: BaseHTTPResponse = await request.respond(
+            # Ask proxies not to buffer the stream.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            content_type="text/event-stream",
+        )
+        if request.method == "HEAD":
+            await response.send(b"")
+            return
+        cursor = None if numbers is None else Cursor(*numbers)
+        listening = parts.feed.listen(cursor, lambda: _abort_slow(request))
+        try:
+            async with aclosing(listening) as messages:
+                async for text in messages:
+                    await response.send(text)
+        except Exception:
+            log.exception("a stream of events ended early")
+            await abort_and_wait(request)
+        await response.send(b"", end_stream=True)
 
 
 def _abort_slow(request: Request) -> None:

@@ -6,14 +6,14 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints import parts_of, query_of, readable
 from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import liveness_object, readiness_object
 
 blueprint = Blueprint("operations")
 
 
-@blueprint.get(routes.METRICS)
+@readable(blueprint, routes.METRICS)
 async def metrics(request: Request) -> HTTPResponse:
     """Show all metrics, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
@@ -21,13 +21,13 @@ async def metrics(request: Request) -> HTTPResponse:
     return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
 
 
-@blueprint.get(routes.LIVE)
+@readable(blueprint, routes.LIVE)
 async def live(request: Request) -> HTTPResponse:
     """Say that the event loop works. The store is not used."""
     return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
 
-@blueprint.get(routes.READY)
+@readable(blueprint, routes.READY)
 async def ready(request: Request) -> HTTPResponse:
     """Say whether the service is ready, and why not."""
     readiness = parts_of(request).readiness()

@@ -10,6 +10,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.errors import NotFound
 from sanic_app.http import routes
+from sanic_app.http.blueprints import readable
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 
 FILES: Final = {
@@ -24,13 +25,13 @@ HEADERS: Final = page_headers()
 blueprint = Blueprint("page")
 
 
-@blueprint.get(routes.PAGE)
+@readable(blueprint, routes.PAGE)
 async def page(request: Request) -> HTTPResponse:
     """Serve the page."""
     return serve(request, _read("index.html", HTML), HEADERS)
 
 
-@blueprint.get(routes.PAGE_FILE)
+@readable(blueprint, routes.PAGE_FILE)
 async def page_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     if file not in FILES:

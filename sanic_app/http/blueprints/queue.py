@@ -6,14 +6,14 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints import parts_of, query_of, readable
 from sanic_app.http.parameters import refuse_query
 from sanic_app.http.schemas import queue_object
 
 blueprint = Blueprint("queue")
 
 
-@blueprint.get(routes.QUEUE)
+@readable(blueprint, routes.QUEUE)
 async def figures(request: Request) -> HTTPResponse:
     """Show what the queue is doing."""
     refuse_query(query_of(request))

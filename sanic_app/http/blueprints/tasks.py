@@ -8,7 +8,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import parts_of, query_of
+from sanic_app.http.blueprints import parts_of, query_of, readable
 from sanic_app.http.blueprints.adding import answer_add, read_add, replay_headers
 from sanic_app.http.parameters import (
     parse_history_num,
@@ -33,27 +33,29 @@ blueprint = Blueprint("tasks")
 @blueprint.post(routes.TASKS)
 async def add(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
-    new = read_add(request)
-    added = await parts_of(request).queue.add(*new)
+    new = await read_add(request)
+    parts = parts_of(request)
+    added = await parts.queue.add(*new)
     response = answer_add(new, added, 201)
-    response.headers["Location"] = f"{routes.TASKS}/{added.first}"
+    response.headers["Location"] = f"{parts.base_path}{routes.TASKS}/{added.first}"
     return response
 
 
 @blueprint.post(routes.BATCH)
 async def add_batch(request: Request) -> HTTPResponse:
     """Add a batch of tasks to the end of the queue, all or none."""
-    new = read_add(request, batch=True)
+    new = await read_add(request, batch=True)
     added = await parts_of(request).queue.add(*new)
     return json(batch_object(added), 201, replay_headers(added))
 
 
-@blueprint.get(routes.TASKS)
+@readable(blueprint, routes.TASKS)
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     after, limit = parse_page(query_of(request))
-    tasks = await parts_of(request).view.queue_page(after, limit + 1)
-    return answer_page(routes.TASKS, queue_page, tasks, limit)
+    parts = parts_of(request)
+    tasks = await parts.view.queue_page(after, limit + 1)
+    return answer_page(parts.base_path + routes.TASKS, queue_page, tasks, limit)
 
 
 @blueprint.delete(routes.TASKS)
@@ -63,10 +65,12 @@ async def cancel_range(request: Request) -> HTTPResponse:
     return json(cancelled_object(await parts_of(request).queue.cancel_range(first, last)))
 
 
-@blueprint.get(routes.TASK)
+@readable(blueprint, routes.TASK)
 async def get_task(request: Request, history_num: str) -> HTTPResponse:
     """Show a task and its place in the queue; with ``wait``, not before it is finished."""
     wait = parse_wait(query_of(request))
+    if request.method == "HEAD":
+        wait = 0
     number = parse_history_num(history_num)
     return json(placed_object(await parts_of(request).view.task(number, wait)))
 

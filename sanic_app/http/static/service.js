@@ -3,6 +3,9 @@
 const ANSWER_MS = 10_000;
 // A stream is lost when it sends nothing for this long, not even a heartbeat.
 const SILENT_MS = 25_000;
+// A proxy may serve the page below a path of its own, so every address is relative to this file.
+const BASE = new URL("..", import.meta.url);
+const at = (path) => new URL(`.${path}`, BASE);
 
 /** An error answer of the service, with its problem document. */
 export class Refused extends Error {
@@ -36,7 +39,7 @@ export class Service {
 
   /** Return the JSON of a 2xx answer. Throw Refused, or another Error when there is no answer. */
   async ask(method, path, body, headers = {}) {
-    const answer = await fetch(path, {
+    const answer = await fetch(at(path), {
       method,
       body,
       cache: "no-store",
@@ -52,7 +55,7 @@ export class Service {
     const silence = new AbortController();
     let watchdog = setTimeout(() => silence.abort(), SILENT_MS);
     try {
-      const answer = await fetch("/api/v1/events", {
+      const answer = await fetch(at("/api/v1/events"), {
         cache: "no-store",
         redirect: "error",
         headers: this.#headers(after ? { "Last-Event-ID": after } : {}),
@@ -79,6 +82,9 @@ export class Service {
 
 async function parsed(answer) {
   const text = await answer.text();
+  // A proxy says so while it cannot reach the service: whether anything was done is not known.
+  const isProblem = answer.headers.get("content-type")?.startsWith("application/problem+json");
+  if ([502, 503, 504].includes(answer.status) && !isProblem) throw new Error("only a proxy answered");
   let content = null;
   try {
     content = exact(text);

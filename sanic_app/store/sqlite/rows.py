@@ -24,6 +24,7 @@ ROWS_FEW, ROWS_MANY = 96, 512
 """Any number of rows up to the first has a statement of its own, and so has the second."""
 
 FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
+FIND_KEY = f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?"
 _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
 
 
@@ -69,7 +70,7 @@ class SqliteRows:
 
     def queue(self, rows: Sequence[NewRow]) -> None:
         """Insert into the queue."""
-        self._insert("queue", list(chain.from_iterable(rows)), columns=5)
+        self._insert("queue", rows)
 
     def queued(self, first: int, limit: int) -> list[QueuedRow]:
         """Read the queue from a number on."""
@@ -96,8 +97,7 @@ class SqliteRows:
 
     def skip(self, tasks: Sequence[Task]) -> None:
         """Insert into the skipped."""
-        values = [value for task in tasks for value in (task.history_num, task.timeout)]
-        self._insert("skipped", values, columns=2)
+        self._insert("skipped", [(task.history_num, task.timeout) for task in tasks])
 
     def forget_skipped(self, before: int) -> None:
         """Delete from the skipped."""
@@ -107,12 +107,13 @@ class SqliteRows:
 
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Insert into the history."""
-        values: list[Any] = []
-        for number, task in enumerate(tasks, finish_num):
-            history_num, num, timeout, created_at, outcome, started_at, finished_at = task
-            values += (history_num, num, timeout, created_at, outcome.value)
-            values += (started_at, finished_at, number)
-        self._insert("history", values, columns=8)
+        self._insert(
+            "history",
+            [
+                (*task[:4], task.state.value, task.started_at, task.finished_at, number)
+                for number, task in enumerate(tasks, finish_num)
+            ],
+        )
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""
@@ -149,9 +150,7 @@ class SqliteRows:
 
     def find_key(self, key: str) -> KeyRow | None:
         """Read a key."""
-        row = self._execute(
-            f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?", (key,)
-        ).fetchone()
+        row = self._execute(FIND_KEY, (key,)).fetchone()
         return row and KeyRow(*row)
 
     def put_key(self, key: str, row: KeyRow) -> None:
@@ -186,14 +185,14 @@ class SqliteRows:
             (until, limit),
         )
 
-    def _insert(self, table: str, values: list[Any], columns: int) -> None:
-        done, left = 0, len(values) // columns
-        while left:
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        done = 0
+        while left := len(rows) - done:
             # Few rows go in one statement, whatever their number: its text is kept for the next.
             size = ROWS_MANY if left >= ROWS_MANY else min(left, ROWS_FEW)
-            end = done + size * columns
-            self._execute(_insert_sql(table, columns, size), values[done:end])
-            done, left = end, left - size
+            values = tuple(chain.from_iterable(rows[done : done + size]))
+            self._execute(_insert_sql(table, len(rows[0]), size), values)
+            done += size
 
 
 @cache

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Commit, Lease, Sizes, Write
+from sanic_app.store import Add, Added, Commit, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import commit_isolated
+from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
@@ -99,6 +100,14 @@ class SqliteStore(SqliteReads):
             await self._open_late()
         await self._checkpointer.recover()
         return await commit_isolated(writes, self._write, self.overview)
+
+    async def replay(self, add: Add) -> Added | None:
+        """Look the key up without writing."""
+        found = await self._read(rows.FIND_KEY, add.key)
+        now = (await self.figures()).stamp(self.wall())
+        return keys.replay(
+            KeyRow(*found[0]) if found else None, add, now, self._limits.idempotency_keep
+        )
 
     async def maintain(self, lease: Lease) -> None:
         """Checkpoint when the WAL has become long."""
