@@ -456,6 +456,13 @@ def test_a_file_without_a_good_token_is_refused(tmp_path: Path, key: str, conten
     assert line.startswith(f"environment: SANIC_APP_{key}_FILE must ")
 
 
+def test_a_byte_order_mark_before_a_token_is_no_part_of_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRET, encoding="utf-8-sig")
+    settings = given(tmp_path, None, {"SANIC_APP_API_TOKEN_FILE": str(token)})
+    assert settings.api_token == SECRET.encode()
+
+
 def test_a_token_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_bytes(b"\xff\xfe")

@@ -41,15 +41,7 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 def read_tasks(file: str) -> Iterator[dict[str, Any]]:
     """Return the tasks of a file: a number and a timeout in each line."""
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        # Programs on Windows put a byte order mark before their text, and some write UTF-16.
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
-    except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Usage(f"cannot read {file}: it is not UTF-8") from None
+    text = _read(file)
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words:
@@ -63,9 +55,14 @@ def read_tasks(file: str) -> Iterator[dict[str, Any]]:
 
 def _read(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        # Programs on Windows put a byte order mark before their text, and some write UTF-16.
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
     except OSError as error:
         raise Usage(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Usage(f"cannot read {file}: it is not UTF-8") from None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -123,7 +123,7 @@ def token_file(value: Any) -> bytes:
     """Read a token from the file with this path."""
     path = text(value)
     try:
-        return token(Path(path).read_text(encoding="utf-8"))
+        return token(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
