@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
@@ -70,13 +71,16 @@ def create_app(
     def end() -> None:
         end_process(exit_process)
 
-    def worker_died(error: BaseException) -> None:
-        log.critical("the worker died", exc_info=error)
-        end()
+    def died(name: str) -> Callable[[BaseException], None]:
+        def end_loudly(error: BaseException) -> None:
+            log.critical("%s died", name, exc_info=error)
+            end()
 
-    feed = EventFeed(store, settings.listeners_max)
+        return end_loudly
+
+    feed = EventFeed(store, settings.listeners_max, died("the feed"))
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
-    worker = Worker(task_queue, clock, worker_died)
+    worker = Worker(task_queue, clock, died("the worker"))
     service = Service(task_queue, worker, feed)
     _show(metrics, store, worker, feed)
 

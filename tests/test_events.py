@@ -7,14 +7,14 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from sanic_app.http import journal, listeners
+from sanic_app.http import feed, journal, listeners
 from sanic_app.http.feed import Pace
 from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.task import Retention
@@ -330,15 +330,90 @@ async def test_no_more_listen_than_may_and_a_place_is_free_again(tmp_path: Path)
 async def test_all_who_catch_up_share_one_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "TASKS_MAX", 1)
+    for module in (journal, feed):
+        monkeypatch.setattr(module, "TASKS_MAX", 1)
     async with service(tmp_path) as served:
-        await batch(served, *[60] * 15)
+        await batch(served, *[60] * 25)
         begun = time.monotonic()
         async with listening(served, "0.0") as one, listening(served, "0.0") as other:
             for stream in (one, other):
-                assert without_gaps([await stream.next() for _ in range(15)]) == 15
-        # Twenty pages at once, and then twenty a second, of both together.
-        assert time.monotonic() - begun > 10 / 20 - 0.05
+                assert without_gaps([await stream.next() for _ in range(25)]) == 25
+        # Some twenty pages at once, and then twenty a second, of both together.
+        assert time.monotonic() - begun > (50 - 20 - 2 * feed.TURN_PAGES) / 20 - 0.1
+
+
+async def test_all_catch_up_while_tasks_are_added(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, AsyncExitStack() as streams:
+        await batch(served, *[0] * 50)
+        await served.until_empty()
+        for _ in range(20):
+            await streams.enter_async_context(listening(served, "0.0"))
+        async with asyncio.timeout(10):
+            while served.metric("event_listeners") < 20:
+                await served.add(1, 0)
+
+
+async def test_a_stop_sends_nobody_ahead_who_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (journal, feed):
+        monkeypatch.setattr(module, "TASKS_MAX", 1)
+    async with service(tmp_path) as served:
+        await batch(served, *[60] * 200)
+        async with listening(served, "0.0") as stream:
+            first = await stream.next()
+            await served.stop()
+            told = [first, *await stream.ended()]
+            assert {message.kind for message in told} == {"added"}
+            assert 1 <= without_gaps(told) < 200
+
+
+async def test_many_adds_keep_neither_finishes_nor_a_pause_from_being_told(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        told: list[Message] = []
+        paused_at = 0
+
+        async def add() -> None:
+            while not stopped.is_set():
+                await served.add(1, 0)
+
+        stopped = asyncio.Event()
+        adding = asyncio.create_task(add())
+        while len(told) < 60:
+            told.append(await stream.next())
+            if len(told) == 30:
+                paused_at = served.parts.queue.figures.last_history_num
+                assert (await served.client.post("/api/v1/queue/pause")).status_code == 200
+        stopped.set()
+        await adding
+        kinds = [message.kind for message in told]
+        assert kinds[:30].count("finished") >= 8
+        assert "paused" in kinds[30:45], (kinds, paused_at)
+
+
+async def test_a_start_is_told_once_and_before_its_finish(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        for number in range(1, 6):
+            await served.add(number, 0)
+            await served.until_empty()
+            told = [await stream.next() for _ in range(3)]
+            assert [message.kind for message in told] == ["added", "started", "finished"]
+            assert [message.nums for message in told] == [[number]] * 3
+
+
+async def test_what_retention_removed_at_once_is_summarised_for_who_follows_live(
+    tmp_path: Path,
+) -> None:
+    async with (
+        service(tmp_path, history_keep=Retention(tasks=1)) as served,
+        listening(served) as stream,
+    ):
+        await batch(served, *[0] * 5)
+        told = {message.kind: message for message in [await stream.next() for _ in range(3)]}
+        assert told["finished"].span == (1, 5, 5)
+        assert told["finished"].id == "5.5"
 
 
 async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others() -> None:

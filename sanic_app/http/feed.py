@@ -11,8 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, suppress
-from typing import NamedTuple
+from contextlib import AbstractContextManager, aclosing, suppress
 
 from sanic_app.http.journal import (
     TASKS_MAX,
@@ -22,44 +21,25 @@ from sanic_app.http.journal import (
     Source,
     message,
     reset,
-    tasks_data,
 )
 from sanic_app.http.listeners import Listener, Listeners
+from sanic_app.http.news import News
+from sanic_app.http.untold import Untold
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Figures
-from sanic_app.task import Task
 
 RATE = 20
 """Messages a second to a listener; what is beyond waits and is summarised."""
 TOTAL_RATE = 4_000
 """Messages a second to all listeners together."""
+TURN_PAGES = 4
+"""A listener that catches up reads so many pages in one turn."""
+TURN_COST = 0.1
+"""What a turn costs beside its pages, in messages."""
 RETRY_MS = 1_000
 """A listener that lost its connection should come back after so many milliseconds."""
 
 log = logging.getLogger(__name__)
-
-
-class Told(NamedTuple):
-    """What those who follow live were told."""
-
-    cursor: Cursor
-    head: tuple[int | None, int | None]
-    """The head's history number and its start."""
-    paused: int
-
-    @classmethod
-    def all_of(cls, figures: Figures) -> Told:
-        """Return it for a listener that knows everything up to these figures."""
-        return cls(
-            Cursor(figures.last_history_num, figures.last_finish_num),
-            (figures.head, figures.head_started_at),
-            figures.paused,
-        )
-
-    def knows(self, figures: Figures) -> bool:
-        """Return whether there is nothing to tell; that there is no head is not told."""
-        now = Told.all_of(figures)
-        return self == (now if figures.head is not None else now._replace(head=self.head))
 
 
 class Pace:
@@ -87,29 +67,35 @@ class Pace:
         self._left -= cost
         return 0.0
 
+    def charge(self, cost: float) -> None:
+        """Count what a message has cost beyond what was taken."""
+        self._left -= cost
+
 
 class EventFeed:
     """Tells the listeners of one queue what its tables hold."""
 
     _figures: Figures
-    """The state row as far as it is known."""
-    _told: Told
+    """The state row as of the last commit that is known."""
+    _cursor: Cursor
+    """What those who follow live were told."""
 
-    def __init__(self, source: Source, listeners_max: int) -> None:
-        """Take the tables, and how many may listen."""
-        self._source = source
+    def __init__(
+        self, source: Source, listeners_max: int, on_death: Callable[[BaseException], None]
+    ) -> None:
+        """Take the tables, and how many may listen; ``on_death`` is called when the loop raised."""
+        self._on_death = on_death
         self._journal = Journal(source)
         self._listeners = Listeners(listeners_max)
         # All who catch up take turns, and share one pace.
         self._catching_up = asyncio.Lock()
         self._catch_up_pace = Pace(time.monotonic)
-        # Since the last message of a kind, this many commits had something for it.
-        self._commits = {"added": 0, "finished": 0}
-        # The last start that was not told yet, behind all that its commit added and finished.
-        self._start: tuple[Cursor, Task] | None = None
+        self._news = News(source)
+        self._untold = Untold()
+        # Counts how often there was nobody to tell.
+        self._skips = 0
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -121,28 +107,25 @@ class EventFeed:
         """Begin behind what the store holds; may be called twice."""
         if self._task is None:
             self._figures = figures
-            self._told = Told.all_of(figures)
+            self._skip()
             self._task = asyncio.create_task(self._loop(), name="feed")
+            self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Tell what waits, and end every stream. May be called twice."""
         self._stopping.set()
         self._moved.set()
         if self._task is not None:
-            await self._task
-        self._ended.set()
+            await asyncio.wait([self._task])
         self._listeners.end()
 
     def follow(self, committed: Committed) -> None:
-        """Note how far the store is."""
+        """Note a commit."""
         before, self._figures = self._figures, committed.commit.figures
         if not self._listeners:
             self._skip()
             return
-        if (started := committed.commit.started) is not None:
-            self._start = Told.all_of(self._figures).cursor, started
-        self._commits["added"] += before.last_history_num < self._figures.last_history_num
-        self._commits["finished"] += before.last_finish_num < self._figures.last_finish_num
+        self._untold.note(before, committed.commit)
         self._moved.set()
 
     def seat(self) -> AbstractContextManager[None]:
@@ -165,115 +148,84 @@ class EventFeed:
             # Before the first message is on its way: nothing falls between that and the next.
             self._listeners.add(listener)
         try:
-            yield f"retry: {RETRY_MS}\nid: {cursor or self._told.cursor}\n\n".encode()
+            yield f"retry: {RETRY_MS}\nid: {cursor or self._cursor}\n\n".encode()
             if cursor is not None:
                 async for text in self._missed(cursor, listener):
                     yield text
-            while not self._ended.is_set():
+            while listener in self._listeners:
                 await listener.arrived.wait()
                 for text in listener.take():
                     yield text
-            for text in listener.take():
-                yield text
         finally:
             self._listeners.discard(listener)
 
     async def _missed(self, cursor: Cursor, listener: Listener) -> AsyncGenerator[bytes, None]:
-        """Return what the tables hold behind the cursor, page by page; then let it follow live."""
-        while cursor != self._told.cursor and not self._stopping.is_set():
-            try:
-                async with self._catching_up:
-                    await self._wait(self._catch_up_pace)
-                    if self._stopping.is_set():
-                        break
-                    kind, data, cursor = await self._journal.next(
-                        cursor, self._told.cursor, self._figures.pruned
-                    )
-            except Lost:
-                break
-            yield message(kind, data, cursor)
-        # No turn of the loop between the last look and this: nothing is missed or told twice.
-        self._listeners.add(listener)
-        if cursor != self._told.cursor:
-            yield reset(self._told.cursor)
+        """Return what the tables hold behind the cursor; then let the listener follow live.
 
-    # Those who follow live are told the same bytes.
+        A stop ends it where it is: the listener can resume from there.
+        """
+        while listener not in self._listeners:
+            texts: list[bytes] = []
+            async with self._catching_up:
+                await self._wait(self._catch_up_pace, TURN_COST)
+                if self._stopping.is_set():
+                    return
+                try:
+                    while cursor != self._cursor and len(texts) < TURN_PAGES:
+                        kind, data, cursor = await self._journal.page(
+                            cursor, self._cursor, self._figures.pruned
+                        )
+                        texts.append(message(kind, data, cursor))
+                        self._catch_up_pace.charge(len(data.get("tasks", ())) / TASKS_MAX)
+                except Lost:
+                    cursor = self._cursor
+                    texts.append(reset(cursor))
+                if cursor == self._cursor:
+                    # There is no await between this comparison and the next line: nothing is
+                    # missed, and nothing is told twice.
+                    self._listeners.add(listener)
+            for text in texts:
+                yield text
 
     async def _loop(self) -> None:
         pace = Pace(time.monotonic)
-        while not self._stopping.is_set() or self._behind():
+        while not self._stopping.is_set() or self._moved.is_set():
             await self._moved.wait()
             self._moved.clear()
-            while self._behind():
-                await self._wait(pace, len(self._listeners) * RATE / TOTAL_RATE)
-                try:
-                    await self._tell_next()
-                except Exception:
-                    log.exception("the events could not be read: listeners have to come back")
-                    self._listeners.cut_all()
-                    self._skip()
+            try:
+                await self._tell(pace)
+            except Exception:
+                log.exception("the events could not be read: listeners have to come back")
+                self._listeners.cut_all()
+                self._skip()
 
-    async def _wait(self, pace: Pace, cost: float = 1.0) -> None:
+    async def _tell(self, pace: Pace) -> None:
+        """Tell all who follow live what commits have done until now: the same bytes to all."""
+        skips, untold, figures = self._skips, self._untold, self._figures
+        self._untold = Untold()
+        async with aclosing(self._news.since(self._cursor, figures, untold)) as news:
+            async for text, cursor in news:
+                await self._wait(pace, max(len(self._listeners) * RATE / TOTAL_RATE, 1.0))
+                if self._skips != skips:
+                    # All had left. Others may have come since, at a later cursor.
+                    return
+                self._cursor = cursor
+                await self._listeners.send(text)
+
+    async def _wait(self, pace: Pace, cost: float) -> None:
         """Return when the pace lets a message through, or a stop begins."""
-        while not self._stopping.is_set() and (seconds := pace.take(max(cost, 1.0))) > 0:
+        while not self._stopping.is_set() and (seconds := pace.take(cost)) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _behind(self) -> bool:
-        return self._start is not None or not self._told.knows(self._figures)
-
     def _skip(self) -> None:
         """Tell nobody: nobody listens."""
-        self._told = Told.all_of(self._figures)
-        self._commits = dict.fromkeys(self._commits, 0)
-        self._start = None
+        figures = self._figures
+        self._cursor = Cursor(figures.last_history_num, figures.last_finish_num)
+        self._news.skip(figures)
+        self._untold = Untold()
+        self._skips += 1
 
-    async def _tell_next(self) -> None:
-        """Tell one kind: adds before finishes, so that the cursor says what was told."""
-        told, start = self._told, self._start
-        until = Told.all_of(self._figures).cursor if start is None else start[0]
-        if told.cursor == until:
-            if start is None:
-                await self._tell_figures(told)
-            else:
-                self._start = None
-                await self._tell_start(start[1])
-            return
-        kind = "added" if told.cursor.added < until.added else "finished"
-        count = until.added - told.cursor.added or until.finished - told.cursor.finished
-        several, self._commits[kind] = self._commits[kind] > 1, 0
-        try:
-            _, data, cursor = await self._journal.next(
-                told.cursor, until, self._figures.pruned, summarise=several or count > TASKS_MAX
-            )
-            text = message(kind, data, cursor)
-        except Lost:
-            cursor = until
-            text = reset(cursor)
-        # Meanwhile the last listener may have left, and others have come, who know more.
-        if self._told is told:
-            self._told = told._replace(cursor=cursor)
-            await self._listeners.send(text)
-
-    async def _tell_start(self, head: Task) -> None:
-        self._told = self._told._replace(head=(head.history_num, head.started_at))
-        await self._listeners.send(message("started", tasks_data([head]), self._told.cursor))
-
-    async def _tell_figures(self, told: Told) -> None:
-        """Tell a pause, or the start of a head by another process."""
-        known = self._figures
-        figures, head, _ = await self._source.overview()
-        if self._figures is not known or self._told is not told:
-            return
-        # Perhaps of a younger commit already, whose adds and finishes go first.
-        self._figures = figures
-        now = Told.all_of(figures)
-        if now.cursor != told.cursor:
-            return
-        if head is not None and now.head != told.head:
-            await self._tell_start(head)
-        elif now.paused != told.paused:
-            self._told = told._replace(paused=now.paused)
-            await self._listeners.send(
-                message("paused" if now.paused else "resumed", tasks_data(()), told.cursor)
-            )
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_death(error)

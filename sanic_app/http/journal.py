@@ -53,42 +53,53 @@ class Journal:
         """Take the tables."""
         self._source = source
 
-    async def next(
-        self, cursor: Cursor, until: Cursor, pruned: int, *, summarise: bool = False
+    async def page(
+        self, cursor: Cursor, until: Cursor, pruned: int
     ) -> tuple[str, Mapping[str, Any], Cursor]:
-        """Return kind and data of the next message behind a cursor, and the cursor behind it.
+        """Return kind and data of the next message for a listener, and the cursor after it.
 
-        It tells a page of tasks, or a summary of all of one kind. Finishes up to ``pruned`` are
-        removed.
+        Finishes up to ``pruned`` are removed.
 
         Raises:
-            Lost: retention has removed some, or the cursor is of another database.
+            Lost: finishes were removed that it was not told of, or its cursor is of another
+                database.
         """
-        if cursor.added > until.added or not (pruned <= cursor.finished <= until.finished):
+        if cursor.added > until.added or not pruned <= cursor.finished <= until.finished:
             raise Lost
         if cursor.added < until.added:
-            last = until.added if summarise else min(until.added, cursor.added + TASKS_MAX)
-            tasks = () if summarise else await self._source.added(cursor.added, last)
-            count = last - cursor.added
-            # Retention may have removed some of them already.
-            data = (
-                tasks_data(tasks)
-                if len(tasks) == count
-                else _summary(cursor.added + 1, last, count)
-            )
+            last = min(until.added, cursor.added + TASKS_MAX)
+            data = await self.added(cursor.added, last)
             return "added", data, cursor._replace(added=last)
-        last = until.finished if summarise else min(until.finished, cursor.finished + TASKS_MAX)
-        count = last - cursor.finished
-        if summarise and count > 1:
-            first_one = await self._source.finished(cursor.finished, cursor.finished + 1)
-            tasks = (*first_one, *await self._source.finished(last - 1, last))
-        else:
-            tasks = await self._source.finished(cursor.finished, last)
-        if len(tasks) < min(count, 2 if summarise else count):
-            raise Lost
-        first, final = tasks[0].history_num, tasks[-1].history_num
-        data = _summary(first, final, count) if summarise else tasks_data(tasks)
+        last = min(until.finished, cursor.finished + TASKS_MAX)
+        data = await self.finished(cursor.finished, last)
         return "finished", data, cursor._replace(finished=last)
+
+    async def added(self, after: int, until: int) -> Mapping[str, Any]:
+        """Return the tasks between two history numbers, or a summary of them.
+
+        They are summarised if they are too many, or if retention has removed some.
+        """
+        count = until - after
+        tasks = await self._source.added(after, until) if count <= TASKS_MAX else ()
+        return tasks_data(tasks) if len(tasks) == count else summary(after + 1, until, count)
+
+    async def finished(self, after: int, until: int) -> Mapping[str, Any]:
+        """Return the tasks between two finish numbers, or a summary of them if they are too many.
+
+        Raises:
+            Lost: retention has removed some.
+        """
+        count = until - after
+        if count <= TASKS_MAX:
+            tasks = await self._source.finished(after, until)
+            if len(tasks) == count:
+                return tasks_data(tasks)
+        else:
+            first = await self._source.finished(after, after + 1)
+            last = await self._source.finished(until - 1, until)
+            if first and last:
+                return summary(first[0].history_num, last[0].history_num, count)
+        raise Lost
 
 
 def message(kind: str, data: Mapping[str, Any], cursor: Cursor) -> bytes:
@@ -102,7 +113,8 @@ def tasks_data(tasks: Sequence[Task]) -> Mapping[str, Any]:
     return {"tasks": [task_object(task) for task in tasks]}
 
 
-def _summary(first: int, last: int, count: int) -> Mapping[str, Any]:
+def summary(first: int, last: int, count: int) -> Mapping[str, Any]:
+    """Return the data of a message that tells only how many tasks there were."""
     return {"first": first, "last": last, "count": count}
 
 

@@ -57,8 +57,11 @@ class Listeners:
         self._limit = limit
         self._streams = 0
         self._live: set[Listener] = set()
-        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
+
+    def __contains__(self, listener: Listener) -> bool:
+        """Return whether it follows live."""
+        return listener in self._live
 
     def __len__(self) -> int:
         """Return how many follow live."""
@@ -103,11 +106,11 @@ class Listeners:
             self._cut(listener)
 
     def end(self) -> None:
-        """Wake all who follow live, for the last time."""
-        self._ended = True
+        """Let all who follow live take what waits for them, and no more."""
         if self._timer is not None:
             self._timer.cancel()
-        for listener in self._live:
+        live, self._live = self._live, set()
+        for listener in live:
             listener.arrived.set()
 
     def _cut(self, listener: Listener) -> None:
@@ -122,6 +125,5 @@ class Listeners:
         for listener in self._live if self._timer is not None else ():
             if listener.idle:
                 listener.put(b":\n\n")
-        again = self._live and not self._ended
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(HEARTBEAT_SECONDS, self._beat) if again else None
+        self._timer = loop.call_later(HEARTBEAT_SECONDS, self._beat) if self._live else None

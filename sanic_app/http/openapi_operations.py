@@ -97,8 +97,10 @@ _EVENTS: Final[Json] = {
             "description": "Server-sent events `added`, `started`, `finished` (cancelled too),"
             ' `paused` and `resumed`: one for each kind and commit, its data `{"tasks": [...]}`.'
             ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
-            " the history numbers of the first and the last, and how many there were. `reset`:"
-            " what was asked for by `Last-Event-ID` is not there any more; look at the lists anew.",
+            " the history numbers of the first and the last, and how many there were. An added task"
+            " is shown as it is when the message is sent. Of several starts the newest is told."
+            " `reset`: what comes next was removed, or `Last-Event-ID` is of another database; look"
+            " at the lists anew.",
         },
         "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, QueueFull, ServiceError, StartError, Stopping, StoreFailed
+from sanic_app.errors import DiskFull, QueueFull, ServiceError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
@@ -74,11 +74,11 @@ class TaskQueue:
         lease = await self._store.own()
         try:
             await self._store.open(lease)
-        except StartError:
+            overview = await self._store.overview()
+        except BaseException:
             lease.release()
             raise
         self._lease = lease
-        overview = await self._store.overview()
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)

@@ -22,6 +22,7 @@ class HeadTimer:
 
     def begin(self, overview: Overview) -> None:
         """Take over the head of an earlier process: only the rest of its wait is left."""
+        self.head = None
         if overview.head is not None:
             left = overview.seconds_left or 0.0
             self.head = Head(overview.head, self._clock.monotonic() + left)

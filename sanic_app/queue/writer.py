@@ -209,13 +209,15 @@ class Writer:
         self.figures = commit.figures
         self._prune_in = commit.prune_in
         committed = Committed(commit, begun, self._clock.monotonic())
-        for listener in self._listeners:
-            listener(committed)
+        # First, so that a listener that fails makes no durable commit unknown. The callers go on
+        # when this turn of the loop is over, after the listeners.
         for waiting, result in zip(batch, commit.results, strict=True):
             if isinstance(result, ServiceError):
                 _refuse(waiting.future, result)
             elif not waiting.future.done():
                 waiting.future.set_result(result)
+        for listener in self._listeners:
+            listener(committed)
         await self._maintain(lease)
 
     async def _maintain(self, lease: Lease) -> None:

@@ -34,7 +34,8 @@ async def commit_isolated(
         if len(writes) == 1:
             log.exception("the store refused a write", exc_info=error.__cause__)
             before = await overview()
-            return Commit([Internal()], before.figures, before.now)
+            # An empty commit finds out what retention wants.
+            return Commit([Internal()], before.figures, before.now, prune_in=0.0)
     results: list[Result | ServiceError] = []
     started = prune_in = None
     for write in writes:

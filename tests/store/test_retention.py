@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from sanic_app.errors import (
-    Gone,
-)
-from sanic_app.store import (
-    PRUNE_MAX,
-)
-from sanic_app.task import SECOND, Retention
+from sanic_app.errors import Gone
+from sanic_app.store import PRUNE_MAX, Add
+from sanic_app.task import SECOND, NewTask, Retention
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, opened
 from tests.store.state import done_numbers
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_a_write_that_fails_does_not_put_retention_to_sleep(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with opened(engine, clock, history_keep=Retention(age=10 * SECOND)) as store:
+        await store.add(0)
+        await store.finish(1)
+        assert (await store.commit()).prune_in == 10
+        assert (await store.commit(Add([NewTask(2**63, 0)]))).prune_in == 0
+        assert (await store.commit()).prune_in == 10
 
 
 async def test_so_many_finished_tasks_are_kept(engine: Engine, clock: FakeClock) -> None:
