@@ -437,6 +437,42 @@ def test_events_are_printed_for_scripts(running: Running) -> None:
     process.stdout.close()
 
 
+def test_printed_events_go_on_over_a_restart_and_behind_an_id(tmp_path: Path) -> None:
+    def watch(url: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sanic_app", "watch", "--json", "--url", url, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def events(process: subprocess.Popen[str], count: int) -> list[tuple[str, str]]:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(count)]
+        return [(line["event"], line["id"]) for line in lines]
+
+    with Running(tmp_path) as first:
+        watched = watch(first.url)
+        while not first.request("GET", "/metrics")[1].count("sanic_app_event_listeners 1.0"):
+            time.sleep(0.02)
+        first.add(1, 600)
+        assert events(watched, 2) == [("added", "1.0"), ("started", "1.0")]
+        first.stop()
+        with Running(tmp_path, "--port", str(first.port)) as second:
+            # Perhaps before the other one is back: it misses nothing.
+            second.add(2, 600)
+            second.request("DELETE", "/api/v1/tasks/1")
+            assert events(watched, 2) == [("added", "2.0"), ("finished", "2.1")]
+            later = watch(second.url, "--after", "1.0")
+            assert events(later, 2) == [("added", "2.0"), ("finished", "2.1")]
+            for process in (watched, later):
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=10)
+                assert process.returncode == 0
+                assert err.count("trying again") == (process is watched)
+    assert "--after" in refusal("http://127.0.0.1:1", "watch", "--json", "--after", "x", status=2)
+
+
 def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
     listed = re.findall(r"^sanic-app (\w+)", README, re.MULTILINE)
     assert set(COMMANDS) == set(listed)

@@ -521,6 +521,19 @@ async def test_who_sends_too_much_gets_to_know_why(tmp_path: Path) -> None:
                     assert (await wire.answer()).status == status
 
 
+async def test_a_body_that_nobody_wants_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for method in ("OPTIONS", "GET", "HEAD"):
+            await wire.send(request("/get_result", BODY, method=method) + READ)
+            await wire.head()
+            if method == "GET":
+                await wire.reader.readexactly(len(b'{"result":[]}'))
+            assert (await wire.answer()).body == b'{"result":[]}'
+    assert "not consumed" not in caplog.text
+
+
 async def test_a_compressed_body_is_not_taken_for_text(tmp_path: Path) -> None:
     body = gzip.compress(BODY)
     async with service(tmp_path) as served:

@@ -79,6 +79,13 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def event_id(text: str) -> str:
+    """Return the id of an event."""
+    if not re.fullmatch(r"[0-9]{1,19}\.[0-9]{1,19}", text):
+        raise ValueError(f"not the id of an event: {text}")
+    return text
+
+
 def seconds(text: str) -> int | float:
     """Return a number of seconds. The service checks the range."""
     if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", text) or math.isinf(
@@ -133,5 +140,11 @@ def _parser(environ: Mapping[str, str]) -> _Parser:
     made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="cancel a range")
     command("pause")
     command("resume")
-    command("watch")
+    made = command("watch")
+    made.add_argument(
+        "--after",
+        metavar="ID",
+        type=event_id,
+        help="with --json, go on behind the event with this id; else from now on",
+    )
     return parser

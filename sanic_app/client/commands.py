@@ -21,7 +21,7 @@ from rich.table import Table
 from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
 from sanic_app.client.output import printing
 from sanic_app.client.service import Failed, Service, Unreachable
-from sanic_app.client.watch import figures_line, live, tasks_table
+from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_START, EXIT_USAGE
 from sanic_app.signals import SIGNALED, stop_signals
 
@@ -136,9 +136,8 @@ def _watch(service: Service, given: argparse.Namespace) -> int:
     # Ctrl+C is how the user ends it.
     with suppress(KeyboardInterrupt):
         if given.json:
-            for event in service.events():
-                if event.kind:
-                    _print_json({"event": event.kind, "id": event.id, **event.data})
+            for event in follow(service, given.after or ""):
+                _print_json({"event": event.kind, "id": event.id, **event.data})
         else:
             live(service)
     return 0

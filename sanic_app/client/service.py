@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
@@ -83,6 +84,11 @@ class Service:
         try:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
                 yield from _events(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                # It stops, or has enough listeners: both pass.
+                raise Unreachable(_refusal(error)) from None
+            self._raise(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         raise Unreachable(f"{self.url} ended the stream")

@@ -6,10 +6,11 @@ most four times a second. Between two answers it counts the seconds down by itse
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sanic_app.client.service import Failed, Service, Unreachable
+from sanic_app.client.service import Event, Failed, Service, Unreachable
 
 TASKS = 10
 RESULTS = 5
@@ -48,6 +49,30 @@ def live(service: Service) -> None:
             if view.moved.wait(1 / FRAMES):
                 view.look_again()
             screen.update(view.picture(), refresh=True)
+
+
+def follow(service: Service, after: str) -> Iterator[Event]:
+    """Return the events after a message, or from now on, even if the service restarts.
+
+    Raises:
+        Failed: the service refuses.
+        Unreachable: it was not there from the beginning.
+    """
+    connected = lost = False
+    while True:
+        try:
+            for event in service.events(after):
+                connected, lost = True, False
+                after = event.id or after
+                if event.kind:
+                    yield event
+        except Unreachable as error:
+            if not connected:
+                raise
+            if not lost:
+                sys.stderr.write(f"sanic-app: {error}; trying again\n")
+            lost = True
+        time.sleep(RETRY_SECONDS)
 
 
 class _View:

@@ -276,6 +276,10 @@ class Connection(HttpProtocol):
             if http is not None and http.response is not None:
                 series = metrics.http_seconds(request.method, route(request), http.response.status)
                 series.observe(perf_counter() - begun)
+        if http is not None and http.request_body and http.stage is Stage.IDLE:
+            # A body that no handler wanted. Sanic would log an error about it.
+            async for _ in http:
+                pass
 
     def observe_error(self, request: Request, response: HTTPResponse) -> None:
         """Count the answer to a request that never became complete."""
