@@ -10,11 +10,15 @@ EXACT_SECONDS = 0.0015
 """The last part of an exact wait. The event loop's timers count whole milliseconds."""
 
 
-class Clock(Protocol):
-    """What the time is, and how to wait."""
+class WallClock(Protocol):
+    """What stamps are taken from."""
 
     def wall(self) -> int:
         """Return microseconds since 1970 in UTC; may jump either way."""
+
+
+class Clock(WallClock, Protocol):
+    """What the time is, and how to wait."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back and no wall clock moves."""

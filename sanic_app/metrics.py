@@ -151,6 +151,9 @@ class Metrics:
         self.commit_writes = histogram(
             "commit_writes", "Writes that shared a commit.", WRITES_BUCKETS
         ).labels()
+        self.stamp_ahead = gauge(
+            "stamp_ahead_seconds", "How far the store's own time is ahead of the clock, else 0."
+        )
         self.writes_waiting = gauge("writes_waiting", "Writes not in a commit yet.")
         self._store_errors = counter("store_errors", "Errors of the store.", "kind")
         self.store_errors = {name: self._store_errors.labels(name) for name in STORE_ERRORS}
