@@ -47,7 +47,7 @@ REFUSALS: Final = (
     *("invalid", "unauthorized", "forbidden", "timeout", "too_large", "media_type"),
     *("key_reused", "queue_full", "stopping", "disk_full", "outcome_unknown", "internal"),
 )
-STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "foreign", "other")
+STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
 METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 

@@ -80,7 +80,7 @@ class SqliteRows:
         if row is None:
             raise StoreFailed("corrupt", "the state row is missing")
         if self._left is not None and row != self._left:
-            raise StoreFailed("foreign", "the state row was changed by another program")
+            raise StoreFailed("other", "the state row was changed by another program")
         return Figures(*row)
 
     # The queue.

@@ -154,7 +154,7 @@ class SqliteStore(SqliteReads):
         self._watch.look_closely()
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if self._data_version not in (None, version):
-            raise StoreFailed("foreign", f"another program wrote to the database {self._path}")
+            raise StoreFailed("other", f"another program wrote to the database {self._path}")
         self._data_version = version
 
     async def _open_late(self) -> None:
