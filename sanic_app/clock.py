@@ -10,11 +10,15 @@ EXACT_SECONDS = 0.0015
 """An exact wait does not sleep at its end, because timers of the event loop count milliseconds."""
 
 
-class Clock(Protocol):
-    """Tells the time, and waits."""
+class WallClock(Protocol):
+    """The clock that stamps are taken from."""
 
     def wall(self) -> int:
         """Return microseconds since 1970 in UTC. May jump forward or back."""
+
+
+class Clock(WallClock, Protocol):
+    """Tells the time, and waits."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back, whatever the wall clock does."""

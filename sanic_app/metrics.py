@@ -48,7 +48,7 @@ REFUSALS: Final = (
     "outcome_unknown",
     "internal",
 )
-STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "foreign", "other")
+STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
 METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 
@@ -156,6 +156,9 @@ class Metrics:
         self.commit_writes = histogram(
             "commit_writes", "Writes that shared a commit.", WRITES_BUCKETS
         ).labels()
+        self.stamp_ahead = gauge(
+            "stamp_ahead_seconds", "How far the store's own time is ahead of the clock, else 0."
+        )
         self.writes_waiting = gauge("writes_waiting", "Writes not in a commit yet.")
         errors = counter("store_errors", "Errors of the store.", "kind")
         self.store_errors = {kind: errors.labels(kind) for kind in STORE_ERRORS}

@@ -53,6 +53,7 @@ ROOMS = [
     "store.sqlite.failures",
     "store.sqlite.rows",
     "store.sqlite.origin",
+    "store.stamps",
     "store.sqlite",
     "store.migrations",
     "store.isolation",

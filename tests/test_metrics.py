@@ -46,6 +46,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "task_lateness_seconds": ("histogram", set()),
     "commit_seconds": ("histogram", set()),
     "commit_writes": ("histogram", set()),
+    "stamp_ahead_seconds": ("gauge", set()),
     "writes_waiting": ("gauge", set()),
     "store_errors": ("counter", {"kind"}),
     "store_size_bytes": ("gauge", {"file"}),

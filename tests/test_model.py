@@ -46,6 +46,7 @@ from sanic_app.store import (
 )
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
+from sanic_app.store.stamps import Stamps
 from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
 from tests.fake_clock import FakeClock
 
@@ -211,6 +212,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="model"))
         self.lives = 0
         self.clock = FakeClock()
+        self.stamps = Stamps(self.clock)
         self.model = Model()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -229,6 +231,8 @@ class Machine(RuleBasedStateMachine):
     async def _open(self) -> None:
         keep = None if self.model.kept is None else Retention(tasks=self.model.kept)
         self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX, history_keep=keep)
+        self.stamps = Stamps(self.clock)
+        self.stamps.follow(self.model.stamp)
         self.lease: FileLease = await self.store.own()
         await self.store.open(self.lease)
         assert self.store.sizes().wal == 0
@@ -349,9 +353,12 @@ class Machine(RuleBasedStateMachine):
         self._live_on((after[0], after[1][:cut] + before[1][cut:]))
         if written < 1 and self._queue() != self.model.queue:
             self.model = model
+            self.stamps = Stamps(self.clock)
+            self.stamps.follow(model.stamp)
 
     def _commit(self, writes: list[Write]) -> None:
-        expected = self.model.commit(writes, self.clock.wall())
+        self.stamps.follow(self.model.stamp)
+        expected = self.model.commit(writes, self.stamps.wall())
         head = self.model.head
         before = self.run(self.store.figures()).head
         commit = self.run(self.store.commit(self.lease, writes))
@@ -372,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         assert self._queue() == model.queue
         assert self.run(self.store.results_page(0, 10**6)) == model.done
         figures, head, now = self.run(self.store.overview())
-        assert now == max(self.clock.wall(), model.stamp)
+        assert now == max(self.stamps.wall(), model.stamp)
         assert head == model.head
         assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
         assert figures.last_stamp == model.stamp
@@ -438,7 +445,7 @@ class Machine(RuleBasedStateMachine):
             assert overview.seconds_left is None
             return
         assert overview.seconds_left is not None
-        now = max(self.clock.wall(), self.model.stamp)
+        now = max(self.stamps.wall(), self.model.stamp)
         assert overview.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
         assert 0 <= overview.seconds_left * SECOND <= head.timeout
 

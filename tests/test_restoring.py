@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import Retention
 from tests.fake_clock import FakeClock
 from tests.parts import Opened, SqliteEngine, opened
+from tests.running import Running
 from tests.test_sqlite_file import beside, contents, prepared, wal_of
 
 pytestmark = pytest.mark.anyio
@@ -198,3 +200,22 @@ async def test_a_restored_backup_can_be_killed_at_any_moment_of_its_first_start(
     monkeypatch.undo()
     assert len(moments) > 4
     assert {await last_num(each, clock) for each in moments} == {2, 3}
+
+
+def test_the_documented_backup_ends_while_the_queue_is_busy(tmp_path: Path) -> None:
+    with Running(tmp_path) as service:
+        body = {"tasks": [{"num": 1, "timeout": 0.01}] * 2_000}
+        for _ in range(3):
+            assert service.request("POST", "/api/v1/tasks/batch", body)[0] == 201
+        before = service.request("GET", "/api/v1/queue")[1]["depth"]
+        begun = time.monotonic()
+        with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as connection:
+            connection.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+        assert time.monotonic() - begun < 10
+        # It was busy all the while, and is none the worse for it.
+        assert 0 < service.request("GET", "/api/v1/queue")[1]["depth"] < before
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    shutil.copyfile(tmp_path / "copy.db", restored / "queue.db")
+    with Running(restored) as service:
+        assert service.add(1)["history_num"] == 6_001

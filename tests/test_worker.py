@@ -403,4 +403,4 @@ async def test_a_head_that_nobody_took_away_and_that_is_none_ends_the_worker(
         await until(lambda: served.deaths)
         (death,) = served.deaths
         assert isinstance(death, StoreFailed)
-        assert death.kind == "foreign"
+        assert death.kind == "other"

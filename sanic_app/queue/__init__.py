@@ -27,7 +27,7 @@ from sanic_app.store import (
     Store,
     Write,
 )
-from sanic_app.task import NewTask, Task
+from sanic_app.task import SECOND, NewTask, Task
 
 
 class TaskQueue:
@@ -52,6 +52,8 @@ class TaskQueue:
         self.view = QueueView(store, clock, self.timer)
         """What is read of the queue."""
         self._store = store
+        self._clock = clock
+        self._metrics = metrics
         self._queue_max = queue_max
         self._on_failure = on_failure
         self._observer = Observer(metrics, store, self.timer)
@@ -83,6 +85,7 @@ class TaskQueue:
             raise
         self._lease = lease
         self._store.on_failure = self._writer.fail
+        self._metrics.stamp_ahead.set_function(self._stamp_ahead)
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)
@@ -226,6 +229,10 @@ class TaskQueue:
         if not self._has_room(1):
             return "the queue is full"
         return "paused" if self.figures.paused else "ok"
+
+    def _stamp_ahead(self) -> float:
+        now = self.figures.stamp(self._store.wall())
+        return max(now - self._clock.wall(), 0) / SECOND
 
     def _has_room(self, tasks: int) -> bool:
         return self.figures.depth + self._writer.uncommitted + tasks <= self._queue_max

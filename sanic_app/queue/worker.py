@@ -77,7 +77,7 @@ class Worker:
                 if self._queue.timer.head is head:
                     # No commit of ours took it away. To try again would be to try for ever.
                     raise StoreFailed(
-                        "foreign", "the head is not the one that the last commit left"
+                        "other", "the head is not the one that the last commit left"
                     ) from None
                 log.debug("the head changed before it was finished")
             except DiskFull:

@@ -22,7 +22,7 @@ from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Add, Added, Commit, retention
-from sanic_app.store.sqlite import checkpointer, connections, failures
+from sanic_app.store.sqlite import checkpointer, connections, failures, origin
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
@@ -136,6 +136,11 @@ def wall_clock(_: str) -> None:
     _put(SystemClock, "monotonic", lambda _: time.time())
 
 
+def no_marks(_: str) -> None:
+    """Take any WAL for that of the database beside it."""
+    _put(origin, "belongs", lambda *_: True)
+
+
 def no_lock(_: str) -> None:
     """Take no lock: everybody is the owner."""
     _put(sqlite_lease, "_lock", lambda _: None)
@@ -205,7 +210,7 @@ CHANGES: dict[str, Callable[[str], None]] = {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
-        *(forgetful, no_lock, patient, blocking_commit, handlers_commit, lax_parsing),
+        *(forgetful, no_lock, no_marks, patient, blocking_commit, handlers_commit, lax_parsing),
     )
 }
 

@@ -18,6 +18,7 @@ from tests.proof.long_wal import long_wal
 from tests.proof.lost_clients import lost_clients
 from tests.proof.machine import Need
 from tests.proof.odd_input import odd_input
+from tests.proof.operator import operator
 from tests.proof.outcome import Outcome, Scale
 from tests.proof.owners import owners
 from tests.proof.power_cuts import power_cuts
@@ -48,6 +49,7 @@ PROOFS = (
     Proof("unwritable", unwritable, (Need.ROOT, Need.TMPFS, Need.PRLIMIT)),
     Proof("clock-steps", clock_steps, (Need.FAKETIME,)),
     Proof("owners", owners),
+    Proof("operator", operator),
     Proof("slow-clients", slow_clients, (Need.PRLIMIT,)),
     Proof("lost-clients", lost_clients),
     Proof("hostile-requests", hostile_requests),

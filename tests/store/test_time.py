@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sanic_app.task import SECOND, State, Task
+from sanic_app.task import SECOND, Retention, State, Task
 from tests.fake_clock import START, FakeClock
 from tests.parts import Engine, Opened, opened
 
@@ -77,3 +77,31 @@ async def test_the_rest_is_counted_by_stamps(engine: Engine, clock: FakeClock) -
         assert await rest_of_wait(store) == 3.0
         clock.advance(6)
         assert await rest_of_wait(store) == 2.0
+
+
+async def test_stamps_go_on_while_they_are_ahead_of_the_clock(
+    engine: Engine, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    years = 73 * 365 * 86_400
+    async with opened(engine, clock, history_keep=Retention(age=60 * SECOND)) as store:
+        clock.step_wall(years)
+        await store.add(0, key="key", request="r")
+        await store.finish_head()
+        clock.step_wall(-years)
+        await store.add(5, num=9)
+        clock.advance(30)
+        last = (await store.add(6)).created_at
+        assert last == START + (years + 30) * SECOND
+    assert "ahead of the clock" not in caplog.text
+    async with opened(
+        engine, clock, keep=90 * SECOND, history_keep=Retention(age=60 * SECOND)
+    ) as store:
+        assert f"the last stamp is {years} s ahead of the clock" in caplog.text
+        clock.advance(31)
+        assert (await store.commit()).figures.pruned == 1
+        clock.advance(60)
+        # The key has expired.
+        assert not (await store.add(0, key="key", request="r")).replayed
+    clock.step_wall(2 * years)
+    async with opened(engine, clock) as store:
+        assert (await store.add(1)).created_at == clock.wall()

@@ -13,6 +13,7 @@ from sanic_app.store.place import Standing, place
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
+from sanic_app.store.stamps import Stamps
 from sanic_app.task import SECOND, State, Task
 
 SLICE_ROWS = 250
@@ -63,12 +64,12 @@ class SqliteReads:
     def __init__(self, connections: Connections, clock: Clock) -> None:
         """Take the connections, not open yet, and the clock that stamps are taken from."""
         self._connections = connections
-        self._clock = clock
+        self._stamps = Stamps(clock)
         self.on_failure: Callable[[StoreFailed], None] = _nobody
 
     def wall(self) -> int:
-        """Return the machine's wall clock."""
-        return self._clock.wall()
+        """Return the wall clock, or what goes on in its place while stamps are ahead of it."""
+        return self._stamps.wall()
 
     async def figures(self) -> Figures:
         """Return the state row."""

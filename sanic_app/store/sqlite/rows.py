@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from sanic_app.clock import Clock
+from sanic_app.clock import WallClock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import KeyRow
@@ -32,7 +32,7 @@ _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures.
 def apply(
     connection: sqlite3.Connection,
     writes: Sequence[Write],
-    clock: Clock,
+    clock: WallClock,
     limits: Limits,
     left: Figures | None = None,
     *,
@@ -64,7 +64,7 @@ class SqliteRows:
     """See ``Rows`` in ``transition.py``."""
 
     def __init__(
-        self, connection: sqlite3.Connection, clock: Clock, left: Figures | None = None
+        self, connection: sqlite3.Connection, clock: WallClock, left: Figures | None = None
     ) -> None:
         """Take the connection with the open transaction, and the state row that is expected."""
         self._execute = connection.execute
@@ -81,7 +81,7 @@ class SqliteRows:
         if row is None:
             raise StoreFailed("corrupt", "the state row is missing")
         if self._left is not None and row != self._left:
-            raise StoreFailed("foreign", "the state row was changed by another program")
+            raise StoreFailed("other", "the state row was changed by another program")
         return Figures(*row)
 
     # The queue.

@@ -26,7 +26,7 @@ from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.reads import SqliteReads
 from sanic_app.store.sqlite.watch import Watch
 from sanic_app.store.transition import Limits
-from sanic_app.task import Retention
+from sanic_app.task import SECOND, Retention
 
 log = logging.getLogger(__name__)
 
@@ -158,12 +158,18 @@ class SqliteStore(SqliteReads):
             self._watch.begin(self._lease, *await self._connections.page_of("origin"))
             await self.watch(self._lease)
         self._left = await self.figures()
+        if ahead := self._stamps.follow(self._left.last_stamp):
+            log.warning(
+                "the last stamp is %.0f s ahead of the clock: until the clock has caught up, each"
+                " restart waits the head's whole timeout anew",
+                ahead / SECOND,
+            )
 
     def _look_closely(self, connection: sqlite3.Connection) -> None:
         self._watch.look_closely()
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if self._data_version not in (None, version):
-            raise StoreFailed("foreign", f"another program wrote to the database {self._path}")
+            raise StoreFailed("other", f"another program wrote to the database {self._path}")
         self._data_version = version
 
     async def _open_late(self) -> None:
@@ -194,7 +200,9 @@ class SqliteStore(SqliteReads):
 
     def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
         before, mark = self._left, self._checkpointer.mark_due
-        commit = rows.apply(connection, writes, self._clock, self._limits, before, mark=mark)
+        if before is not None:
+            self._stamps.follow(before.last_stamp)
+        commit = rows.apply(connection, writes, self._stamps, self._limits, before, mark=mark)
         if commit.figures != before:
             self._checkpointer.mark_due = False
         self._left = commit.figures

@@ -110,4 +110,4 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _foreign(detail: str) -> StoreFailed:
-    return StoreFailed("foreign", detail)
+    return StoreFailed("other", detail)
