@@ -162,7 +162,6 @@ def test_what_the_framework_raises_has_a_problem_of_ours(
         KeyError("secret"),
         framework.ServerError("secret"),
         framework.SanicException("secret", status_code=418),
-        errors.StoreFailed("io", "secret"),
         errors.StartError("secret"),
         errors.NotHead("secret"),
         errors.SettingsError("secret"),

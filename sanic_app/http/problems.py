@@ -173,5 +173,8 @@ def _as_service_error(exception: BaseException) -> ServiceError:
             return errors.RequestTimeout()
         case framework.BadRequest() | framework.ExpectationFailed():
             return Invalid(detail="The request is not valid HTTP.")
+        case errors.StoreFailed():
+            # The queue has said so already, and ends the process.
+            return errors.Internal()
     log.error("a request failed", exc_info=exception)
     return errors.Internal()

@@ -75,6 +75,9 @@ class Checkpointer:
             await writer.run(origin.begin, writer.raw)
         except sqlite3.Error as error:
             raise failure_of_write(error, self._watch.path) from error
+        finally:
+            # A cookie that another program has changed is mended in the database itself.
+            self._watch.note()
 
     async def maintain(self) -> None:
         """Checkpoint when the WAL has become long.

@@ -222,4 +222,6 @@ def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection, pat
                 connection.execute("ROLLBACK")
             except sqlite3.Error as second:
                 found = StoreFailed("io", str(second))
+        if found is error:
+            raise
         raise found from error
