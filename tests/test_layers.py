@@ -38,6 +38,7 @@ ROOMS = [
     "queue.worker",
     "queue",
     "queue.observer",
+    "queue.retry",
     "queue.view",
     "queue.waiters",
     "queue.head",

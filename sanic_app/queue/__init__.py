@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, QueueFull, ServiceError, StartError, Stopping, StoreFailed
+from sanic_app.errors import QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
+from sanic_app.queue.retry import or_replay, refused
 from sanic_app.queue.view import QueueView
 from sanic_app.queue.writer import Listener, Writer
 from sanic_app.store import (
@@ -27,7 +28,7 @@ from sanic_app.store import (
     Store,
     Write,
 )
-from sanic_app.task import SECOND, NewTask, Task
+from sanic_app.task import NewTask, Task
 
 
 class TaskQueue:
@@ -52,11 +53,9 @@ class TaskQueue:
         self.view = QueueView(store, clock, self.timer)
         """What is read of the queue."""
         self._store = store
-        self._clock = clock
-        self._metrics = metrics
         self._queue_max = queue_max
         self._on_failure = on_failure
-        self._observer = Observer(metrics, store, self.timer)
+        self._observer = Observer(metrics, store, clock, self.timer)
         # The observer goes first: it needs the head that the commit finished.
         followers = [self._observer.follow, self.timer.follow, self.view.follow, *listeners]
         self._writer = Writer(store, clock, metrics, followers, self._store_failed)
@@ -85,7 +84,6 @@ class TaskQueue:
             raise
         self._lease = lease
         self._store.on_failure = self._writer.fail
-        self._metrics.stamp_ahead.set_function(self._stamp_ahead)
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)
@@ -128,26 +126,13 @@ class TaskQueue:
         """
         add = Add(tasks, key, request)
         if key is not None:
-            written = self._writer.put(add) if self._accepting else _refused(Stopping())
-            return asyncio.create_task(self._or_replay(add, written))
+            written = self._writer.put(add) if self._accepting else refused(Stopping())
+            return asyncio.create_task(
+                or_replay(add, written, self._store, lambda: self._writer.uncommitted)
+            )
         if self._accepting and not self._has_room(len(tasks)):
             raise QueueFull
         return self._write(add)
-
-    async def _or_replay(self, add: Add, written: asyncio.Future[Added]) -> Added:
-        """Return what an add with a key did, or the first add with this key.
-
-        It may be the retry of an add that found room in the queue and on the disk. So a refusal
-        says that nothing was added only when the key has been looked up.
-        """
-        try:
-            return await written
-        except (DiskFull, Stopping) as refusal:
-            if (before := await self._store.replay(add)) is not None:
-                return before
-            # The first add with this key may be one of those that wait for their commit.
-            refusal.applied = None if self._writer.uncommitted else False
-            raise
 
     async def cancel(self, history_num: int) -> Task:
         """Take one task out of the queue without its number, and return it as it is then.
@@ -230,10 +215,6 @@ class TaskQueue:
             return "the queue is full"
         return "paused" if self.figures.paused else "ok"
 
-    def _stamp_ahead(self) -> float:
-        now = self.figures.stamp(self._store.wall())
-        return max(now - self._clock.wall(), 0) / SECOND
-
     def _has_room(self, tasks: int) -> bool:
         return self.figures.depth + self._writer.uncommitted + tasks <= self._queue_max
 
@@ -246,9 +227,3 @@ class TaskQueue:
         self.refuse_writes()
         self.timer.wake()
         self._on_failure()
-
-
-def _refused(error: ServiceError) -> asyncio.Future[Any]:
-    future = asyncio.get_running_loop().create_future()
-    future.set_exception(error)
-    return future

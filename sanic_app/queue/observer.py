@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sanic_app.clock import Clock
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.outlook import backlog, oldest_task_age
@@ -17,10 +18,11 @@ class Observer:
 
     _figures: Figures
 
-    def __init__(self, metrics: Metrics, store: Store, timer: HeadTimer) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, timer: HeadTimer) -> None:
         """Take the series, the store for its clock, and the head before the observed commit."""
         self._metrics = metrics
         self._store = store
+        self._clock = clock
         self._timer = timer
 
     def begin(self, overview: Overview) -> None:
@@ -29,6 +31,7 @@ class Observer:
         self._metrics.oldest_task_age.set_function(self._oldest_task_age)
         self._metrics.backlog.set_function(self._backlog)
         self._metrics.head_overdue.set_function(self._timer.overdue)
+        self._metrics.stamp_ahead.set_function(self._stamp_ahead)
 
     def follow(self, committed: Committed) -> None:
         """Observe a commit."""
@@ -68,6 +71,10 @@ class Observer:
 
     def _oldest_task_age(self) -> float:
         return oldest_task_age(self._figures, self._figures.stamp(self._store.wall()))
+
+    def _stamp_ahead(self) -> float:
+        now = self._figures.stamp(self._store.wall())
+        return max(now - self._clock.wall(), 0) / SECOND
 
     def _backlog(self) -> float:
         head = self._timer.head

@@ -147,10 +147,7 @@ class Writer:
         return waiting.future
 
     def fail(self, failure: StoreFailed, batch: Sequence[_Waiting] = ()) -> None:
-        """Answer all that wait, and have the process ended: what the disk holds is unknown.
-
-        Whoever meets the failure first is heard, be it a reader; a commit under way goes on.
-        """
+        """Answer all that wait, and have the process ended: what the disk holds is unknown."""
         for waiting in (*batch, *self._waiting):
             _refuse(waiting.future, OutcomeUnknown())
         self._waiting.clear()
@@ -198,9 +195,8 @@ class Writer:
         self._watch_timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._ask_to_watch)
 
     def _prune_in(self, seconds: float | None) -> None:
-        self._prune_at = (
-            None if seconds is None else self._clock.monotonic() + min(seconds, PRUNE_PAUSE)
-        )
+        now = self._clock.monotonic()
+        self._prune_at = None if seconds is None else now + min(seconds, PRUNE_PAUSE)
 
     async def _gather(self) -> None:
         """Let the loop turn while each turn brings another write, up to the last batch's number.

@@ -1,0 +1,35 @@
+"""The retry of an add with a key, when the queue cannot add."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sanic_app.errors import DiskFull, ServiceError, Stopping
+from sanic_app.store import Add, Added, Store
+
+
+async def or_replay(
+    add: Add, written: asyncio.Future[Added], store: Store, uncommitted: Callable[[], int]
+) -> Added:
+    """Return what an add with a key did, or what the first add with this key did.
+
+    The first one may have found room in the queue and on the disk. So a refusal says that nothing
+    was added only when the key has been looked up. ``uncommitted`` tells how many tasks wait for
+    their commit, those of the first add perhaps among them.
+    """
+    try:
+        return await written
+    except (DiskFull, Stopping) as refusal:
+        if (before := await store.replay(add)) is not None:
+            return before
+        refusal.applied = None if uncommitted() else False
+        raise
+
+
+def refused(error: ServiceError) -> asyncio.Future[Any]:
+    """Return a future that is refused already."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
