@@ -392,6 +392,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert "second signal" in running.log
 
 
+UNMEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+"""Coverage handles SIGTERM as well, and earlier: a process without these is not measured."""
+
+
 def wait_for_handlers(process: subprocess.Popen[str]) -> None:
     """Return when the process handles SIGTERM, which is the first thing that it does."""
     deadline = time.monotonic() + 20
@@ -408,7 +412,8 @@ def wait_for_handlers(process: subprocess.Popen[str]) -> None:
 def test_a_signal_ends_a_start_in_order_before_anything_is_opened(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with Running(tmp_path, ready=False) as running:
+    prefix = ["env", *(f"--unset={name}" for name in UNMEASURED)]
+    with Running(tmp_path, ready=False, prefix=prefix) as running:
         wait_for_handlers(running.process)
         running.signal(number)
         assert (running.wait(), running.lines) == (0, [])
@@ -436,6 +441,7 @@ def test_a_second_hang_up_does_not_end_it_at_once(tmp_path: Path) -> None:
 def test_a_signal_ends_a_command_at_any_moment(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
+    unmeasured = {name: value for name, value in os.environ.items() if name not in UNMEASURED}
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -445,7 +451,7 @@ def test_a_signal_ends_a_command_at_any_moment(
             with subprocess.Popen(
                 [PYTHON, "-m", "sanic_app", "queue", "--url", url],
                 cwd=tmp_path,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                env=unmeasured | {"PYTHONPATH": str(Path(__file__).parents[1])},
                 stderr=subprocess.PIPE,
                 text=True,
             ) as command:
