@@ -21,7 +21,7 @@ from tests.running import Running
 SECONDS = 5.0
 """From free space to the next add."""
 CREATED, FULL = 200, 507
-MORE = 600
+MORE = 3_500
 """So many adds fill what a file system still has to give to files that are there."""
 
 

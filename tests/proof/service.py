@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.running import Running
@@ -39,12 +40,13 @@ def service(
 
 
 def drained(running: Running, seconds: float = 20) -> bool:
-    """Wait until the queue is empty; return whether it got so."""
+    """Wait until the queue is empty; return whether it got so, or whether the service ended."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if running.request("GET", "/api/v1/queue")[1]["depth"] == 0:
-            return True
-        time.sleep(0.005)
+    with suppress(OSError):
+        while time.monotonic() < deadline:
+            if running.request("GET", "/api/v1/queue")[1]["depth"] == 0:
+                return True
+            time.sleep(0.005)
     return False
 
 
