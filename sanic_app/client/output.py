@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ def printing(run: Callable[[], int]) -> int:
         reason = ""
     except OSError as error:
         reason = f"sanic-app: cannot write the output: {error.strerror}\n"
-    # Python must not try to write the rest either.
-    sys.stdout = None
+    # What is left of it goes nowhere, when Python closes the stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.stderr.write(reason)
     return EXIT_START
