@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store.sqlite.lease import FileLease
@@ -13,9 +12,8 @@ from sanic_app.store.sqlite.lease import FileLease
 HEADER_BYTES = 100
 
 
-class _Identity(NamedTuple):
-    device: int
-    inode: int
+_Identity = tuple[int, int]
+"""Device and inode."""
 
 
 class Watch:
@@ -29,7 +27,8 @@ class Watch:
         self.path = path
         self._wal = Path(f"{path}-wal")
         self._lease: FileLease | None = None
-        self._identities: dict[Path, _Identity] = {}
+        # By name as text: each commit looks, and a Path costs it several times as much.
+        self._identities: dict[str, _Identity] = {}
         self._page = (0, 0)
         self._content: tuple[int, bytes, bytes] | None = None
 
@@ -46,11 +45,11 @@ class Watch:
         self._page = (length, offset)
         self._identities = {
             path: _identity(status)
-            for path in (self.path, self._wal)
+            for path in (str(self.path), str(self._wal))
             if (status := _status(path)) is not None
         }
         if lease.descriptor >= 0:
-            self._identities[self.path] = _identity(os.fstat(lease.descriptor))
+            self._identities[str(self.path)] = _identity(os.fstat(lease.descriptor))
         self.look()
         self.note()
 
@@ -98,15 +97,15 @@ class Watch:
         return os.fstat(descriptor).st_size, header, page
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: str) -> os.stat_result | None:
     try:
-        return path.stat()
+        return os.stat(path)  # noqa: PTH116 - see above
     except FileNotFoundError:
         return None
 
 
 def _identity(status: os.stat_result) -> _Identity:
-    return _Identity(status.st_dev, status.st_ino)
+    return status.st_dev, status.st_ino
 
 
 def _foreign(detail: str) -> StoreFailed:
