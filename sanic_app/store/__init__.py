@@ -49,6 +49,8 @@ class Finish(NamedTuple):
     """
 
     history_num: int
+    started_at: int | None = None
+    """The start that is meant: with another one the finish is refused. None: whichever it is."""
 
 
 class Done(NamedTuple):

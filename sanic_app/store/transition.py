@@ -197,7 +197,8 @@ class Transition:
         return added
 
     def _finish(self, finish: Finish) -> Done:
-        if finish.history_num != self._head:
+        head, started_at = finish
+        if head != self._head or started_at not in (None, self._head_started_at):
             raise NotHead
         self._flush()
         queued = self._rows.queued(finish.history_num, 2)
