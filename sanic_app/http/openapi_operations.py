@@ -99,10 +99,10 @@ _EVENTS: Final[Json] = {
             ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
             " the history numbers of the first and the last, and how many there were. An added task"
             " is shown as it is when the message is sent. Of several starts the newest is told."
-            " `reset`: what comes next was removed, or `Last-Event-ID` is of another database; look"
-            " at the lists anew.",
+            " `reset`: what comes next was removed, or `Last-Event-ID` is of another queue, such as"
+            " the one that this is a copy of; look at the lists anew.",
         },
-        "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
+        "example": 'id: 6f2c1d3b8a7e4c5f9b0a1d2e3f405162.1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }
 }
 _QUEUE: Final = _ok("Figures, and the head.", "Queue")

@@ -196,6 +196,13 @@ class Store(Protocol):
         """The engine with its version, such as ``sqlite 3.46.1``."""
 
     @property
+    def lineage(self) -> str:
+        """Which queue this is: a UUID as 32 hexadecimal digits, another one in each copy.
+
+        Known once the store is open.
+        """
+
+    @property
     def prunes(self) -> bool:
         """Whether there is a retention: then it wants a commit at the start, an empty one too."""
 

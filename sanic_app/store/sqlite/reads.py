@@ -146,6 +146,12 @@ class SqliteReads:
         """Return a slice of the result list."""
         return await self._slice("num", "history WHERE outcome = 'done'", after, until)
 
+    async def read_lineage(self) -> str:
+        """Return which queue this is."""
+        for (uuid,) in await self._read("SELECT uuid FROM lineage"):
+            return str(uuid)
+        raise self._failed(StoreFailed("corrupt", "the lineage is missing"))
+
     async def _read(self, sql: str, *values: object) -> list[Any]:
         return await self._read_by(self._connections.reader, sql, values)
 

@@ -59,11 +59,17 @@ class SqliteStore(SqliteReads):
         self._data_version: int | None = None
         # The state row as this process left it; None: it is not open for writing yet.
         self._left: Figures | None = None
+        self._lineage = ""
 
     @property
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
+
+    @property
+    def lineage(self) -> str:
+        """Which queue this is."""
+        return self._lineage
 
     @property
     def prunes(self) -> bool:
@@ -83,13 +89,8 @@ class SqliteStore(SqliteReads):
         owner.hold()
         self._checkpointer.fit(self._path.parent)
         try:
-            self._watch.begin(owner)
-            await self._connections.open()
-            # To open a copy for the WAL may change its header.
-            self._watch.note()
-            await self._recover()
-        except DiskFull:
-            log.warning("the disk is full: serving reads, adding nothing")
+            await self._open(owner)
+            self._lineage = await self.read_lineage()
         except (sqlite3.Error, ServiceError) as error:
             # Left as it is: an orderly close would write.
             raise StartError(f"cannot open the database {self._path}: {explain(error)}") from None
@@ -148,6 +149,16 @@ class SqliteStore(SqliteReads):
         if self._lease is None or lease is not self._lease:
             raise RuntimeError("this lease is not the owner's")
         return self._lease
+
+    async def _open(self, owner: FileLease) -> None:
+        try:
+            self._watch.begin(owner)
+            await self._connections.open()
+            # To open a copy for the WAL may change its header.
+            self._watch.note()
+            await self._recover()
+        except DiskFull:
+            log.warning("the disk is full: serving reads, adding nothing")
 
     async def _recover(self) -> None:
         """Recover once; from then on the WAL is there, and stays."""
