@@ -62,6 +62,7 @@ ROOMS = [
     "store.consistency",
     "store.transition",
     "store.retention",
+    "store.skipped",
     "store.keys",
     "store",
     "metrics",

@@ -263,8 +263,8 @@ class Store(Protocol):
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Return the task, with its place while it is in the queue.
 
-        None when the tables do not hold it. The cost grows with the number of cancelled tasks
-        among those ahead, not with the depth.
+        None when the tables do not hold it. The cost grows neither with the depth nor with the
+        number of cancelled tasks.
         """
 
     async def replay(self, add: Add) -> Added | None:
