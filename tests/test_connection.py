@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ import pytest
 
 from sanic_app.http import connection
 from sanic_app.store import Slice
-from tests.serving import ON_UVLOOP, Service, Wire, held, request, service
+from tests.serving import ON_UVLOOP, Service, held, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -32,20 +31,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
 
 
-async def drip(wire: Wire, data: Iterable[int]) -> int:
-    """Send a byte at a time until the service answers or ends it; return how many it took."""
-    sent = 0
-    for byte in data:
-        try:
-            await wire.send(bytes([byte]))
-        except ConnectionError:
-            break
-        sent += 1
-        if await wire.hears(0.01):
-            break
-    return sent
-
-
 # Slow senders.
 
 
@@ -53,7 +38,7 @@ async def drip(wire: Wire, data: Iterable[int]) -> int:
 async def test_a_header_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
         started = asyncio.get_running_loop().time()
-        assert await drip(wire, b"GET /" + b"x" * 5_000) < 200
+        assert await wire.drip(b"GET /" + b"x" * 5_000) < 200
         answer = await wire.answer()
         assert answer.problem["type"].endswith(":timeout")
         assert answer.status == 408
@@ -70,7 +55,7 @@ async def test_a_body_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path
     for line, first in (("Content-Length: 9999", b""), ("Transfer-Encoding: chunked", b"1fff\r\n")):
         async with service(tmp_path) as served, served.wire() as wire:
             await wire.send(request("/add_task", b"", line) + first)
-            assert await drip(wire, BODY + b" " * 5_000) < 200
+            assert await wire.drip(BODY + b" " * 5_000) < 200
             answer = await wire.answer()
             assert answer.problem["type"].endswith(":timeout")
             assert answer.problem["applied"] is False
@@ -110,7 +95,7 @@ async def test_the_rest_of_a_refused_body_cannot_hold_a_connection(tmp_path: Pat
     async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
         await wire.send(request("/add_task", b"", "Content-Length: 9999"))
         assert (await wire.answer()).status == 401
-        assert await drip(wire, b" " * 5_000) < 200
+        assert await wire.drip(b" " * 5_000) < 200
         assert await wire.ended() == b""
 
 
@@ -251,7 +236,7 @@ async def test_a_task_is_there_once_though_its_client_went_away(
                 await wire.send(add)
                 await gate.entered.wait()
                 if rudely:
-                    wire.writer.transport.abort()
+                    wire.reset()
             await until_quiet(served)
         await served.add(8, 0)
         await served.until_empty()
@@ -305,147 +290,6 @@ async def test_a_refused_request_leaves_those_behind_it_alone(tmp_path: Path) ->
         answers = [await wire.answer() for _ in requests]
         assert [answer.status for answer in answers] == [200, 400, 404, 405, 403, 200, 200]
         assert json.loads(answers[-1].body)["history_num"] == 2
-
-
-SMUGGLING = [
-    ["Content-Length: 26", "Content-Length: 26"],
-    ["Content-Length: 26", "Content-Length: 0"],
-    ["Content-Length: 26", "Transfer-Encoding: chunked"],
-    ["Transfer-Encoding: chunked", "Content-Length: 26"],
-    ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
-    ["Transfer-Encoding: identity"],
-    ["Transfer-Encoding: gzip, chunked"],
-    ["Transfer-Encoding: xchunked"],
-    ["Content-Length: -1"],
-    ["Content-Length: +26"],
-    ["Content-Length: 2_6"],
-    ["Content-Length: 0x1a"],
-    ["Content-Length: 26, 26"],
-    ["Content-Length:"],
-    ["Content-Length: 26.0"],
-    ["Content-Length : 26"],
-    ["Transfer-Encoding : chunked"],
-    ["no colon"],
-    ["X: y", " folded: Content-Length: 26"],
-    ["\u0663: x"],
-    ["Content-Length: \u0662\u0666"],
-]
-
-
-async def test_a_body_of_doubtful_length_ends_the_connection(tmp_path: Path) -> None:
-    async with service(tmp_path) as served:
-        for lines in SMUGGLING:
-            async with served.wire() as wire:
-                await wire.send(request("/add_task", b"", *lines) + BODY + ADD)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), lines
-                assert answer.headers["connection"] == "close", lines
-                assert await wire.ended() == b"", lines
-        # Neither these nor what might hide in their bodies.
-        assert served.parts.queue.figures.last_history_num == 0
-
-
-BAD_CHUNKS = [
-    *(b"x\r\n", b"-1\r\n", b"+5\r\n", b"0x1a\r\n", b"1_a\r\n", b";\r\n"),
-    b"1a" + b" " * 100 + b"\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nno field\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nGET /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nX: y\r\n folded\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
-    b"5\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "\u0661a\r\n".encode() + BODY + b"\r\n0\r\n\r\n",
-]
-
-
-async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
-    head = request("/add_task", b"", "Transfer-Encoding: chunked")
-    async with service(tmp_path) as served:
-        for chunks in BAD_CHUNKS:
-            async with served.wire() as wire:
-                await wire.send(head + chunks + ADD)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), chunks
-                assert answer.problem["applied"] is False
-                assert await wire.ended() == b"", chunks
-        assert served.parts.queue.figures.last_history_num == 0
-
-
-TRAILERS = [
-    b"",
-    b"Checksum: x\r\n",
-    b"A: b\r\nC:\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-]
-
-
-async def test_trailer_fields_behind_chunks_are_ignored(tmp_path: Path) -> None:
-    head = request("/add_task", b"", "Transfer-Encoding: chunked")
-    async with service(tmp_path) as served, served.wire() as wire:
-        for trailer in TRAILERS:
-            for last in (b"0", b"000", b"0;x=y"):
-                raw = head + b"1a\r\n" + BODY + b"\r\n" + last + b"\r\n" + trailer + b"\r\n"
-                await wire.send(raw + READ)
-                assert (await wire.answer()).status == 200, raw
-                assert (await wire.answer()).status == 200, raw
-        # However the bytes arrive.
-        for byte in head + b"1a\r\n" + BODY + b"\r\n0\r\nChecksum: x\r\n\r\n":
-            await wire.send(bytes([byte]))
-            await asyncio.sleep(0)
-        assert (await wire.answer()).status == 200
-
-
-async def test_blanks_behind_values_are_no_part_of_them(tmp_path: Path) -> None:
-    chunks = b"1a\r\n" + BODY + b"\r\n0\r\n\r\n"
-    for blanks in (" ", "\t", " \t  "):
-        async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
-            lines = [
-                f"Authorization: Bearer x{blanks}",
-                f"Content-Type: application/json{blanks}",
-                f"Origin: http://localhost{blanks}",
-                f"X-Request-ID: mine{blanks}",
-            ]
-            key = f"Idempotency-Key: key{blanks}"
-            await wire.send(request("/add_task", BODY, *lines[:1], *lines[2:], key))
-            answer = await wire.answer()
-            assert (answer.status, answer.headers["x-request-id"]) == (200, "mine")
-            length = f"Transfer-Encoding: chunked{blanks}"
-            await wire.send(request("/add_task", b"", length, *lines, "Idempotency-Key: key"))
-            await wire.send(chunks)
-            assert (await wire.answer()).headers["idempotent-replayed"] == "true"
-            await wire.send(request("/add_task", b"", f"Content-Length: 26{blanks}", *lines) + BODY)
-            assert (await wire.answer()).status == 200
-            expects = f"Expect: 100-continue{blanks}"
-            await wire.send(request("/add_task", b"", "Content-Length: 26", expects, *lines))
-            assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
-            await wire.send(BODY)
-            assert (await wire.answer()).status == 200
-            cursor = f"Last-Event-ID: 0.0{blanks}"
-            await wire.send(request("/api/v1/events", b"", cursor, *lines[:1], method="GET"))
-            assert (await wire.head())[0] == 200
-
-
-NO_HTTP = [
-    b"\r\n\r\n",
-    b"GET\r\n\r\n",
-    b"GET /get_result\r\n\r\n",
-    b"GET  /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET /get_result HTTP/2.0\r\nHost: localhost\r\n\r\n",
-    b"GET /get_result HTTP/1.1\nHost: localhost\n\n\r\n\r\n",
-    b"GET /get_\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-]
-
-
-async def test_what_is_no_http_is_answered_400_and_counted(tmp_path: Path) -> None:
-    async with service(tmp_path) as served:
-        for raw in NO_HTTP:
-            async with served.wire() as wire:
-                await wire.send(raw)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), raw
-                assert await wire.ended() == b"", raw
-        labels = {"method": "other", "route": "unmatched", "status": "400"}
-        assert served.metric(COUNT, **labels) == len(NO_HTTP)
 
 
 async def test_bodies_and_headers_that_are_too_large_are_counted(tmp_path: Path) -> None:
