@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -376,6 +377,33 @@ async def test_a_body_that_nobody_wants_is_no_error(
                 await wire.reader.readexactly(len(b'{"result":[]}'))
             assert (await wire.answer()).body == b'{"result":[]}'
     assert "not consumed" not in caplog.text
+
+
+BROKEN_BODIES = [
+    request("/api/v1/queue", b"", "Content-Length: 26", method="GET") + BODY[:5],
+    request("/health/live", b"", "Transfer-Encoding: chunked", method="GET") + b"x\r\n",
+    request("/health/live", b"", "Transfer-Encoding: chunked", method="GET") + b"9000000\r\n",
+    request("/get_result", b"", "Transfer-Encoding: chunked", method="GET") + b"x\r\n",
+    request("/get_result", b"", "Content-Length: 26", method="GET"),
+]
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("end", ["closed", "reset", "late"])
+async def test_a_broken_body_that_nobody_wants_is_no_error_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    async with service(tmp_path) as served:
+        for raw in BROKEN_BODIES:
+            async with served.wire() as wire:
+                await wire.send(raw)
+                assert (await wire.head())[0] == 200
+                if end == "reset":
+                    wire.reset()
+                if end != "closed":
+                    await wire.ended(3)
+            await until_quiet(served)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_compressed_body_is_not_taken_for_text(tmp_path: Path) -> None:

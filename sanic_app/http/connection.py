@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sanic import HTTPResponse, Request
 from sanic.compat import Header
-from sanic.exceptions import RequestTimeout
+from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
 from sanic.http import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
@@ -91,8 +91,13 @@ class Connection(HttpProtocol):
                 series.observe(perf_counter() - begun)
         if http is not None and http.request_body and http.stage is Stage.IDLE:
             # A body that no handler wanted. Sanic would log an error about it.
-            async for _ in http:
-                pass
+            try:
+                async for _ in http:
+                    pass
+            except (BadRequest, PayloadTooLarge):
+                http.keep_alive = False
+            finally:
+                http.request_body = None
 
     def observe_error(self, request: Request, response: HTTPResponse) -> None:
         """Count the answer to a request that never became complete."""
