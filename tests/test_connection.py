@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -238,7 +239,8 @@ async def test_a_task_is_there_once_though_its_client_went_away(
                 await gate.entered.wait()
                 if rudely:
                     wire.reset()
-            await until_quiet(served)
+            if rudely:
+                await until_quiet(served)
         await served.add(8, 0)
         await served.until_empty()
         assert await served.result() == [7, 8]
@@ -261,6 +263,178 @@ async def test_half_a_request_harms_nobody(tmp_path: Path) -> None:
         await until_quiet(served)
         assert served.parts.queue.figures.last_history_num == 1
         assert served.metric("worker_up") == 1
+
+
+# Clients that close their sending side when they have asked.
+
+
+HALF_CLOSED = [
+    (ADD, 200),
+    (request("/api/v1/tasks", BODY), 201),
+    (request("/add_task", b"{}"), 400),
+    (request("/api/v1/tasks/1", method="DELETE"), 404),
+    (request("/api/v1/queue/pause"), 200),
+    (READ, 200),
+    *(
+        (request(path, method="GET"), 200)
+        for path in ("/api/v1/queue", "/metrics", "/page/page.js")
+    ),
+    (request("/api/v1/tasks/1", method="GET"), 404),
+    (request("/health/ready", method="GET"), 200),
+]
+
+
+@pytest.mark.parametrize(("raw", "status"), HALF_CLOSED)
+async def test_a_client_that_closes_its_sending_side_is_answered(
+    tmp_path: Path, raw: bytes, status: int
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(raw)
+        wire.say_no_more()
+        assert (await wire.answer()).status == status
+        assert await wire.ended(2) == b""
+
+
+async def test_all_that_was_asked_before_the_sending_side_was_closed_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(ADD * 20 + READ)
+        wire.say_no_more()
+        answers = [await wire.answer() for _ in range(21)]
+        assert {answer.status for answer in answers} == {200}
+        closing = [answer.headers["connection"] == "close" for answer in answers]
+        assert closing == [False] * 20 + [True]
+        assert await wire.ended(2) == b""
+
+
+async def test_a_half_closed_connection_gets_its_answer_when_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        async with held(served, monkeypatch) as gate:
+            await wire.send(ADD)
+            wire.say_no_more()
+            await gate.entered.wait()
+            assert not await wire.hears(0.1)
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await wire.ended(2) == b""
+        # A long poll.
+        async with served.wire() as waiting:
+            await waiting.send(request("/api/v1/tasks/1?wait=20", method="GET"))
+            waiting.say_no_more()
+            assert not await waiting.hears(0.1)
+            assert (await served.client.delete("/api/v1/tasks/1")).status_code == 200
+            assert json.loads((await waiting.answer()).body)["state"] == "cancelled"
+            assert await waiting.ended(2) == b""
+
+
+async def test_a_half_closed_connection_is_asked_whether_anybody_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
+    async with service(tmp_path) as served, served.wire() as new, served.wire() as older:
+        await served.add(1, 600)
+        asked = request("/api/v1/tasks/1?wait=1", method="GET")
+        await new.send(asked)
+        new.say_no_more()
+        await older.send(old(asked))
+        older.say_no_more()
+        for _ in range(3):
+            found = await new.reader.readuntil(b"\r\n\r\n")
+            assert found == b"HTTP/1.1 100 Continue\r\n\r\n"
+        # It is not there in HTTP/1.0.
+        assert (await older.answer()).status == 200
+        assert (await new.ended(2)).endswith(b"}")
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_a_whole_list_is_sent_to_its_end_to_a_half_closed_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    async def slice_of(after: int, _: int) -> Slice:
+        await asyncio.sleep(0.01)
+        return Slice(str(after), after + 1 if after < 9 else None)
+
+    async with service(tmp_path) as served, served.wire() as wire:
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        await wire.send(READ)
+        if meanwhile:
+            await wire.head()
+        wire.say_no_more()
+        rest = await wire.ended(2)
+        assert rest.endswith(b"9\r\n2\r\n]}\r\n0\r\n\r\n"), rest
+        await until_quiet(served)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_a_stream_of_events_ends_when_its_client_may_be_gone(
+    tmp_path: Path, meanwhile: bool
+) -> None:
+    async with service(tmp_path, listeners_max=1) as served:
+        for old_client in (False, True):
+            async with served.wire() as wire:
+                asked = request("/api/v1/events", method="GET")
+                await wire.send(old(asked) if old_client else asked)
+                if meanwhile:
+                    await wire.reader.readuntil(b"retry: ")
+                wire.say_no_more()
+                await wire.ended(2)
+                # There is room for another one at once.
+                await until_quiet(served)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(ADD[:end] for end in (1, 30, len(ADD) - len(BODY), len(ADD) - 1)),
+        b"\r",
+        b"\r\n",
+        request("/add_task", b"", "Transfer-Encoding: chunked"),
+        request("/add_task", b"", "Transfer-Encoding: chunked") + b"1a\r\n" + BODY,
+        request("/add_task", b"", "Transfer-Encoding: chunked") + b"0\r\nX: y",
+    ],
+)
+async def test_half_a_request_on_a_half_closed_connection_is_refused(
+    tmp_path: Path, raw: bytes
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(ADD + raw)
+        wire.say_no_more()
+        assert (await wire.answer()).status == 200
+        answer = await wire.answer()
+        assert answer.problem["type"].endswith(":invalid")
+        assert answer.headers["connection"] == "close"
+        assert await wire.ended(2) == b""
+        assert served.parts.queue.figures.last_history_num == 1
+
+
+async def test_half_closed_connections_leave_nothing_behind(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+        await served.result()
+        before = descriptors()
+        for raw in (b"", READ, ADD[:30], ADD + ADD[:-1], request("/api/v1/events", method="GET")):
+            for early in (False, True):
+                async with AsyncExitStack() as stack:
+                    wires = [await stack.enter_async_context(served.wire()) for _ in range(10)]
+                    for wire in wires:
+                        await wire.send(raw)
+                        if not early:
+                            await asyncio.sleep(0.005)
+                        wire.say_no_more()
+                    for wire in wires:
+                        await wire.ended(2)
+                # The service must end its side too, while the client lives on.
+                while descriptors() > before:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.002)
+        await until_quiet(served)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # Requests after one another.
@@ -389,7 +563,7 @@ BROKEN_BODIES = [
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("end", ["closed", "reset", "late"])
+@pytest.mark.parametrize("end", ["closed", "half-closed", "reset", "late"])
 async def test_a_broken_body_that_nobody_wants_is_no_error_either(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
@@ -398,7 +572,9 @@ async def test_a_broken_body_that_nobody_wants_is_no_error_either(
             async with served.wire() as wire:
                 await wire.send(raw)
                 assert (await wire.head())[0] == 200
-                if end == "reset":
+                if end == "half-closed":
+                    wire.say_no_more()
+                elif end == "reset":
                     wire.reset()
                 if end != "closed":
                     await wire.ended(3)

@@ -6,7 +6,9 @@ to the last byte of its body. A client that reads nothing of its answer is disco
 
 from __future__ import annotations
 
+import socket
 import sys
+from asyncio import CancelledError
 from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any, Final
@@ -15,6 +17,7 @@ from sanic import HTTPResponse, Request
 from sanic.compat import Header
 from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
 from sanic.http import Stage
+from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
@@ -32,6 +35,8 @@ IDLE_SECONDS: Final = 15
 UNREAD_SECONDS: Final = 15
 """How long a client may read nothing of its answer."""
 CHECK_SECONDS: Final = 1
+PROBE_SECONDS: Final = 5
+"""How often a client that sends no more, and waits for its answer, is asked whether it lives."""
 
 
 class Connection(HttpProtocol):
@@ -40,7 +45,7 @@ class Connection(HttpProtocol):
     HTTP_CLASS = RequestCycle
     __slots__ = (
         *("_guard", "_idle_seconds", "_keep_alive", "_metrics", "_timed_out", "_unread"),
-        *("_unread_since", "answering", "kept"),
+        *("_unread_since", "answering", "half_closed", "kept", "_probed_at"),
     )
 
     def _setup(self) -> None:
@@ -57,6 +62,9 @@ class Connection(HttpProtocol):
         self.kept = f"connection: keep-alive\r\nkeep-alive: timeout={self._keep_alive}"
         """The headers of an answer after which the connection stays open."""
         self.answering = False
+        self.half_closed = False
+        """Whether the client sends no more. It may still read."""
+        self._probed_at = 0.0
         self._timed_out = False
         self._unread = (0, 0.0)
         self._unread_since = 0.0
@@ -113,12 +121,37 @@ class Connection(HttpProtocol):
         if not silent:
             self._time = begun
 
+    def eof_received(self) -> bool:
+        """Answer a client that closes its sending side when it has asked.
+
+        A stream of events ends: such a client looks like one that is gone.
+        """
+        self.half_closed = True
+        self._probed_at = monotonic()
+        self._data_received.set()
+        http = self._http
+        if http is not None and http.streams_events:
+            return False
+        return len(self.recv_buffer) > 0 or not self._between_requests()
+
+    async def receive_more(self) -> None:
+        """Wait for more of what the client sends.
+
+        Raises:
+            BadRequest: it ended in the middle of a request.
+            CancelledError: it ended, and the connection is not used any more.
+        """
+        if self.half_closed:
+            self._close_after_answer()
+            raise CancelledError if self._between_requests() else BadRequest
+        await super().receive_more()  # type: ignore[no-untyped-call] # the same
+
     def check_timeouts(self) -> None:
         """Check the deadlines, now and every second."""
         if self.transport is None:
             return
         now = monotonic()
-        if self._timed_out or self._is_unread(now):
+        if self._timed_out or self._is_unread(now) or (self.half_closed and self._is_gone(now)):
             self.transport.abort()
             return
         http = self._http
@@ -170,6 +203,22 @@ class Connection(HttpProtocol):
             self._unread = (size, self._time)
             self._unread_since = now
         return size > 0 and now - self._unread_since > UNREAD_SECONDS
+
+    def _is_gone(self, now: float) -> bool:
+        """Return whether a client that sends no more is gone altogether.
+
+        That shows only when something is sent to it: its kernel resets the connection. A client
+        that lives ignores 100 Continue (RFC 9110, 15.2).
+        """
+        http, transport = self._http, self.transport
+        if transport is None or http is None:
+            return False
+        waits = http.stage is Stage.HANDLER and http.request.version != "1.0"
+        if waits and now - self._probed_at >= PROBE_SECONDS:
+            self._probed_at = now
+            transport.write(HTTP_CONTINUE)
+        sock = transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _is_valid_old(self, headers: Header) -> bool:
         """Return whether an HTTP/1.0 request has a clear length (RFC 9112, 6.1)."""

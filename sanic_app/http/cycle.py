@@ -25,6 +25,7 @@ DISCARD_MAX: Final = 2**25
 """How many bytes of a refused body are read before the connection is closed."""
 CHUNK_LINE_MAX: Final = 64
 """The most bytes of a line with a chunk's length; as Sanic has it."""
+EVENT_STREAM: Final = "text/event-stream"
 _DIGITS: Final = {10: re.compile(r"[0-9]+"), 16: re.compile(r"[0-9A-Fa-f]+")}
 _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
 
@@ -191,6 +192,8 @@ class RequestCycle(Http):
             # Sanic leaves one line end before chunks.
             if self.recv_buffer == (b"\r\n" if self.request_body == "chunked" else b""):
                 self.request_body = None
+        if self.protocol.half_closed and not self.request_body and not self.recv_buffer:
+            self.keep_alive = False
         response = self.response
         body: bytes = getattr(response, "body", None) or b""
         if not has_message_body(response.status):
@@ -213,6 +216,13 @@ class RequestCycle(Http):
             await self._send_last(self._head("transfer-encoding: chunked"))
         else:
             await self._leave_to_sanic(data, end_stream)
+        if self.protocol.half_closed and self.streams_events:
+            self.protocol.close()
+
+    @property
+    def streams_events(self) -> bool:
+        """Whether the answer is a stream without an end of its own."""
+        return self.stage is Stage.RESPONSE and self.response.content_type == EVENT_STREAM
 
     async def _leave_to_sanic(self, data: bytes, end_stream: bool) -> None:
         if self.keep_alive:
