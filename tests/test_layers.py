@@ -22,6 +22,8 @@ ROOMS = [
     "http.openapi",
     "http.openapi_operations",
     "http.connection",
+    "http.cycle",
+    "http.framing",
     "http.guard",
     "http.problems",
     "http.feed",
