@@ -201,6 +201,10 @@ class Store(Protocol):
     on_failure: Callable[[StoreFailed], None]
     """Called when a read meets damage or an I/O error, which it raises too."""
 
+    notice: Callable[[str], None]
+    """Called with ``reconnect``, and with ``applied``, ``repeated`` or ``absent`` when it has found
+    out what became of a commit whose answer was missing."""
+
     @property
     def shared(self) -> bool:
         """Whether other processes commit too."""

@@ -67,8 +67,11 @@ class Look(NamedTuple):
 class Changes:
     """Looks for commits of others, on a connection of its own."""
 
-    def __init__(self, servers: Servers, now: Callable[[], str]) -> None:
-        """Take where to connect, and what the server calls its time."""
+    def __init__(
+        self, servers: Servers, now: Callable[[], str], reconnected: Callable[[], None]
+    ) -> None:
+        """Take where to connect, what the server calls its time, and who hears of reconnects."""
+        self._reconnected = reconnected
         self._servers = servers
         self._link = Link(servers, "changes", self._greet)
         self._now = now
@@ -88,8 +91,6 @@ class Changes:
         self._delivered = 0
         self.up = False
         """Whether the last look was answered."""
-        self.reconnects = -1
-        """How often the connection was made anew."""
 
     def begin(self, lineage: str, channel: str, commit_num: int, finish_num: int) -> None:
         """Begin behind a commit that everybody knows of."""
@@ -133,6 +134,7 @@ class Changes:
                 continue
             if not self.up:
                 log.info("PostgreSQL is back")
+                self._reconnected()
             self.up = True
             change = self._change(look)
             if change is not None:
@@ -173,7 +175,6 @@ class Changes:
     # In the thread of the connection.
 
     def _greet(self, connection: Connection) -> None:
-        self.reconnects += 1
         connection.add_notify_handler(self._heard)
         # Listen first, then look: nothing is missed.
         connection.execute(f"LISTEN {self._channel}")

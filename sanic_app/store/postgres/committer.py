@@ -64,7 +64,9 @@ class Committer:
         node: UUID,
         limits: Limits,
         patience: float,
+        *,
         now: Callable[[], str],
+        notice: Callable[[str], None],
     ) -> None:
         """Take where to connect, who this process is, and how many seconds a write waits."""
         self._servers = servers
@@ -75,8 +77,8 @@ class Committer:
         self._now = now
         self.schema: Schema | None = None
         """What a start found."""
-        self.notice: Callable[[str], None] = _nobody
-        """Called with ``applied``, ``repeated`` or ``absent`` when a commit was resolved."""
+        # Called with ``applied``, ``repeated`` or ``absent`` when a commit was resolved.
+        self._notice = notice
         # The newest commit of this node.
         self._commit_num = 0
         self._unanswered: Made | None = None
@@ -125,10 +127,10 @@ class Committer:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if applied:
-                self.notice("applied")
+                self._notice("applied")
                 # Others may have committed between.
                 return made._replace(base=-1)
-            self.notice("repeated" if time.monotonic() < end else "absent")
+            self._notice("repeated" if time.monotonic() < end else "absent")
             return None
 
     async def _resolve(self) -> bool | None:
@@ -219,7 +221,3 @@ def _collector(warnings: list[str]) -> Callable[[psycopg.errors.Diagnostic], Non
             warnings.append(diagnostic.message_primary or "a warning")
 
     return note
-
-
-def _nobody(_: str) -> None:
-    """Before somebody asks to be told."""

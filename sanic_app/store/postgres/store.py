@@ -64,8 +64,11 @@ class PostgresStore(PostgresReads):
         self._node = uuid4()
         self._limits = Limits(idempotency_keep, queue_max, history_keep)
         super().__init__(Link(self._servers, "reader"), Link(self._servers, "lists"), clock, now)
-        self._committer = Committer(self._servers, self._node, self._limits, patience, now)
-        self._changes = Changes(self._servers, now)
+        self.notice: Callable[[str], None] = _nobody
+        self._committer = Committer(
+            self._servers, self._node, self._limits, patience, now=now, notice=self._note
+        )
+        self._changes = Changes(self._servers, now, partial(self._note, "reconnect"))
         self.lineage = ""
 
     @property
@@ -83,20 +86,6 @@ class PostgresStore(PostgresReads):
     def up(self) -> bool:
         """Whether the server answers."""
         return self._changes.up
-
-    @property
-    def reconnects(self) -> int:
-        """How often a lost connection was made anew."""
-        return max(self._changes.reconnects, 0)
-
-    @property
-    def notice(self) -> Callable[[str], None]:
-        """Called with what became of a commit without an answer."""
-        return self._committer.notice
-
-    @notice.setter
-    def notice(self, listener: Callable[[str], None]) -> None:
-        self._committer.notice = listener
 
     async def own(self) -> NoLease:
         """Own nothing."""
@@ -157,10 +146,17 @@ class PostgresStore(PostgresReads):
         """Return nothing: the server knows its disk, and has metrics of its own."""
         return Sizes(0, 0, math.nan)
 
+    def _note(self, what: str) -> None:
+        self.notice(what)
+
     async def _commit(self, writes: Sequence[Write]) -> Commit:
         made = await self._committer.commit(writes)
         self._changes.committed(made.base, made.commit_num, made.commit.figures)
         return made.commit
+
+
+def _nobody(_: str) -> None:
+    """Before somebody asks to be told."""
 
 
 def _newest(connection: Connection) -> tuple[int, int]:

@@ -36,6 +36,7 @@ class SqliteStore(SqliteReads):
 
     shared = False
     up = True
+    notice: Callable[[str], None]
 
     def __init__(
         self,
