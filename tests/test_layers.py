@@ -39,6 +39,7 @@ ROOMS = [
     "http",
     "queue.worker",
     "queue",
+    "queue.follower",
     "queue.observer",
     "queue.retry",
     "queue.view",
@@ -60,8 +61,8 @@ ROOMS = [
     "store.postgres.changes",
     "store.postgres.committer",
     "store.postgres.reads",
-    "store.postgres.rows",
     "store.postgres.schema",
+    "store.postgres.rows",
     "store.postgres.link",
     "store.postgres.servers",
     "store.postgres.failures",
@@ -194,13 +195,13 @@ def test_queue_and_worker_know_nothing_of_the_framework() -> None:
 
 
 def test_only_those_who_start_it_know_which_engine_is_below() -> None:
-    engines = {name for name in MODULES if name.startswith("store.sqlite")}
+    engines = {name for name in MODULES if name.startswith(("store.sqlite", "store.postgres"))}
     assert engines
     for module in MODULES:
         if module.startswith("store.") or module in ("app", "process", "command_line"):
             continue
         assert not inside(module) & engines, module
-        assert not outside(module) & {"aiosqlite", "sqlite3"}, module
+        assert not outside(module) & {"aiosqlite", "sqlite3", "psycopg"}, module
 
 
 def test_blueprints_know_the_store_by_its_protocol_alone() -> None:
@@ -222,7 +223,7 @@ def test_nobody_knows_everyone_but_the_composition_root() -> None:
 
 def test_what_the_pure_rules_need_is_the_standard_library() -> None:
     for module in members("task", "clock", "errors", "store"):
-        assert outside(module) - {"aiosqlite"} <= sys.stdlib_module_names, module
+        assert outside(module) - {"aiosqlite", "psycopg"} <= sys.stdlib_module_names, module
 
 
 def test_the_checks_would_see_a_circle_and_a_step_upwards(tmp_path: Path) -> None:

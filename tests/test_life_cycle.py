@@ -31,7 +31,7 @@ READY = request("/health/ready", method="GET")
 
 
 def failing(error: BaseException) -> Any:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail

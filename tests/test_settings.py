@@ -12,6 +12,7 @@ import pytest
 from sanic_app.command_line import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
+from sanic_app.settings.values import PostgresUrl
 from sanic_app.task import SECOND, Retention
 
 SAMPLE = """\
@@ -22,6 +23,7 @@ LOGGER_LEVEL: INFO
 """The config_app.yaml of the sample that this service grew from."""
 
 SECRET = "very-s3cret"
+URL = f"postgresql://me:{SECRET}@db.internal:5433/jobs?sslmode=require"
 
 
 def given(
@@ -98,6 +100,9 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "PORT": ("0", "port", 0),
     "LOGGER_LEVEL": ("warning", "logger_level", "WARNING"),
     "DATABASE": ("sqlite:////var/q.db", "database", Path("/var/q.db")),
+    "DATABASE_FILE": ("", "database", PostgresUrl(URL)),
+    "DATABASE_SCHEMA": ("orders_2", "database_schema", "orders_2"),
+    "STORE_PATIENCE": ("2.5", "store_patience", 2.5),
     "API_TOKEN": (SECRET, "api_token", SECRET.encode()),
     "API_TOKEN_FILE": ("", "api_token", SECRET.encode()),
     "METRICS_TOKEN": (SECRET, "metrics_token", SECRET.encode()),
@@ -129,8 +134,9 @@ def test_each_key_works_from_the_file_and_from_the_environment(
 ) -> None:
     text, field, value = VALUES[key]
     if key.endswith("_FILE"):
-        (tmp_path / "token").write_text(f" {SECRET}\n", encoding="utf-8")
-        text = str(tmp_path / "token")
+        secret = URL if key == "DATABASE_FILE" else SECRET
+        (tmp_path / "secret").write_text(f" {secret}\n", encoding="utf-8")
+        text = str(tmp_path / "secret")
     if source == "file":
         settings = given(tmp_path, f"{key}: {text}")
     else:
@@ -143,6 +149,21 @@ def test_each_flag_sets_its_key(tmp_path: Path, key: str) -> None:
     text, field, value = VALUES[key]
     flags = [KEYS[key].flag] if value is True else [KEYS[key].flag, text]
     assert getattr(given(tmp_path, None, None, *flags), field) == value
+
+
+def test_a_url_of_postgresql_shows_no_password(tmp_path: Path) -> None:
+    settings = given(tmp_path, None, {"SANIC_APP_DATABASE": URL})
+    assert settings.database == PostgresUrl(URL)
+    assert str(settings.database) == "postgresql://db.internal:5433/jobs"
+    assert SECRET not in repr(settings)
+
+
+def test_the_database_is_given_in_one_way(tmp_path: Path) -> None:
+    environ = {"SANIC_APP_DATABASE": URL, "SANIC_APP_DATABASE_FILE": str(tmp_path / "url")}
+    (tmp_path / "url").write_text(URL, encoding="utf-8")
+    line = refusal(tmp_path, None, environ)
+    assert line.endswith("give either DATABASE or DATABASE_FILE, not both")
+    assert SECRET not in line
 
 
 # The file.
@@ -319,9 +340,12 @@ BAD: dict[str, list[str]] = {
         "sqlite://host/x.db",
         "sqlite:///x.db?mode=ro",
         "sqlite:///x.db#y",
-        "postgresql://x/y",
+        "mysql://x/y",
         "://x",
     ],
+    "DATABASE_FILE": ["", "/nowhere/at/all", "a\0b"],
+    "DATABASE_SCHEMA": ["", "A", "1a", "pg_x", "a-b", 'a"b', "a" * 64, "é"],
+    "STORE_PATIENCE": ["", "-1", "x", "3601", "nan", "inf"],
     "API_TOKEN": ["", " ", "a b", "a\tb", "é", "a\nb", "\x7f"],
     "API_TOKEN_FILE": ["", "/nowhere/at/all", "a\0b"],
     "METRICS_TOKEN": ["", "a b"],
