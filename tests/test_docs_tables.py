@@ -107,6 +107,7 @@ def test_every_default_is_the_real_one() -> None:
         "timeout_max_us": lambda value: str(seconds(int(str(value)))),
         "idempotency_keep_us": lambda value: str(int(str(value)) // SECOND),
         "stop_delay": lambda value: f"{value:g}",
+        "store_patience": lambda value: f"{value:g}",
         "allow_anonymous": lambda value: str(value).lower(),
     }
     for key, _, default, *_ in tables("Settings")["key"]:
