@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -550,6 +551,20 @@ def test_a_host_without_an_address_is_not_called_reachable(
 @pytest.mark.parametrize("host", ["[::1]", "a" * 300, "a..b"])
 def test_a_name_that_nobody_knows_counts_as_reachable(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_a_name_with_one_address_that_is_reachable_counts_as_reachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookup = socket.getaddrinfo
+
+    def each(name: str, port: None, **named: Any) -> list[Any]:
+        return [found for address in name.split("+") for found in lookup(address, port, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", each)
+    for name in ("127.0.0.1+192.0.2.1", "192.0.2.1+127.0.0.1", "::1+2001:db8::1"):
+        assert not is_loopback(name)
+    assert is_loopback("127.0.0.1+::1")
 
 
 @pytest.mark.parametrize(
