@@ -99,8 +99,8 @@ _EVENTS: Final[Json] = {
             ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
             " the history numbers of the first and the last, and how many there were. An added task"
             " is shown as it is when the message is sent. Of several starts the newest is told."
-            " `reset`: what comes next was removed, or `Last-Event-ID` is of another database; look"
-            " at the lists anew.",
+            " `reset`: what comes next was removed, or `Last-Event-ID` is of another database, as"
+            " its `reason` says (`removed`, `another`); look at the lists anew.",
         },
         "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }
