@@ -194,15 +194,17 @@ async def test_a_listener_resumes_over_a_restart(tmp_path: Path) -> None:
         assert (told.at, told.kind, told.nums) == ("2.0", "added", [2])
 
 
-@pytest.mark.parametrize("after", ["99.3", "9.10", "3.3"])
-async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str) -> None:
+@pytest.mark.parametrize(
+    ("after", "reason"), [("99.3", "another"), ("9.10", "another"), ("3.3", "removed")]
+)
+async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str, reason: str) -> None:
     async with service(tmp_path, history_keep=Retention(tasks=2)) as served:
         await batch(served, *[0] * 9)
         await served.until_empty()
         async with listening(served, f"{served.store.lineage}.{after}") as stream:
             told = await stream.next()
             assert (told.at, told.kind) == ("9.9", "reset")
-            assert told.data == {"added": 9, "finished": 9}
+            assert told.data == {"added": 9, "finished": 9, "reason": reason}
         async with listening(served, f"{served.store.lineage}.9.7") as stream:
             told = await stream.next()
             assert (told.kind, told.nums) == ("finished", [8, 9])

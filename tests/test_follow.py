@@ -528,6 +528,44 @@ def test_what_retention_has_removed_after_it_was_told_is_no_reset(tmp_path: Path
             assert follower.said == []
 
 
+def test_a_follower_that_was_stopped_at_work_goes_on_although_retention_went_on(
+    tmp_path: Path,
+) -> None:
+    """The service's own `reset` is about what it told, not about what was dealt with."""
+    cursor = tmp_path / "cursor"
+    command = "echo $SANIC_APP_NUM; while ! test -e go$SANIC_APP_NUM; do sleep 0.02; done"
+    flags = ("--after", "0", "--cursor", str(cursor), "--exec", command)
+    with Running(tmp_path, environ={"SANIC_APP_HISTORY_KEEP": "4"}) as running:
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            while not cursor.exists() or not cursor_of(cursor)["event"]:
+                time.sleep(0.01)
+            add_all(running, 1, 2, 3, 4)
+            follower.until("1")
+            follower.process.terminate()
+            (tmp_path / "go1").touch()
+            assert follower.wait() == 0
+        assert cursor_of(cursor)["after"] == 1
+        running.add(5)
+        settled(running)
+        assert running.request("GET", "/api/v1/tasks/1")[0] == 410
+        for number in range(2, 6):
+            (tmp_path / f"go{number}").touch()
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            follower.until("2", "3", "4", "5")
+            assert follower.end() == 0
+            assert follower.said == []
+        # Once more, when everything was dealt with and removed: there is nothing after it.
+        running.request("POST", "/api/v1/queue/pause")
+        add_all(running, 6, 7, 8, 9, 10)
+        running.request("DELETE", "/api/v1/tasks?from=7&to=10")
+        assert running.request("GET", "/api/v1/tasks/5")[0] == 410
+        (tmp_path / "go6").touch()
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            running.request("POST", "/api/v1/queue/resume")
+            follower.until("6")
+            assert follower.said == []
+
+
 def fresh(parent: Path, name: str, *nums: int) -> Path:
     """Return the folder of a service that has finished these and was stopped."""
     folder = parent / name

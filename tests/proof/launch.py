@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.__main__ import main
+from sanic_app.client import actions
+from sanic_app.client.cursor import Result
 from sanic_app.clock import SystemClock
 from sanic_app.errors import DiskFull, StoreFailed
 from sanic_app.http import connection
@@ -207,11 +209,23 @@ def lax_parsing(_: str) -> None:
     _put(adding, "parse_new_task", parse)
 
 
+def eager_cursor(_: str) -> None:
+    """Let a follower remember a number before its command has run."""
+    deal_with = actions.Command.deal_with
+
+    def eager(self: actions.Command, result: Result, done: actions.Done) -> None:
+        done()
+        deal_with(self, result, done)
+
+    _put(actions.Command, "deal_with", eager)
+
+
 CHANGES: dict[str, Callable[[str], None]] = {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
         *(forgetful, no_lock, no_marks, patient, blocking_commit, handlers_commit, lax_parsing),
+        eager_cursor,
     )
 }
 
