@@ -1,4 +1,4 @@
-"""The command line that speaks HTTP to a running service."""
+"""The commands: those that speak HTTP to a running service, and those that work on a store."""
 
 COMMANDS = {
     "add": "Add a task, or with --file a batch; with --wait return when it is finished.",
@@ -12,3 +12,8 @@ COMMANDS = {
     "watch": "Show the queue as it moves, until Ctrl+C; with --json a line for each event.",
 }
 """What each command does, as its help says it."""
+
+STORE_COMMANDS = {
+    "check": "Say whether a store is whole, without changing it; a service may be using it.",
+}
+"""Those that work on a store itself, in service or not."""
