@@ -44,6 +44,7 @@ ROOMS = [
     "queue.head",
     "queue.writer",
     "queue.outlook",
+    "store.sqlite.target",
     "store.sqlite.snapshot",
     "store.sqlite.store",
     "store.sqlite.reads",

@@ -15,5 +15,6 @@ COMMANDS = {
 
 STORE_COMMANDS = {
     "check": "Say whether a store is whole, without changing it; a service may be using it.",
+    "copy": "Copy a whole queue, as of one moment, to a place where there is none.",
 }
 """Those that work on a store itself, in service or not."""

@@ -1,10 +1,11 @@
-"""The commands that work on a store itself: is it whole?"""
+"""The commands that work on a store itself: is it whole, and a copy of it."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from sanic_app.settings import load, values
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
+from sanic_app.store.sqlite.target import SqliteTarget
 
 FAULTS_MAX = 100
 """Lines that a check prints; of more faults it tells the number."""
@@ -53,6 +55,8 @@ def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
         arguments = _parser().parse_args(given)
         if hasattr(os, "nice"):
             os.nice(NICE)
+        if arguments.command == "copy":
+            return _copy(_place(arguments.source), _place(arguments.target))
         if arguments.place is not None:
             return _check(_place(arguments.place))
         flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
@@ -84,6 +88,39 @@ def _check(place: Path) -> int:
     if not found:
         print(f"{place}: whole")
     return EXIT_START if found else 0
+
+
+def _copy(source: Path, place: Path) -> int:
+    """Copy, check the copy, and only then let it be seen."""
+    with SqliteTarget(place) as target:
+        try:
+            _fill(target, source)
+            with SqliteSnapshot(target.new) as made:
+                found, more = _faults(made, "checking the copy")
+            if found:
+                for line in found:
+                    sys.stderr.write(f"{source}: {line}\n")
+                count = len(found) + more
+                return _refuse(f"{source} is not whole ({count} faults): nothing was copied")
+            target.publish()
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            return _refuse(f"cannot copy {source} to {place}: {reason}")
+    print(f"copied {source} to {place}")
+    return 0
+
+
+def _fill(target: SqliteTarget, source: Path) -> None:
+    for _ in range(TRIES):
+        with SqliteSnapshot(source) as store, _progress(f"copying {source}") as told:
+            target.fill(store, told)
+            try:
+                store.verify()
+            except StoreBusy:
+                target.empty()
+                continue
+            return
+    raise StoreBusy(f"cannot copy {source}: it was changed again and again meanwhile")
 
 
 def _faults(store: SqliteSnapshot, text: str) -> tuple[list[str], int]:
@@ -132,6 +169,9 @@ def _parser() -> _Parser:
         "place", metavar="PLACE", nargs="?", help=f"{places}; else the setting DATABASE"
     )
     made.add_argument("-C", "--config", metavar="FILE", help="YAML file with settings")
+    made = command("copy")
+    made.add_argument("source", metavar="FROM", help=places)
+    made.add_argument("target", metavar="TO", help="likewise; there must be nothing yet")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""All tables of a store as of one moment: what `check` looks at."""
+"""All tables of a store as of one moment: what `check` looks at, and what `copy` copies."""
 
 from __future__ import annotations
 
