@@ -30,6 +30,7 @@ from sanic_app.store import (
     Store,
     Write,
 )
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask, Retention, Task
 from tests.fake_clock import PATIENCE, FakeClock
@@ -51,6 +52,9 @@ class Engine(Protocol):
     ) -> Store:
         """Return a store on this place, not open."""
 
+    def begin_behind(self, history_num: int) -> None:
+        """Make it a place whose first tasks, up to this one, are finished and removed."""
+
 
 class SqliteEngine:
     def __init__(self, folder: Path) -> None:
@@ -64,6 +68,14 @@ class SqliteEngine:
         history_keep: Retention | None = None,
     ) -> SqliteStore:
         return SqliteStore(self.path, clock, keep, queue_max, history_keep=history_keep)
+
+    def begin_behind(self, history_num: int) -> None:
+        prepare(self.path)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE state SET last_history_num = ?, last_finish_num = ?, pruned = ?",
+                [history_num] * 3,
+            )
 
 
 ENGINES: dict[str, type[SqliteEngine]] = {"sqlite": SqliteEngine}

@@ -217,15 +217,45 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
         "task 12: was started, and task 6 still waits before it",
     ),
     # Skipped tasks and running sums.
-    "a skipped task is missing": ("DELETE FROM skipped WHERE history_num = 8", "skipped: holds 2"),
-    "a skipped task too many": (
-        "INSERT INTO skipped VALUES (11, 1)",
-        "is in the queue and skipped",
+    "a skipped task is missing": (
+        "DELETE FROM skipped WHERE level = 0 AND block = 8",
+        "skipped: holds 2 tasks behind 6",
     ),
-    "a skipped task of before": ("INSERT INTO skipped VALUES (3, 0)", "skipped: holds 4"),
+    "a skipped task beyond the last": (
+        "UPDATE skipped SET block = 20 WHERE level = 0 AND block = 12",
+        "the last 20",
+    ),
+    "a skipped task too many": (
+        "INSERT INTO skipped VALUES (0, 11, 1, 1, 0)",
+        "task 11: is in the queue and skipped",
+    ),
+    "a skipped task that was done": (
+        "INSERT INTO skipped VALUES (0, 3, 1, 1, 0)",
+        "task 3: is skipped with another timeout than it had, or was not cancelled",
+    ),
     "the timeout of a skipped task": (
-        "UPDATE skipped SET timeout = timeout + 1 WHERE history_num = 9",
-        "with another timeout",
+        "UPDATE skipped SET micros = micros + 1 WHERE level = 0 AND block = 9",
+        "task 9: is skipped with another timeout",
+    ),
+    "a skipped task twice": (
+        "UPDATE skipped SET tasks = 2 WHERE level = 0 AND block = 9",
+        "task 9: is skipped",
+    ),
+    "the tasks of a block": (
+        "UPDATE skipped SET tasks = tasks + 1 WHERE level = 1",
+        "block 0 of level 1 is not the sum of its parts",
+    ),
+    "the timeouts of a block": (
+        "UPDATE skipped SET seconds = seconds + 1 WHERE level = 3",
+        "block 0 of level 3 is not the sum of its parts",
+    ),
+    "a missing block": (
+        "DELETE FROM skipped WHERE level = 2",
+        "block 0 of level 2 is not the sum of its parts",
+    ),
+    "a block too many": (
+        "INSERT INTO skipped VALUES (1, 5, 1, 0, 0)",
+        "block 5 of level 1 is not the sum of its parts",
     ),
     "a running sum": (
         "UPDATE queue SET wait_sum = wait_sum + 1 WHERE history_num = 7",

@@ -24,6 +24,7 @@ from sanic_app.errors import StoreBusy
 from sanic_app.store.snapshot import TABLES
 from sanic_app.store.sqlite.checkpointer import CHECKPOINT_PAGES
 from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
+from sanic_app.store.sqlite.file import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
@@ -137,10 +138,15 @@ async def test_what_a_killed_service_left_is_copied_from_its_wal(
 async def test_a_copy_of_an_older_schema_has_the_newest(
     place: SqliteEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
-    await lived_in(place, clock)
-    change(place.path, "DROP TABLE lineage; PRAGMA user_version = 2")
-    copied(place.path, tmp_path / "copy.db")
-    assert found(tmp_path / "copy.db") == []
+    with closing(sqlite3.connect(place.path, isolation_level=None)) as old:
+        old.execute("PRAGMA journal_mode = WAL").fetchall()
+        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(old, 2)
+    assert any("schema version is 2" in line for line in found(place.path))
+    copied(place.path, tmp_path / "queue.db")
+    assert found(tmp_path / "queue.db") == []
+    async with opened(SqliteEngine(tmp_path), clock) as store:
+        assert (await store.add(1)).first == 1
 
 
 async def test_a_target_that_is_there_or_in_use_is_refused(

@@ -179,15 +179,15 @@ class TaskQueue:
 
     # What the worker writes.
 
-    async def finish(self, history_num: int) -> None:
-        """Finish the head, and with it the run of zero timeouts that it begins.
+    async def finish(self, history_num: int, started_at: int | None = None) -> None:
+        """Finish the head, as it was started, and with it the run of zero timeouts it begins.
 
         Raises:
             NotHead: it is not the head any more.
             DiskFull: nothing is finished; try again later.
             OutcomeUnknown: the store failed.
         """
-        await self._writer.put(Finish(history_num))
+        await self._writer.put(Finish(history_num, started_at))
 
     # How it is, without asking the store.
 

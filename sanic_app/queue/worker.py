@@ -72,7 +72,7 @@ class Worker:
                 await self._queue.timer.changed(seconds)
                 continue
             try:
-                await self._queue.finish(head.task.history_num)
+                await self._queue.finish(head.task.history_num, head.task.started_at)
             except NotHead:
                 if self._queue.timer.head is head:
                     # No commit of ours took it away. To try again would be to try for ever.

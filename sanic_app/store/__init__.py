@@ -49,6 +49,8 @@ class Finish(NamedTuple):
     """
 
     history_num: int
+    started_at: int | None = None
+    """The start that is meant: with another one the finish is refused. None: whichever it is."""
 
 
 class Done(NamedTuple):
@@ -261,8 +263,8 @@ class Store(Protocol):
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Return the task, with its place while it is in the queue.
 
-        None when the tables do not hold it. The cost grows with the number of cancelled tasks
-        among those ahead, not with the depth.
+        None when the tables do not hold it. The cost grows neither with the depth nor with the
+        number of cancelled tasks.
         """
 
     async def replay(self, add: Add) -> Added | None:

@@ -8,9 +8,11 @@ order of a key, and sort and collect nothing, so that memory does not grow with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
+from sanic_app.store.skipped import LEVELS, Level
 from sanic_app.store.snapshot import TABLES, Snapshot
 from sanic_app.task import SECOND
 
@@ -233,26 +235,63 @@ def _finishes(snapshot: Snapshot) -> Faults:
 
 
 def _skipped(snapshot: Snapshot, state: Figures) -> Faults:
-    """Compare the cancelled tasks behind the first of the queue with both tables."""
+    """Compare the cancelled tasks behind the first of the queue with both tables.
+
+    What stands before the first may be forgotten; the blocks that it shares with those behind it
+    are kept whole (see ``skipped.py``).
+    """
     first, _ = next(_first(snapshot), (state.last_history_num + 1, None))
-    ((count, low, high),) = snapshot.select(
-        "SELECT count(*), min(history_num), max(history_num) FROM skipped"
+    ((count, last),) = snapshot.select(
+        f"SELECT count(*), max(block) FROM skipped WHERE level = 0 AND block > {first}"
     )
     missing = state.last_history_num - first + 1 - state.depth
-    if count != missing or (count and not first < low <= high <= state.last_history_num):
+    if count != missing or (last or 0) > state.last_history_num:
         yield (
-            f"skipped: holds {count} tasks from {low} to {high}, and {missing} between {first} and"
+            f"skipped: holds {count} tasks behind {first}, the last {last}, and {missing} up to"
             f" {state.last_history_num} are not in the queue"
         )
     for (number,) in snapshot.select(
-        "SELECT history_num FROM skipped JOIN queue USING (history_num)"
+        "SELECT block FROM skipped JOIN queue ON history_num = block WHERE level = 0"
     ):
         yield f"task {number}: is in the queue and skipped"
     for (number,) in snapshot.select(
-        "SELECT history_num FROM skipped JOIN history USING (history_num)"
-        " WHERE skipped.timeout <> history.timeout OR outcome <> 'cancelled'"
+        f"""
+        SELECT block FROM skipped LEFT JOIN history ON history_num = block WHERE level = 0 AND (
+            tasks <> 1 OR outcome <> 'cancelled'
+            OR seconds <> timeout / {SECOND} OR micros <> timeout % {SECOND}
+        )
+        """
     ):
         yield f"task {number}: is skipped with another timeout than it had, or was not cancelled"
+    for below, level in pairwise(LEVELS):
+        yield from _blocks(snapshot, first, below, level)
+
+
+def _blocks(snapshot: Snapshot, first: int, below: Level, level: Level) -> Faults:
+    """Compare the blocks of a level with those that they are made of."""
+    radix = level.width // below.width
+    bound = first // level.width
+    parts = (
+        f"FROM skipped AS part WHERE part.level = {below.level}"
+        f" AND part.block >= whole.block * {radix} AND part.block < (whole.block + 1) * {radix}"
+    )
+    differences = " OR ".join(
+        f"{column} <> (SELECT coalesce(sum({column}), 0) {parts})"
+        for column in ("tasks", "seconds", "micros")
+    )
+    for (block,) in snapshot.select(
+        f"""
+        SELECT block FROM skipped AS whole
+        WHERE level = {level.level} AND block >= {bound} AND ({differences})
+        UNION ALL
+        SELECT block / {radix} FROM skipped AS part
+        WHERE level = {below.level} AND block >= {bound * radix} AND NOT EXISTS (
+            SELECT true FROM skipped AS whole
+            WHERE whole.level = {level.level} AND whole.block = part.block / {radix}
+        )
+        """
+    ):
+        yield f"skipped: block {block} of level {level.level} is not the sum of its parts"
 
 
 def _wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
@@ -283,8 +322,8 @@ def _wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
         """
     ):
         ((seconds, micros),) = snapshot.select(
-            f"SELECT {_sum('timeout')} FROM skipped"
-            f" WHERE history_num > {number} AND history_num < {following}"
+            "SELECT coalesce(sum(seconds), 0), coalesce(sum(micros), 0) FROM skipped"
+            f" WHERE level = 0 AND block > {number} AND block < {following}"
         )
         if (start + _micros(seconds, micros) + timeout - end) % WAIT_SUM_MODULUS:
             what = "the state row" if following > state.last_history_num else f"task {following}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sanic_app.store import Figures
 from sanic_app.store.keys import KeyRow
+from sanic_app.store.skipped import Block
 
 
 class Table(NamedTuple):
@@ -26,7 +27,7 @@ _TASK = ("history_num", "num", "timeout", "created_at")
 TABLES: Mapping[str, Table] = {
     "queue": Table("history_num", (*_TASK, "wait_sum")),
     "history": Table("history_num", (*_TASK, "outcome", "started_at", "finished_at", "finish_num")),
-    "skipped": Table("history_num", ("history_num", "timeout")),
+    "skipped": Table("level, block", Block._fields),
     "idempotency": Table("key", ("key", *KeyRow._fields)),
     "state": Table("last_history_num", Figures._fields),
 }

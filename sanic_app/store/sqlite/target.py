@@ -78,19 +78,25 @@ class SqliteTarget:
             StoreFailed: the source is damaged.
             OSError, sqlite3.Error: the database cannot be written.
         """
-        with closing(sqlite3.connect(self.new, isolation_level=None)) as connection:
-            # It is synced before it gets its name.
-            connection.execute("PRAGMA synchronous = OFF")
+        with closing(self._connect()) as connection:
             if isinstance(source, SqliteSnapshot):
                 self._fill_pages(connection, source, progress)
-                migrate(connection)
             else:
                 migrate(connection)
                 _fill_rows(connection, source, progress)
-            _begin_lineage(connection)
+        # On a connection of its own: the other may not switch to the WAL after its migrations.
+        with closing(self._connect()) as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            migrate(connection)
+            _begin_lineage(connection)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.new, isolation_level=None)
+        # It is synced before it gets its name.
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
 
     def _fill_pages(
         self, connection: sqlite3.Connection, source: SqliteSnapshot, progress: Progress
