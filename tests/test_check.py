@@ -21,7 +21,7 @@ from sanic_app.task import SECOND, Retention
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, damage_page_of, opened
 from tests.running import Running
-from tests.test_sqlite_file import change, contents, crashed, wal_of
+from tests.test_sqlite_file import change, crashed, wal_of
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +42,15 @@ def command(*arguments: str, folder: Path, **environ: str) -> subprocess.Complet
         timeout=60,
         check=False,
     )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return each file of a folder; of the memory that connections share, that it is there."""
+    return {
+        file.name: b"" if file.name.endswith("-shm") else file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file()
+    }
 
 
 def found(path: Path) -> list[str]:
@@ -421,11 +430,11 @@ def test_a_service_goes_on_and_its_files_are_left_as_they_are(tmp_path: Path) ->
         service.process.wait()
     before = contents(tmp_path)
     assert command("check", folder=tmp_path).returncode == 0
-    assert {k: v for k, v in contents(tmp_path).items() if "-shm" not in k} == {
-        k: v for k, v in before.items() if "-shm" not in k
-    }
+    assert contents(tmp_path) == before
     with Running(tmp_path) as service:
         assert service.add(3, 0)["history_num"] == 8
+        service.stop()
+    assert sorted(contents(tmp_path)) == ["queue.db", "queue.db.lock"]
     before = contents(tmp_path)
     assert command("check", folder=tmp_path).returncode == 0
     assert contents(tmp_path) == before

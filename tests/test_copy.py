@@ -31,8 +31,8 @@ from sanic_app.store.sqlite.target import SqliteTarget
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, damage_page_of, opened
 from tests.running import Running
-from tests.test_check import command, found, lived_in
-from tests.test_sqlite_file import beside, change, contents, crashed, wal_of
+from tests.test_check import command, contents, found, lived_in
+from tests.test_sqlite_file import beside, change, crashed, wal_of
 
 pytestmark = pytest.mark.anyio
 
@@ -322,6 +322,20 @@ def test_a_copy_under_load_is_of_one_moment_and_the_wal_goes_back(
     while wal_of(source).stat().st_size > limit:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_snapshot_stays_as_it_is_while_tasks_are_added_and_finished(
+    loaded: Running, tmp_path: Path
+) -> None:
+    last = "SELECT last_history_num, last_finish_num FROM state"
+    target = tmp_path / "copy.db"
+    with SqliteSnapshot(loaded.folder / "queue.db") as store, SqliteTarget(target) as made:
+        (before,) = store.select(last)
+        time.sleep(0.3)
+        assert _select(loaded.folder / "queue.db", last) != [before]
+        made.fill(store, lambda _, __: time.sleep(0.02))
+        assert _select(made.new, last) == [before]
+        assert list(store.select(last)) == [before]
 
 
 def test_a_copy_that_is_killed_leaves_nothing_that_counts(loaded: Running, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from sanic_app.task import SECOND
 Faults = Iterator[str]
 
 
-def faults(snapshot: Snapshot, progress: Callable[[int, int], object] = max) -> Faults:
+def faults(snapshot: Snapshot, progress: Callable[[int, int], object] | None = None) -> Faults:
     """Return what is wrong with a store, a line for each fault.
 
     ``progress`` is told how many of how many parts are done.
     """
-    progress(0, len(_PARTS) + 1)
+    told = progress or (lambda _, __: None)
+    told(0, len(_PARTS) + 1)
     yield from snapshot.engine_faults()
     try:
         states = list(snapshot.select(f"SELECT {TABLES['state'].listed} FROM state"))
@@ -36,12 +37,12 @@ def faults(snapshot: Snapshot, progress: Callable[[int, int], object] = max) -> 
         return
     figures = Figures(*states[0])
     for done, part in enumerate(_PARTS, 1):
-        progress(done, len(_PARTS) + 1)
+        told(done, len(_PARTS) + 1)
         try:
             yield from part(snapshot, figures)
         except StoreFailed as error:
             yield f"{part.__name__.strip('_')}: cannot be read: {error.detail}"
-    progress(len(_PARTS) + 1, len(_PARTS) + 1)
+    told(len(_PARTS) + 1, len(_PARTS) + 1)
 
 
 def _state(snapshot: Snapshot, state: Figures) -> Faults:
