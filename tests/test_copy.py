@@ -6,13 +6,13 @@ import asyncio
 import os
 import pty
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -390,9 +390,9 @@ def _select(path: Path, sql: str) -> list[tuple[int, ...]]:
 
 
 def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) -> None:
-    """README.md, "In production": Backup, Restore, Move; all of them under load."""
+    """README.md, "In production": Backup, Restore and Move, from a service under load."""
     home = loaded.folder
-    assert command("copy", "queue.db", "backup.db", folder=home).returncode == 0
+    copied(home / "queue.db", home / "backup.db")
     ((saved,),) = _select(home / "backup.db", "SELECT last_history_num FROM state")
     with closing(sqlite3.connect(home / "queue.db")) as raw:
         assert raw.execute("SELECT last_history_num FROM state").fetchone()[0] >= saved
@@ -400,18 +400,32 @@ def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) 
     refused = command("copy", "backup.db", "queue.db", folder=home)
     assert refused.returncode == 1
     assert "another process owns the queue" in refused.stderr
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    # A restore to an empty place, and a move to another.
-    copied(home / "backup.db", elsewhere / "queue.db")
-    with Running(elsewhere) as restored:
-        assert restored.add(7, 600)["history_num"] == saved + 1
-        refused = command("copy", "queue.db", "queue.db", folder=elsewhere)
-        assert "another process owns the queue" in refused.stderr
+
+    # A move, while nobody serves it.
     moved = tmp_path / "moved"
     moved.mkdir()
-    copied(elsewhere / "queue.db", moved / "queue.db")
+    copied(home / "backup.db", moved / "queue.db")
+    with Running(moved) as service:
+        assert service.add(7, 600)["history_num"] == saved + 1
+        copied(moved / "queue.db", moved / "backup.db")
+        assert service.add(8, 600)["history_num"] == saved + 2
+        before = _lines_of(service, "0.0", 2)[1]
+        service.stop()
+
+    # A restore: what was added since the backup is gone, and listeners are told so.
+    for suffix in ("", "-wal", "-shm"):
+        beside(moved / "queue.db", suffix).unlink(missing_ok=True)
+    copied(moved / "backup.db", moved / "queue.db")
+    assert command("check", "queue.db", folder=moved).returncode == 0
     with Running(moved) as service:
         assert service.request("GET", f"/api/v1/tasks/{saved + 1}")[1]["num"] == 7
-        assert service.add(8, 0)["history_num"] == saved + 2
-    shutil.rmtree(elsewhere)
+        assert service.add(9, 600)["history_num"] == saved + 2
+        assert "event: reset" in _lines_of(service, before.removeprefix("id: "), 5)
+
+
+def _lines_of(service: Running, after: str, count: int) -> list[str]:
+    """Return the first lines of the stream of events after an id."""
+    request = urllib.request.Request(f"{service.url}/api/v1/events")
+    request.add_header("Last-Event-ID", after)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return [answer.readline().decode().strip() for _ in range(count)]
