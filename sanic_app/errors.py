@@ -8,6 +8,8 @@ EXIT_START: Final = 1
 """The exit status of a service that could not start."""
 EXIT_USAGE: Final = 2
 """The exit status when settings or flags are bad."""
+EXIT_RESET: Final = 3
+"""The exit status of a follower that cannot be told everything any more."""
 EXIT_FAILED: Final = 70
 """The exit status when the store or the worker failed: a supervisor starts the service again."""
 EXIT_STUCK: Final = 75
@@ -121,8 +123,13 @@ class DiskFull(ServiceError):
     retry_after = 5
 
 
+class StoreUnavailable(ServiceError):
+    text = "The store cannot be reached now; nothing was changed."
+    retry_after = 2
+
+
 class OutcomeUnknown(ServiceError):
-    text = "The disk failed during the commit: whether the request was applied is not known."
+    text = "The store failed during the commit: whether the request was applied is not known."
     applied = None
 
 

@@ -22,6 +22,7 @@ from tests.parts import (
     damage_page_of,
     limit_pages,
     new,
+    only_sqlite,
     opened,
     service,
     until,
@@ -363,6 +364,7 @@ async def test_its_death_is_loud(engine: Engine) -> None:
         await running.worker.stop()
 
 
+@only_sqlite
 async def test_a_finish_that_met_a_full_disk_is_tried_again(
     engine: Engine, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ COMMANDS = {
     "resume": "Start tasks again.",
     "health": "Say whether the service of the same settings and flags is ready.",
     "watch": "Show the queue as it moves, until Ctrl+C; with --json a line for each event.",
+    "follow": "Print each finished number in order as it is done, or run a command for it.",
 }
 """What each command does, as its help says it."""
 

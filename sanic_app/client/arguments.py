@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sanic_app.client import COMMANDS
+from sanic_app.task import HISTORY_NUM_MAX
 
 URL = "http://127.0.0.1:8000"
 
@@ -77,6 +78,13 @@ def whole(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,20}", text):
         raise argparse.ArgumentTypeError(f"not a whole number: {text}")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """Return an integer that is not negative, and not beyond the last history number."""
+    if not 0 <= (number := whole(text)) <= HISTORY_NUM_MAX:
+        raise argparse.ArgumentTypeError(f"out of range: {text}")
+    return number
 
 
 def event_id(text: str) -> str:
@@ -146,5 +154,32 @@ def _parser(environ: Mapping[str, str]) -> _Parser:
         metavar="ID",
         type=event_id,
         help="with --json, go on behind the event with this id; else from now on",
+    )
+    made = command("follow")
+    made.add_argument(
+        "--after",
+        metavar="HISTORY_NUM",
+        type=natural,
+        help="begin behind this history number, 0 is the beginning; else from now on",
+    )
+    made.add_argument(
+        "--cursor",
+        metavar="FILE",
+        help="remember in this file how far it came, and go on from there the next time",
+    )
+    made.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        help="instead of printing run this command of the shell for each, with SANIC_APP_NUM,"
+        " SANIC_APP_HISTORY_NUM and SANIC_APP_DATE_FINISHED; again after a failure",
+    )
+    made.add_argument(
+        "--retry", metavar="N", type=natural, help="run it again so often, then end; else for ever"
+    )
+    made.add_argument(
+        "--from-reset",
+        action="store_true",
+        help="when results were removed before they were told, or the database is another, go on"
+        " with what is there; else end with status 3",
     )
     return parser

@@ -18,11 +18,15 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
+from sanic_app.client.actions import Command, Printing
 from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
+from sanic_app.client.cursor import Cursor, Position
+from sanic_app.client.follower import Follower, Reset
 from sanic_app.client.output import printing
 from sanic_app.client.service import Failed, Service, Unreachable
+from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
-from sanic_app.errors import EXIT_START, EXIT_USAGE
+from sanic_app.errors import EXIT_RESET, EXIT_START, EXIT_USAGE
 from sanic_app.signals import SIGNALED, stop_signals
 
 WAIT_SECONDS = 25
@@ -48,6 +52,8 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return RUN[given.command](service, given)
     except (Usage, ValueError) as error:
         return _refuse(str(error), EXIT_USAGE)
+    except Reset as error:
+        return _refuse(str(error), EXIT_RESET)
     except Failed as error:
         return _refuse(str(error), EXIT_START)
     except KeyboardInterrupt:
@@ -142,6 +148,23 @@ def _watch(service: Service, given: argparse.Namespace) -> int:
     return 0
 
 
+def _follow(service: Service, given: argparse.Namespace) -> int:
+    if given.exec is not None and given.json:
+        raise Usage("give --exec or --json")
+    if given.exec is None and given.retry is not None:
+        raise Usage("--retry is for --exec")
+    stops = Stops()
+    with suppress(Stop), Cursor(given.cursor, Position(given.after)) as cursor:
+        action: Printing | Command = Printing(stops, as_json=given.json)
+        if given.exec is not None:
+            action = Command(stops, given.exec, given.retry, cursor.command_lock())
+        try:
+            Follower(service, cursor, action, from_reset=given.from_reset).run()
+        finally:
+            cursor.settle()
+    return 0
+
+
 RUN: Mapping[str, Callable[[Service, argparse.Namespace], int]] = {
     "add": _add,
     "task": _task,
@@ -151,6 +174,7 @@ RUN: Mapping[str, Callable[[Service, argparse.Namespace], int]] = {
     "pause": _switch,
     "resume": _switch,
     "watch": _watch,
+    "follow": _follow,
 }
 
 

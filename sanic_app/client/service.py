@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
@@ -23,6 +23,15 @@ SILENT_SECONDS = 25.0
 
 class Failed(Exception):
     """The command failed; the text is one line for the user."""
+
+
+class Refused(Failed):
+    """The service answered with a status of 400 and above, or something else did."""
+
+    def __init__(self, text: str, status: int) -> None:
+        """Take the one line and the status."""
+        super().__init__(text)
+        self.status = status
 
 
 class Unreachable(Failed):
@@ -73,7 +82,7 @@ class Service:
         """Send a request and return the JSON of its 2xx answer.
 
         Raises:
-            Failed: the service refused; the text is what it said.
+            Refused: the service did; the text is what it said.
             Unreachable: it did not answer.
         """
         data = None if body is None else json.dumps(body).encode()
@@ -83,7 +92,7 @@ class Service:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
 
-    def events(self, after: str = "") -> Iterator[Event]:
+    def events(self, after: str = "") -> Generator[Event, None, None]:
         """Return the events after a message, or from now on. A heartbeat is an empty event.
 
         Raises:
@@ -118,7 +127,7 @@ class Service:
                 error.close()
                 error = ConnectionError(f"a proxy answered with status {error.code}")
             else:
-                raise Failed(_refusal(error)) from None
+                raise Refused(_refusal(error), error.code) from None
         reason = getattr(error, "reason", None) or error
         raise Unreachable(f"no answer from {self.url}: {reason or type(error).__name__}") from None
 

@@ -60,7 +60,7 @@ def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
         if arguments.place is not None:
             return _check(_place(arguments.place))
         flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
-        return _check(load(flags, environ, Path()).database)
+        return _check(_file(load(flags, environ, Path()).database))
     except SettingsError as error:
         return _refuse(error.detail, EXIT_USAGE)
     except ServiceError as error:
@@ -141,9 +141,15 @@ def _progress(text: str) -> Iterator[Told]:
 
 def _place(text: str) -> Path:
     try:
-        return values.database(text)
+        return _file(values.database(text))
     except ValueError as error:
         raise SettingsError(f"{text}: {error}") from None
+
+
+def _file(place: values.Database) -> Path:
+    if not isinstance(place, Path):
+        raise SettingsError(f"{place}: only SQLite can be checked and copied")
+    return place
 
 
 class _Parser(argparse.ArgumentParser):

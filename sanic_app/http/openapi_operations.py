@@ -25,7 +25,14 @@ OPEN: Final[Errors] = (
 )
 GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
 SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
-CHANGING: Final[Errors] = (*SECURED, errors.OutcomeUnknown, errors.Stopping, errors.DiskFull)
+READING: Final[Errors] = (*SECURED, errors.StoreUnavailable)
+CHANGING: Final[Errors] = (
+    *SECURED,
+    errors.OutcomeUnknown,
+    errors.Stopping,
+    errors.StoreUnavailable,
+    errors.DiskFull,
+)
 ADDING: Final[Errors] = (
     *SECURED,
     errors.MediaType,
@@ -33,6 +40,7 @@ ADDING: Final[Errors] = (
     errors.OutcomeUnknown,
     errors.QueueFull,
     errors.Stopping,
+    errors.StoreUnavailable,
     errors.DiskFull,
 )
 
@@ -115,13 +123,13 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "addTaskClassic", "Add a task to the end of the queue.", {200: _added()}, "NewTask"
         ),
         ("GET", routes.GET_QUEUE_WORK): Operation(
-            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), SECURED
+            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), READING
         ),
         ("GET", routes.GET_RESULT): Operation(
             "listResults",
             "Show the whole result list, in order.",
             _ok("The result list.", "ResultList"),
-            SECURED,
+            READING,
         ),
     },
     "tasks": {
@@ -146,7 +154,7 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "getQueuePage",
             "Show a page of the queue.",
             _ok("A page of the queue.", "QueuePage", "Link"),
-            SECURED,
+            READING,
             ("Limit", "After"),
         ),
         ("DELETE", routes.TASK): Operation(
@@ -161,7 +169,7 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "Show one task in any state, its place, and when it is due;"
             " or wait until it is finished.",
             _ok("The task.", "PlacedTask"),
-            (*SECURED, errors.NotFound, errors.Gone),
+            (*READING, errors.NotFound, errors.Gone),
             ("HistoryNum", "Wait"),
         ),
     },
@@ -170,13 +178,13 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "getResultPage",
             "Show a page of the result list.",
             _ok("A page of the result list.", "ResultPage", "Link"),
-            SECURED,
+            READING,
             ("Limit", "After"),
         ),
     },
     "queue": {
         ("GET", routes.QUEUE): Operation(
-            "getQueue", "Show what the queue is doing.", _QUEUE, SECURED
+            "getQueue", "Show what the queue is doing.", _QUEUE, READING
         ),
         ("POST", routes.PAUSE): Operation(
             "pauseQueue",

@@ -86,8 +86,12 @@ class Rows(KeyRows, retention.HistoryRows, Protocol):
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Put finished tasks into the history, with finish numbers from this one on."""
 
-    def remove(self, first: int, last: int) -> int:
-        """Remove the tasks between two history numbers from the queue; return how many."""
+    def remove(self, first: int, last: int, count: int) -> None:
+        """Remove the tasks between two history numbers from the queue.
+
+        Raises:
+            StoreFailed: they are not so many; an engine may find out when it commits.
+        """
 
     def skip(self, blocks: Sequence[Block]) -> None:
         """Add tasks that were cancelled behind the first of the queue to what is kept of blocks."""
@@ -281,8 +285,7 @@ class Transition:
         ]
         first, last = queued[0][0], queued[-1][0]
         self._rows.append(tasks, self._last_finish_num + 1)
-        if self._rows.remove(first, last) != len(tasks):
-            raise StoreFailed("corrupt", "the queue does not hold what was read")
+        self._rows.remove(first, last, len(tasks))
         self._rows.end_keys(first, last, stamp)
         self._last_finish_num += len(tasks)
         self._depth -= len(tasks)

@@ -45,12 +45,4 @@ def faults(snapshot: Snapshot, progress: Callable[[int, int], object] | None = N
     told(len(_PARTS) + 1, len(_PARTS) + 1)
 
 
-def lineage(snapshot: Snapshot, _: Figures) -> Faults:
-    """Look whether the queue can be told from its copies."""
-    found = [str(uuid) for (uuid,) in snapshot.select("SELECT uuid FROM lineage")]
-    digits = "".join(found).replace("-", "")
-    if len(found) != 1 or len(digits) != 32 or set(digits) - set("0123456789abcdef"):  # noqa: PLR2004 - a UUID
-        yield f"lineage: must be one UUID, and is {', '.join(found) or 'missing'}"
-
-
-_PARTS = (state, numbers, rows, order, skipped, wait_sums, keys, lineage)
+_PARTS = (state, numbers, rows, order, skipped, wait_sums, keys)

@@ -115,11 +115,9 @@ class SqliteRows:
         ).fetchall()
         return found[::-1]
 
-    def remove(self, first: int, last: int) -> int:
+    def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
-        return self._execute(
-            "DELETE FROM queue WHERE history_num BETWEEN ? AND ?", (first, last)
-        ).rowcount
+        self._delete("queue", "history_num", first, last, count)
 
     def skip(self, blocks: Sequence[Block]) -> None:
         """Add to the skipped."""
@@ -173,11 +171,9 @@ class SqliteRows:
         ).fetchone()
         return int(count)
 
-    def prune(self, first: int, last: int) -> int:
+    def prune(self, first: int, last: int, count: int) -> None:
         """Delete from the history."""
-        return self._execute(
-            "DELETE FROM history WHERE finish_num BETWEEN ? AND ?", (first, last)
-        ).rowcount
+        self._delete("history", "finish_num", first, last, count)
 
     # The keys.
 
@@ -217,6 +213,11 @@ class SqliteRows:
             " WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)",
             (until, limit),
         )
+
+    def _delete(self, table: str, column: str, first: int, last: int, count: int) -> None:
+        sql = f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?"
+        if self._execute(sql, (first, last)).rowcount != count:
+            raise StoreFailed("corrupt", f"the {table} does not hold what was read")
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], conflict: str = "") -> None:
         done = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -148,7 +149,7 @@ class SqliteSnapshot:
                 f"its schema version is {self.version}, and this program's"
                 f" {len(migrations('sqlite'))}: the service brings it up to date when it starts"
             )
-        for check in (self._integrity, self._schema, self._origin):
+        for check in (self._integrity, self._schema, self._origin, self._lineage):
             try:
                 yield from check()
             except StoreFailed as error:
@@ -171,6 +172,11 @@ class SqliteSnapshot:
             expected = set(fresh.execute(sql))
         for kind, name, *_ in sorted(expected ^ set(self.select(sql)), key=str):
             yield f"schema: the {kind} {name} is not what the migrations make"
+
+    def _lineage(self) -> Iterator[str]:
+        found = [uuid for (uuid,) in self.select("SELECT uuid FROM lineage")]
+        if len(found) != 1 or not re.fullmatch("[0-9a-f]{32}", found[0]):
+            yield f"lineage: must be one UUID, and is {', '.join(found) or 'missing'}"
 
     def _origin(self) -> Iterator[str]:
         marks = list(self.select("SELECT mark, mark_before FROM origin"))

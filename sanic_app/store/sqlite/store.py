@@ -7,14 +7,14 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Added, Commit, Figures, Lease, Sizes, Write, keys
+from sanic_app.store import Add, Added, Change, Commit, Figures, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import commit_isolated
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 class SqliteStore(SqliteReads):
     """One queue in one SQLite database."""
+
+    shared = False
+    up = True
+    notice: Callable[[str], None]
 
     def __init__(
         self,
@@ -136,6 +140,15 @@ class SqliteStore(SqliteReads):
             await writer.run(self._look_closely, writer.raw)
         except sqlite3.Error as error:
             raise failure(error) from error
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield nothing: nobody else commits."""
+        nothing: tuple[Change, ...] = ()
+        for change in nothing:
+            yield change
+
+    def look(self) -> None:
+        """Do nothing."""
 
     def sizes(self) -> Sizes:
         """Return the bytes of the two files, and those that are free beside them."""

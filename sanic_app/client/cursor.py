@@ -1,0 +1,208 @@
+"""How far a follower came, and the file that remembers it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from sanic_app.client.service import Failed
+
+EVENT_SECONDS = 1.0
+"""The id of an event alone is written so often at most."""
+
+Result = Mapping[str, Any]
+"""An item of the result list as the service shows it."""
+
+
+class Identity(NamedTuple):
+    """What tells a result from those of every other database."""
+
+    history_num: int
+    num: int
+    date_finished: str
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Return that of a result; others may have more fields."""
+        return cls(*(result[name] for name in cls._fields))
+
+
+class Position(NamedTuple):
+    """A place in the result list."""
+
+    after: int | None
+    """The last history number that was dealt with; None before the service was asked."""
+    last: Identity | None = None
+    """The result with that number, where it is known."""
+    event: str = ""
+    """The id of an event up to which every result was dealt with. Only the service reads it."""
+
+
+class Cursor:
+    """A position that outlives the process if there is a file for it."""
+
+    def __init__(self, file: str | None, begin: Position) -> None:
+        """Lock the file and read it; without one, or where it is not there yet, begin.
+
+        Raises:
+            Failed: another follower has locked it, or it is no such file.
+        """
+        self.position = begin
+        self._path = None if file is None else Path(os.path.realpath(file))
+        self._lock: Lock | None = None
+        self._unsaved = False
+        self._saved_at = 0.0
+        if self._path is not None:
+            self._lock = Lock(f"{self._path}.lock")
+            if not self._lock.take(wait=False):
+                raise Failed(f"another follower uses the cursor {file}")
+            self._load(self._path)
+            # What cannot be written is known before the first number, not behind it.
+            self._save()
+
+    def move(self, position: Position) -> None:
+        """Go there, durably.
+
+        Raises:
+            Failed: the file cannot be written.
+        """
+        self.position = position
+        self._save()
+
+    def heard(self, event: str) -> None:
+        """Note that every result up to an event was dealt with; it is written soon."""
+        if event != self.position.event:
+            self.position = self.position._replace(event=event)
+            self._unsaved = True
+        if time.monotonic() - self._saved_at >= EVENT_SECONDS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what is not written yet."""
+        if self._unsaved:
+            self._save()
+
+    def command_lock(self) -> Lock | None:
+        """Return a lock that each command shares with its follower, and keeps when that is killed.
+
+        So no command runs beside one that a killed follower has left: wait for it.
+        """
+        if self._path is None:
+            return None
+        lock = Lock(f"{self._path}.exec.lock")
+        if not lock.take(wait=False):
+            sys.stderr.write("sanic-app: waiting for a command of a follower that was killed\n")
+            lock.take(wait=True)
+        return lock
+
+    def close(self) -> None:
+        """Let another follower use the file."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _load(self, path: Path) -> None:
+        try:
+            kept = _position(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Failed(f"cannot read the cursor {path}: {error.strerror}") from None
+        except ValueError:
+            kept = None
+        if kept is None:
+            raise Failed(f"{path} is not a cursor of follow, or it is damaged; nothing was changed")
+        self.position = kept
+
+    def _save(self) -> None:
+        self._unsaved = False
+        if self._path is None:
+            return
+        new = Path(f"{self._path}.new")
+        try:
+            with new.open("w", encoding="ascii") as file:
+                file.write(json.dumps(self.position._asdict()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+            _sync_folder(self._path.parent)
+        except OSError as error:
+            raise Failed(f"cannot write the cursor {self._path}: {error.strerror}") from None
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Lock:
+    """An empty file that one process locks. It is never deleted: that could delete another's."""
+
+    def __init__(self, path: str) -> None:
+        """Open or create the file.
+
+        Raises:
+            Failed: that is not possible.
+        """
+        try:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise Failed(f"cannot open the lock {path}: {error.strerror}") from None
+
+    def take(self, *, wait: bool) -> bool:
+        """Take the lock, or wait for it; return whether it was taken."""
+        try:
+            _lock(self.descriptor, wait=wait)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give it back, unless a child has the descriptor as well."""
+        os.close(self.descriptor)
+
+
+def _position(kept: Any) -> Position | None:
+    """Return what a file holds; None when it is something else."""
+    match kept:
+        case {"after": int() | None as after, "last": None, "event": str(event), **other}:
+            last = None
+        case {
+            "after": int(after),
+            "last": [int(number), int(num), str(date)],
+            "event": str(event),
+            **other,
+        } if number == after:
+            last = Identity(number, num, date)
+        case _:
+            return None
+    event_is_sound = event.isascii() and event.isprintable()
+    return None if other or not event_is_sound else Position(after, last, event)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int, *, wait: bool) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+
+    def _sync_folder(_: Path) -> None:
+        pass
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, wait: bool) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+    def _sync_folder(folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
