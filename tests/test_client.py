@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sanic_app.client import COMMANDS
+from sanic_app.client import COMMANDS, STORE_COMMANDS
 from tests.running import Running, back_date
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -604,11 +604,13 @@ def test_a_heartbeat_is_no_reason_to_forget_the_last_event(options: list[str]) -
 
 def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
     listed = re.findall(r"^sanic-app (\w+)", README, re.MULTILINE)
-    assert set(COMMANDS) == set(listed)
+    assert {*COMMANDS, *STORE_COMMANDS} == set(listed)
     done = run("http://127.0.0.1:1", "--help")
     assert done.returncode == 0
     for command, text in COMMANDS.items():
         assert re.search(rf"^  {command} +{re.escape(text)}$", done.stdout, re.MULTILINE)
+    for command in STORE_COMMANDS:
+        assert run("http://127.0.0.1:1", command, "--help").returncode == 0
     for command in COMMANDS.keys() - {"health"}:
         assert "--json" in run("http://127.0.0.1:1", command, "--help").stdout
 

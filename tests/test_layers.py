@@ -47,6 +47,8 @@ ROOMS = [
     "queue.head",
     "queue.writer",
     "queue.outlook",
+    "store.sqlite.target",
+    "store.sqlite.snapshot",
     "store.sqlite.store",
     "store.sqlite.reads",
     "store.sqlite.checkpointer",
@@ -72,7 +74,14 @@ ROOMS = [
     "store.migrations",
     "store.isolation",
     "store.place",
+    "store.audit",
+    "store.audit.figures",
+    "store.audit.rows",
+    "store.audit.order",
+    "store.audit.sums",
+    "store.audit.queries",
     "store.consistency",
+    "store.snapshot",
     "store.transition",
     "store.retention",
     "store.skipped",
@@ -194,11 +203,15 @@ def test_queue_and_worker_know_nothing_of_the_framework() -> None:
         assert not outside(module) & SANIC, module
 
 
+BUILDERS = ("app", "process", "command_line", "client.stores")
+"""They choose the engine."""
+
+
 def test_only_those_who_start_it_know_which_engine_is_below() -> None:
     engines = {name for name in MODULES if name.startswith(("store.sqlite", "store.postgres"))}
     assert engines
     for module in MODULES:
-        if module.startswith("store.") or module in ("app", "process", "command_line"):
+        if module.startswith("store.") or module in BUILDERS:
             continue
         assert not inside(module) & engines, module
         assert not outside(module) & {"aiosqlite", "sqlite3", "psycopg"}, module
