@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -477,6 +478,28 @@ async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others(
     assert len(crowd) == 1
     assert sum(map(len, fast.take())) == 600_000
     crowd.end()
+
+
+async def test_a_large_message_is_in_memory_once_however_many_do_not_take_it(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, AsyncExitStack() as wires:
+        for _ in range(20):
+            wire = await wires.enter_async_context(served.wire(narrow=True))
+            await wire.send(request(EVENTS, method="GET"))
+            await wire.reader.readuntil(b"retry: ")
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await batch(served, 600)
+        tracemalloc.start()
+        try:
+            async with listening(served) as stream:
+                await batch(served, *[600] * 1_000)
+                told = await stream.next()
+                size = len(json.dumps(told.data))
+                assert size > 150_000
+                assert tracemalloc.get_traced_memory()[0] < 10 * size
+        finally:
+            tracemalloc.stop()
 
 
 async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
