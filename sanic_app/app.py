@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Final
 
 from sanic import Sanic
@@ -14,6 +15,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 
 from sanic_app.clock import Clock, SystemClock
+from sanic_app.errors import StartError
 from sanic_app.http import problems
 from sanic_app.http.blueprints import (
     App,
@@ -59,14 +61,7 @@ def create_app(
     for tests: a failed store ends the process at once.
     """
     clock = clock or SystemClock()
-    store = SqliteStore(
-        settings.database,
-        clock,
-        settings.idempotency_keep_us,
-        settings.queue_max,
-        lease=lease,
-        history_keep=settings.history_keep,
-    )
+    store = _store(settings, clock, lease)
     metrics = Metrics(store.engine)
 
     def end() -> None:
@@ -82,9 +77,10 @@ def create_app(
     feed = EventFeed(store, settings.listeners_max, died("the feed"))
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, died("the worker"))
-    service = Service(task_queue, worker, feed)
+    service = Service(task_queue, worker, feed, metrics)
     metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
+    store.notice = metrics.notice
 
     app = Sanic(_name(), config=_config(), configure_logging=False)
     # Told that it speaks HTTP/1 alone, the framework leaves an empty header out of each answer.
@@ -111,6 +107,38 @@ def create_app(
     docs.attach(app, settings)
     app.exception(Exception)(problems.answer)
     return app
+
+
+def _store(settings: Settings, clock: Clock, lease: FileLease | None) -> Store:
+    """Return the store that the settings name, not open yet.
+
+    Raises:
+        StartError: its driver is not installed.
+    """
+    if isinstance(settings.database, Path):
+        return SqliteStore(
+            settings.database,
+            clock,
+            settings.idempotency_keep_us,
+            settings.queue_max,
+            lease=lease,
+            history_keep=settings.history_keep,
+        )
+    try:
+        from sanic_app.store.postgres.store import PostgresStore  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise StartError(
+            "DATABASE is PostgreSQL, whose driver is missing: pip install 'sanic-app[postgres]'"
+        ) from None
+    return PostgresStore(
+        settings.database.url,
+        clock,
+        settings.idempotency_keep_us,
+        settings.queue_max,
+        name=settings.database_schema,
+        patience=settings.store_patience,
+        history_keep=settings.history_keep,
+    )
 
 
 def _show(metrics: Metrics, store: Store, worker: Worker, feed: EventFeed) -> None:

@@ -34,7 +34,8 @@ def run(given: Sequence[str]) -> int:
         return _refuse(error.detail, EXIT_USAGE)
     log.configure(settings.logger_level)
     try:
-        _serve(settings, FileLease(settings.database))
+        place = settings.database
+        _serve(settings, FileLease(place) if isinstance(place, Path) else None)
     except StartError as error:
         _end(_refuse(error.detail, EXIT_START))
     except Exception:
@@ -43,7 +44,7 @@ def run(given: Sequence[str]) -> int:
     return 0
 
 
-def _serve(settings: Settings, lease: FileLease) -> None:
+def _serve(settings: Settings, lease: FileLease | None) -> None:
     # Loading the framework takes most of a start. By now this process owns the queue: a second one
     # has ended without loading it.
     import asyncio
@@ -108,7 +109,7 @@ def _parser(
     flag("-H", "--host", "HOST", "HOST", "address to bind")
     flag("-P", "--port", "PORT", "PORT", "port to bind")
     flag("-L", "--logger-level", "LOGGER_LEVEL", "LEVEL", "DEBUG to CRITICAL")
-    flag("-D", "--database", "DATABASE", "PATH", "path or sqlite:/// URL")
+    flag("-D", "--database", "DATABASE", "PATH", "path, or URL of SQLite or PostgreSQL")
     flag("-C", "--config", "CONFIG", "FILE", "YAML file with settings")
     parser.add_argument(
         "--allow-anonymous",

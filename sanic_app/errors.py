@@ -123,8 +123,13 @@ class DiskFull(ServiceError):
     retry_after = 5
 
 
+class StoreUnavailable(ServiceError):
+    text = "The store cannot be reached now; nothing was changed."
+    retry_after = 2
+
+
 class OutcomeUnknown(ServiceError):
-    text = "The disk failed during the commit: whether the request was applied is not known."
+    text = "The store failed during the commit: whether the request was applied is not known."
     applied = None
 
 

@@ -16,6 +16,7 @@ from sanic.server.async_server import AsyncioServer
 from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, StartError
 from sanic_app.http.connection import Connection
 from sanic_app.http.feed import EventFeed
+from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.worker import Worker
 
@@ -35,8 +36,9 @@ log = logging.getLogger(__name__)
 class Service:
     """The parts that start and stop together, and how far they are."""
 
-    def __init__(self, queue: TaskQueue, worker: Worker, feed: EventFeed) -> None:
+    def __init__(self, queue: TaskQueue, worker: Worker, feed: EventFeed, metrics: Metrics) -> None:
         """Take the parts, not started yet."""
+        self.metrics = metrics
         self.queue = queue
         self.worker = worker
         self.feed = feed
@@ -53,6 +55,8 @@ class Service:
             return False, "stopping"
         if not self.worker.running:
             return False, "the worker is not running"
+        if self.queue.unavailable:
+            return False, "the store is unavailable"
         if self.queue.stuck:
             return False, "no commit has returned for 10 s"
         return True, self.queue.condition
@@ -64,6 +68,7 @@ class Service:
             StartError: the store cannot be used.
         """
         await self.queue.start()
+        self.metrics.show_build(self.queue.engine)
         self.feed.start(self.queue.figures)
         self.worker.start()
 

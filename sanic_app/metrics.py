@@ -45,10 +45,12 @@ REFUSALS: Final = (
     "queue_full",
     "stopping",
     "disk_full",
+    "store_unavailable",
     "outcome_unknown",
     "internal",
 )
-STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "other")
+STORE_ERRORS: Final = ("full", "io", "corrupt", "busy", "unavailable", "other")
+RESOLVED: Final = ("applied", "repeated", "absent")
 METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 
@@ -167,6 +169,20 @@ class Metrics:
         self.store_free = gauge(
             "store_free_bytes", "Free space on the disk of the store, for this user."
         )
+        self.store_up = gauge("store_up", "1 while the store can be reached, else 0.")
+        self.store_reconnects = counter(
+            "store_reconnects", "Lost connections to PostgreSQL that were made anew."
+        )
+        self.takeovers = counter("takeovers", "Heads finished that another node had started.")
+        resolved = counter(
+            "commits_resolved", "Commits on PostgreSQL whose answer was missing.", "outcome"
+        )
+        self.commits_resolved = {outcome: resolved.labels(outcome) for outcome in RESOLVED}
+        self.lock_wait = histogram(
+            "lock_wait_seconds",
+            "How long a commit on PostgreSQL waited for those of other nodes.",
+            COMMIT_BUCKETS,
+        ).labels()
         self.event_listeners = gauge("event_listeners", "Clients that listen to the events.")
         self.worker_up = gauge(
             "worker_up", "1 while the background task runs in this process, else 0."
@@ -183,8 +199,21 @@ class Metrics:
         self.start_time = gauge(
             "start_time_seconds", "When this process started, in seconds since 1970."
         )
-        build = gauge("build_info", "What runs here.", "version", "python", "sanic", "store")
-        build.labels(__version__, platform.python_version(), sanic.__version__, store).set(1)
+        self._build = gauge("build_info", "What runs here.", "version", "python", "sanic", "store")
+        self.show_build(store)
+
+    def notice(self, what: str) -> None:
+        """Count what a store has met."""
+        if what == "reconnect":
+            self.store_reconnects.inc()
+        else:
+            self.commits_resolved[what].inc()
+
+    def show_build(self, store: str) -> None:
+        """Show what runs here; ``store`` is the engine with its version, as far as it is known."""
+        self._build.clear()
+        versions = (__version__, platform.python_version(), sanic.__version__)
+        self._build.labels(*versions, store).set(1)
 
     def http_seconds(self, method: str, route: str, status: int) -> Distribution:
         """Return the series of a request. Unknown methods share one label, `other`."""

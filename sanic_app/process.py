@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sqlite3
 import sys
 from typing import Final
 
@@ -38,7 +37,7 @@ lock back.
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, lease: FileLease) -> None:
+async def serve(settings: Settings, lease: FileLease | None) -> None:
     """Run the service until a signal asks it to stop; a second one ends the process at once.
 
     Raises:
@@ -59,7 +58,7 @@ async def serve(settings: Settings, lease: FileLease) -> None:
             extra={
                 "port": port,
                 "version": __version__,
-                "sqlite": sqlite3.sqlite_version,
+                "store": app.ctx.service.queue.engine,
                 "database": str(settings.database),
                 "depth": app.ctx.service.queue.figures.depth,
             },

@@ -50,6 +50,8 @@ class Head(NamedTuple):
 
     task: Task
     deadline: float
+    patience: float = 0.0
+    """How long after the deadline this process leaves the finish to the one that started it."""
 
 
 class Retention(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.fake_clock import FakeClock
 from tests.parts import ENGINES, Engine
 
@@ -41,6 +42,13 @@ def anyio_backend() -> str:
 def clock() -> FakeClock:
     """Return a clock that stands still."""
     return FakeClock()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_left() -> Generator[None]:
+    """Stop the PostgreSQL that tests have started."""
+    yield
+    postgres.stop_shared()
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
+
+import pytest
 
 from sanic_app.errors import ServiceError, StoreFailed
 from sanic_app.metrics import Metrics
@@ -30,8 +33,14 @@ from sanic_app.store import (
     Store,
     Write,
 )
+from sanic_app.store.postgres.schema import prepare as prepare_schema
+from sanic_app.store.postgres.servers import Servers
+from sanic_app.store.postgres.store import PostgresStore
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.store import SqliteStore
+from sanic_app.store.transition import Limits
 from sanic_app.task import SECOND, NewTask, Retention, Task
+from tests import postgres
 from tests.fake_clock import PATIENCE, FakeClock
 
 KEEP = 1_000 * SECOND
@@ -51,6 +60,9 @@ class Engine(Protocol):
     ) -> Store:
         """Return a store on this place, not open."""
 
+    def begin_behind(self, history_num: int) -> None:
+        """Make it a place whose first tasks, up to this one, are finished and removed."""
+
 
 class SqliteEngine:
     def __init__(self, folder: Path) -> None:
@@ -65,9 +77,55 @@ class SqliteEngine:
     ) -> SqliteStore:
         return SqliteStore(self.path, clock, keep, queue_max, history_keep=history_keep)
 
+    def begin_behind(self, history_num: int) -> None:
+        prepare(self.path)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE state SET last_history_num = ?, last_finish_num = ?, pruned = ?",
+                [history_num] * 3,
+            )
 
-ENGINES: dict[str, type[SqliteEngine]] = {"sqlite": SqliteEngine}
+
+class PostgresEngine:
+    def __init__(self, folder: Path) -> None:
+        self.cluster = postgres.shared()
+        self.name = postgres.fresh_name()
+
+    def store(
+        self,
+        clock: FakeClock,
+        keep: int = KEEP,
+        queue_max: int = NO_LIMIT,
+        history_keep: Retention | None = None,
+    ) -> PostgresStore:
+        return PostgresStore(
+            self.cluster.url(),
+            clock,
+            keep,
+            queue_max,
+            name=self.name,
+            history_keep=history_keep,
+            now=lambda: f"{clock.wall()}::bigint",
+        )
+
+    def begin_behind(self, history_num: int) -> None:
+        with Servers(self.cluster.url(), self.name).connect() as connection:
+            prepare_schema(connection, self.name, uuid4(), Limits(KEEP, NO_LIMIT))
+            connection.execute(
+                "UPDATE state SET last_history_num = %s, last_finish_num = %s, pruned = %s,"
+                " first_history_num = %s",
+                [*[history_num] * 3, history_num + 1],
+            )
+
+
+ENGINES: dict[str, type[SqliteEngine | PostgresEngine]] = {
+    "sqlite": SqliteEngine,
+    "postgres": PostgresEngine,
+}
 """Every engine that has to keep the promises of the protocol."""
+
+only_sqlite = pytest.mark.parametrize("engine", [SqliteEngine], indirect=True, ids=["sqlite"])
+"""For a test about what only SQLite has: an owner, files, a full disk that a test can make."""
 
 
 def new(*timeouts: float, num: int = 0) -> list[NewTask]:

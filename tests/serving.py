@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+import struct
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,29 @@ class Wire:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+
+    async def drip(self, data: Iterable[int]) -> int:
+        """Send a byte at a time until the service answers or ends it; return how many it took."""
+        sent = 0
+        for byte in data:
+            try:
+                await self.send(bytes([byte]))
+            except ConnectionError:
+                break
+            sent += 1
+            if await self.hears(0.01):
+                break
+        return sent
+
+    def say_no_more(self) -> None:
+        """Close the sending side; answers still come."""
+        self.writer.write_eof()
+
+    def reset(self) -> None:
+        """Drop the connection, so that the service is told at once that nobody reads."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Return status and headers of the next answer; its body is still to come."""

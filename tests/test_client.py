@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pty
@@ -13,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -281,7 +283,9 @@ class Other(BaseHTTPRequestHandler):
         self.asked.append(self.path)
         if self.path == "/api/v1/queue":
             self.send_response(302)
-            self.send_header("Location", "/elsewhere")
+            # The same server under another name.
+            port = self.headers["Host"].partition(":")[2]
+            self.send_header("Location", f"http://localhost:{port}/elsewhere")
             self.end_headers()
         else:
             self.send_response(200)
@@ -321,6 +325,87 @@ class Proxy(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Forwarding(BaseHTTPRequestHandler):
+    """A proxy that forwards whatever it gets to one service, and remembers it."""
+
+    port: ClassVar[int] = 0
+    seen: ClassVar[list[tuple[str, str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.command, self.path, str(self.headers)))
+        url = urlsplit(self.path)
+        service = http.client.HTTPConnection("127.0.0.1", self.port)
+        service.request("GET", f"{url.path}?{url.query}", headers=dict(self.headers))
+        answer = service.getresponse()
+        body = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_CONNECT(self) -> None:
+        self.seen.append((self.command, self.path, str(self.headers)))
+        self.send_error(502)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_token_goes_to_the_service_alone(tmp_path: Path) -> None:
+    token = {"SANIC_APP_API_TOKEN": "of-this-test"}
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Forwarding)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{proxy.server_port}"
+    through = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), address)
+    through |= {"no_proxy": "", "NO_PROXY": ""}
+    try:
+        with Running(tmp_path, environ=token) as running:
+            Forwarding.port = running.port
+            # No proxy is asked for this machine.
+            for host in ("127.0.0.1", "localhost"):
+                done = run(f"http://{host}:{running.port}", "queue", **through, **token)
+                assert (done.returncode, done.stderr) == (0, "")
+            for host in ("127.0.0.2", "[::1]", "LOCALHOST"):
+                run(f"http://{host}:{running.port}", "queue", **through, **token)
+            assert Forwarding.seen == []
+            # Nor is it asked in clear for another host.
+            done = run("http://queue.example", "queue", **through, **token)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr == (
+                "sanic-app: http_proxy could read the token on its way to queue.example: use https,"
+                " or add the host to NO_PROXY\n"
+            )
+            for names in ("queue.example", "x, .example", "*"):
+                away = {**through, "no_proxy": names}
+                done = run("http://queue.example:1", "queue", **away, **token)
+                assert "no answer from http://queue.example:1" in done.stderr
+            assert Forwarding.seen == []
+            # With TLS the proxy sees only where to.
+            assert "no answer" in run("https://queue.example", "queue", **through, **token).stderr
+            ((method, path, headers),) = Forwarding.seen
+            assert (method, path) == ("CONNECT", "queue.example:443")
+            assert "of-this-test" not in headers
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def test_without_a_token_a_proxy_is_used(tmp_path: Path) -> None:
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Forwarding)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    through = {"http_proxy": f"http://127.0.0.1:{proxy.server_port}", "no_proxy": ""}
+    Forwarding.seen.clear()
+    try:
+        with Running(tmp_path, environ={"SANIC_APP_ALLOWED_HOSTS": "queue.example"}) as running:
+            Forwarding.port = running.port
+            done = run("http://queue.example", "queue", "--json", **through)
+            assert json.loads(done.stdout)["depth"] == 0
+            assert Forwarding.seen[0][1] == "http://queue.example/api/v1/queue"
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
 
 
 def test_what_only_a_proxy_answers_is_a_service_that_is_not_there() -> None:
@@ -427,10 +512,8 @@ def test_events_are_printed_for_scripts(running: Running) -> None:
     say(running, "add", "5", "0")
     assert process.stdout is not None
     lines = [json.loads(process.stdout.readline()) for _ in range(3)]
-    assert [(line["event"], line["id"]) for line in lines[:2]] == [
-        ("added", "1.0"),
-        ("started", "1.0"),
-    ]
+    assert [line["event"] for line in lines[:2]] == ["added", "started"]
+    assert [line["id"].partition(".")[2] for line in lines[:2]] == ["1.0", "1.0"]
     assert lines[2]["tasks"][0]["num"] == 5
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
@@ -449,8 +532,10 @@ def test_printed_events_go_on_over_a_restart_and_behind_an_id(tmp_path: Path) ->
     def events(process: subprocess.Popen[str], count: int) -> list[tuple[str, str]]:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(count)]
-        return [(line["event"], line["id"]) for line in lines]
+        ids.extend(line["id"] for line in lines)
+        return [(line["event"], line["id"].partition(".")[2]) for line in lines]
 
+    ids: list[str] = []
     with Running(tmp_path) as first:
         watched = watch(first.url)
         while not first.request("GET", "/metrics")[1].count("sanic_app_event_listeners 1.0"):
@@ -463,7 +548,7 @@ def test_printed_events_go_on_over_a_restart_and_behind_an_id(tmp_path: Path) ->
             second.add(2, 600)
             second.request("DELETE", "/api/v1/tasks/1")
             assert events(watched, 2) == [("added", "2.0"), ("finished", "2.1")]
-            later = watch(second.url, "--after", "1.0")
+            later = watch(second.url, "--after", ids[0])
             assert events(later, 2) == [("added", "2.0"), ("finished", "2.1")]
             for process in (watched, later):
                 process.send_signal(signal.SIGINT)

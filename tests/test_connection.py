@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterable
+import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 
 from sanic_app.http import connection
 from sanic_app.store import Slice
-from tests.serving import ON_UVLOOP, Service, Wire, held, request, service
+from tests.serving import ON_UVLOOP, Service, held, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -32,20 +33,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
 
 
-async def drip(wire: Wire, data: Iterable[int]) -> int:
-    """Send a byte at a time until the service answers or ends it; return how many it took."""
-    sent = 0
-    for byte in data:
-        try:
-            await wire.send(bytes([byte]))
-        except ConnectionError:
-            break
-        sent += 1
-        if await wire.hears(0.01):
-            break
-    return sent
-
-
 # Slow senders.
 
 
@@ -53,7 +40,7 @@ async def drip(wire: Wire, data: Iterable[int]) -> int:
 async def test_a_header_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
         started = asyncio.get_running_loop().time()
-        assert await drip(wire, b"GET /" + b"x" * 5_000) < 200
+        assert await wire.drip(b"GET /" + b"x" * 5_000) < 200
         answer = await wire.answer()
         assert answer.problem["type"].endswith(":timeout")
         assert answer.status == 408
@@ -70,7 +57,7 @@ async def test_a_body_that_comes_a_byte_at_a_time_is_answered_408(tmp_path: Path
     for line, first in (("Content-Length: 9999", b""), ("Transfer-Encoding: chunked", b"1fff\r\n")):
         async with service(tmp_path) as served, served.wire() as wire:
             await wire.send(request("/add_task", b"", line) + first)
-            assert await drip(wire, BODY + b" " * 5_000) < 200
+            assert await wire.drip(BODY + b" " * 5_000) < 200
             answer = await wire.answer()
             assert answer.problem["type"].endswith(":timeout")
             assert answer.problem["applied"] is False
@@ -110,7 +97,7 @@ async def test_the_rest_of_a_refused_body_cannot_hold_a_connection(tmp_path: Pat
     async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
         await wire.send(request("/add_task", b"", "Content-Length: 9999"))
         assert (await wire.answer()).status == 401
-        assert await drip(wire, b" " * 5_000) < 200
+        assert await wire.drip(b" " * 5_000) < 200
         assert await wire.ended() == b""
 
 
@@ -251,8 +238,9 @@ async def test_a_task_is_there_once_though_its_client_went_away(
                 await wire.send(add)
                 await gate.entered.wait()
                 if rudely:
-                    wire.writer.transport.abort()
-            await until_quiet(served)
+                    wire.reset()
+            if rudely:
+                await until_quiet(served)
         await served.add(8, 0)
         await served.until_empty()
         assert await served.result() == [7, 8]
@@ -275,6 +263,178 @@ async def test_half_a_request_harms_nobody(tmp_path: Path) -> None:
         await until_quiet(served)
         assert served.parts.queue.figures.last_history_num == 1
         assert served.metric("worker_up") == 1
+
+
+# Clients that close their sending side when they have asked.
+
+
+HALF_CLOSED = [
+    (ADD, 200),
+    (request("/api/v1/tasks", BODY), 201),
+    (request("/add_task", b"{}"), 400),
+    (request("/api/v1/tasks/1", method="DELETE"), 404),
+    (request("/api/v1/queue/pause"), 200),
+    (READ, 200),
+    *(
+        (request(path, method="GET"), 200)
+        for path in ("/api/v1/queue", "/metrics", "/page/page.js")
+    ),
+    (request("/api/v1/tasks/1", method="GET"), 404),
+    (request("/health/ready", method="GET"), 200),
+]
+
+
+@pytest.mark.parametrize(("raw", "status"), HALF_CLOSED)
+async def test_a_client_that_closes_its_sending_side_is_answered(
+    tmp_path: Path, raw: bytes, status: int
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(raw)
+        wire.say_no_more()
+        assert (await wire.answer()).status == status
+        assert await wire.ended(2) == b""
+
+
+async def test_all_that_was_asked_before_the_sending_side_was_closed_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(ADD * 20 + READ)
+        wire.say_no_more()
+        answers = [await wire.answer() for _ in range(21)]
+        assert {answer.status for answer in answers} == {200}
+        closing = [answer.headers["connection"] == "close" for answer in answers]
+        assert closing == [False] * 20 + [True]
+        assert await wire.ended(2) == b""
+
+
+async def test_a_half_closed_connection_gets_its_answer_when_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        async with held(served, monkeypatch) as gate:
+            await wire.send(ADD)
+            wire.say_no_more()
+            await gate.entered.wait()
+            assert not await wire.hears(0.1)
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await wire.ended(2) == b""
+        # A long poll.
+        async with served.wire() as waiting:
+            await waiting.send(request("/api/v1/tasks/1?wait=20", method="GET"))
+            waiting.say_no_more()
+            assert not await waiting.hears(0.1)
+            assert (await served.client.delete("/api/v1/tasks/1")).status_code == 200
+            assert json.loads((await waiting.answer()).body)["state"] == "cancelled"
+            assert await waiting.ended(2) == b""
+
+
+async def test_a_half_closed_connection_is_asked_whether_anybody_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.02)
+    async with service(tmp_path) as served, served.wire() as new, served.wire() as older:
+        await served.add(1, 600)
+        asked = request("/api/v1/tasks/1?wait=1", method="GET")
+        await new.send(asked)
+        new.say_no_more()
+        await older.send(old(asked))
+        older.say_no_more()
+        for _ in range(3):
+            found = await new.reader.readuntil(b"\r\n\r\n")
+            assert found == b"HTTP/1.1 100 Continue\r\n\r\n"
+        # It is not there in HTTP/1.0.
+        assert (await older.answer()).status == 200
+        assert (await new.ended(2)).endswith(b"}")
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_a_whole_list_is_sent_to_its_end_to_a_half_closed_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    async def slice_of(after: int, _: int) -> Slice:
+        await asyncio.sleep(0.01)
+        return Slice(str(after), after + 1 if after < 9 else None)
+
+    async with service(tmp_path) as served, served.wire() as wire:
+        monkeypatch.setattr(served.store, "results_slice", slice_of)
+        await wire.send(READ)
+        if meanwhile:
+            await wire.head()
+        wire.say_no_more()
+        rest = await wire.ended(2)
+        assert rest.endswith(b"9\r\n2\r\n]}\r\n0\r\n\r\n"), rest
+        await until_quiet(served)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_a_stream_of_events_ends_when_its_client_may_be_gone(
+    tmp_path: Path, meanwhile: bool
+) -> None:
+    async with service(tmp_path, listeners_max=1) as served:
+        for old_client in (False, True):
+            async with served.wire() as wire:
+                asked = request("/api/v1/events", method="GET")
+                await wire.send(old(asked) if old_client else asked)
+                if meanwhile:
+                    await wire.reader.readuntil(b"retry: ")
+                wire.say_no_more()
+                await wire.ended(2)
+                # There is room for another one at once.
+                await until_quiet(served)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(ADD[:end] for end in (1, 30, len(ADD) - len(BODY), len(ADD) - 1)),
+        b"\r",
+        b"\r\n",
+        request("/add_task", b"", "Transfer-Encoding: chunked"),
+        request("/add_task", b"", "Transfer-Encoding: chunked") + b"1a\r\n" + BODY,
+        request("/add_task", b"", "Transfer-Encoding: chunked") + b"0\r\nX: y",
+    ],
+)
+async def test_half_a_request_on_a_half_closed_connection_is_refused(
+    tmp_path: Path, raw: bytes
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(ADD + raw)
+        wire.say_no_more()
+        assert (await wire.answer()).status == 200
+        answer = await wire.answer()
+        assert answer.problem["type"].endswith(":invalid")
+        assert answer.headers["connection"] == "close"
+        assert await wire.ended(2) == b""
+        assert served.parts.queue.figures.last_history_num == 1
+
+
+async def test_half_closed_connections_leave_nothing_behind(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+        await served.result()
+        before = descriptors()
+        for raw in (b"", READ, ADD[:30], ADD + ADD[:-1], request("/api/v1/events", method="GET")):
+            for early in (False, True):
+                async with AsyncExitStack() as stack:
+                    wires = [await stack.enter_async_context(served.wire()) for _ in range(10)]
+                    for wire in wires:
+                        await wire.send(raw)
+                        if not early:
+                            await asyncio.sleep(0.005)
+                        wire.say_no_more()
+                    for wire in wires:
+                        await wire.ended(2)
+                # The service must end its side too, while the client lives on.
+                while descriptors() > before:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.002)
+        await until_quiet(served)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # Requests after one another.
@@ -305,147 +465,6 @@ async def test_a_refused_request_leaves_those_behind_it_alone(tmp_path: Path) ->
         answers = [await wire.answer() for _ in requests]
         assert [answer.status for answer in answers] == [200, 400, 404, 405, 403, 200, 200]
         assert json.loads(answers[-1].body)["history_num"] == 2
-
-
-SMUGGLING = [
-    ["Content-Length: 26", "Content-Length: 26"],
-    ["Content-Length: 26", "Content-Length: 0"],
-    ["Content-Length: 26", "Transfer-Encoding: chunked"],
-    ["Transfer-Encoding: chunked", "Content-Length: 26"],
-    ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
-    ["Transfer-Encoding: identity"],
-    ["Transfer-Encoding: gzip, chunked"],
-    ["Transfer-Encoding: xchunked"],
-    ["Content-Length: -1"],
-    ["Content-Length: +26"],
-    ["Content-Length: 2_6"],
-    ["Content-Length: 0x1a"],
-    ["Content-Length: 26, 26"],
-    ["Content-Length:"],
-    ["Content-Length: 26.0"],
-    ["Content-Length : 26"],
-    ["Transfer-Encoding : chunked"],
-    ["no colon"],
-    ["X: y", " folded: Content-Length: 26"],
-    ["\u0663: x"],
-    ["Content-Length: \u0662\u0666"],
-]
-
-
-async def test_a_body_of_doubtful_length_ends_the_connection(tmp_path: Path) -> None:
-    async with service(tmp_path) as served:
-        for lines in SMUGGLING:
-            async with served.wire() as wire:
-                await wire.send(request("/add_task", b"", *lines) + BODY + ADD)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), lines
-                assert answer.headers["connection"] == "close", lines
-                assert await wire.ended() == b"", lines
-        # Neither these nor what might hide in their bodies.
-        assert served.parts.queue.figures.last_history_num == 0
-
-
-BAD_CHUNKS = [
-    *(b"x\r\n", b"-1\r\n", b"+5\r\n", b"0x1a\r\n", b"1_a\r\n", b";\r\n"),
-    b"1a" + b" " * 100 + b"\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nno field\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nGET /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nX: y\r\n folded\r\n\r\n",
-    b"1a\r\n" + BODY + b"\r\n0\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
-    b"5\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "\u0661a\r\n".encode() + BODY + b"\r\n0\r\n\r\n",
-]
-
-
-async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
-    head = request("/add_task", b"", "Transfer-Encoding: chunked")
-    async with service(tmp_path) as served:
-        for chunks in BAD_CHUNKS:
-            async with served.wire() as wire:
-                await wire.send(head + chunks + ADD)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), chunks
-                assert answer.problem["applied"] is False
-                assert await wire.ended() == b"", chunks
-        assert served.parts.queue.figures.last_history_num == 0
-
-
-TRAILERS = [
-    b"",
-    b"Checksum: x\r\n",
-    b"A: b\r\nC:\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-]
-
-
-async def test_trailer_fields_behind_chunks_are_ignored(tmp_path: Path) -> None:
-    head = request("/add_task", b"", "Transfer-Encoding: chunked")
-    async with service(tmp_path) as served, served.wire() as wire:
-        for trailer in TRAILERS:
-            for last in (b"0", b"000", b"0;x=y"):
-                raw = head + b"1a\r\n" + BODY + b"\r\n" + last + b"\r\n" + trailer + b"\r\n"
-                await wire.send(raw + READ)
-                assert (await wire.answer()).status == 200, raw
-                assert (await wire.answer()).status == 200, raw
-        # However the bytes arrive.
-        for byte in head + b"1a\r\n" + BODY + b"\r\n0\r\nChecksum: x\r\n\r\n":
-            await wire.send(bytes([byte]))
-            await asyncio.sleep(0)
-        assert (await wire.answer()).status == 200
-
-
-async def test_blanks_behind_values_are_no_part_of_them(tmp_path: Path) -> None:
-    chunks = b"1a\r\n" + BODY + b"\r\n0\r\n\r\n"
-    for blanks in (" ", "\t", " \t  "):
-        async with service(tmp_path, api_token=b"x") as served, served.wire() as wire:
-            lines = [
-                f"Authorization: Bearer x{blanks}",
-                f"Content-Type: application/json{blanks}",
-                f"Origin: http://localhost{blanks}",
-                f"X-Request-ID: mine{blanks}",
-            ]
-            key = f"Idempotency-Key: key{blanks}"
-            await wire.send(request("/add_task", BODY, *lines[:1], *lines[2:], key))
-            answer = await wire.answer()
-            assert (answer.status, answer.headers["x-request-id"]) == (200, "mine")
-            length = f"Transfer-Encoding: chunked{blanks}"
-            await wire.send(request("/add_task", b"", length, *lines, "Idempotency-Key: key"))
-            await wire.send(chunks)
-            assert (await wire.answer()).headers["idempotent-replayed"] == "true"
-            await wire.send(request("/add_task", b"", f"Content-Length: 26{blanks}", *lines) + BODY)
-            assert (await wire.answer()).status == 200
-            expects = f"Expect: 100-continue{blanks}"
-            await wire.send(request("/add_task", b"", "Content-Length: 26", expects, *lines))
-            assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
-            await wire.send(BODY)
-            assert (await wire.answer()).status == 200
-            cursor = f"Last-Event-ID: 0.0{blanks}"
-            await wire.send(request("/api/v1/events", b"", cursor, *lines[:1], method="GET"))
-            assert (await wire.head())[0] == 200
-
-
-NO_HTTP = [
-    b"\r\n\r\n",
-    b"GET\r\n\r\n",
-    b"GET /get_result\r\n\r\n",
-    b"GET  /get_result HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET /get_result HTTP/2.0\r\nHost: localhost\r\n\r\n",
-    b"GET /get_result HTTP/1.1\nHost: localhost\n\n\r\n\r\n",
-    b"GET /get_\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-]
-
-
-async def test_what_is_no_http_is_answered_400_and_counted(tmp_path: Path) -> None:
-    async with service(tmp_path) as served:
-        for raw in NO_HTTP:
-            async with served.wire() as wire:
-                await wire.send(raw)
-                answer = await wire.answer()
-                assert answer.problem["type"].endswith(":invalid"), raw
-                assert await wire.ended() == b"", raw
-        labels = {"method": "other", "route": "unmatched", "status": "400"}
-        assert served.metric(COUNT, **labels) == len(NO_HTTP)
 
 
 async def test_bodies_and_headers_that_are_too_large_are_counted(tmp_path: Path) -> None:
@@ -532,6 +551,35 @@ async def test_a_body_that_nobody_wants_is_no_error(
                 await wire.reader.readexactly(len(b'{"result":[]}'))
             assert (await wire.answer()).body == b'{"result":[]}'
     assert "not consumed" not in caplog.text
+
+
+BROKEN_BODIES = [
+    request("/api/v1/queue", b"", "Content-Length: 26", method="GET") + BODY[:5],
+    request("/health/live", b"", "Transfer-Encoding: chunked", method="GET") + b"x\r\n",
+    request("/health/live", b"", "Transfer-Encoding: chunked", method="GET") + b"9000000\r\n",
+    request("/get_result", b"", "Transfer-Encoding: chunked", method="GET") + b"x\r\n",
+    request("/get_result", b"", "Content-Length: 26", method="GET"),
+]
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("end", ["closed", "half-closed", "reset", "late"])
+async def test_a_broken_body_that_nobody_wants_is_no_error_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    async with service(tmp_path) as served:
+        for raw in BROKEN_BODIES:
+            async with served.wire() as wire:
+                await wire.send(raw)
+                assert (await wire.head())[0] == 200
+                if end == "half-closed":
+                    wire.say_no_more()
+                elif end == "reset":
+                    wire.reset()
+                if end != "closed":
+                    await wire.ended(3)
+            await until_quiet(served)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_compressed_body_is_not_taken_for_text(tmp_path: Path) -> None:

@@ -233,12 +233,20 @@ async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> No
         assert time.monotonic() - begun < 5
 
 
-async def test_a_client_that_goes_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rudely", [False, True])
+async def test_a_client_that_goes_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rudely: bool
+) -> None:
+    if not rudely:
+        monkeypatch.setattr("sanic_app.http.connection.PROBE_SECONDS", 0.1)
+        monkeypatch.setattr("sanic_app.http.connection.CHECK_SECONDS", 0.02)
     async with service(tmp_path) as served:
         await served.add(1, 3_600)
         async with served.wire() as wire:
             await wire.send(f"GET {TASKS}/1?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await until(lambda: served.parts.queue.view._waiters._events)
+            if rudely:
+                wire.reset()
         await until(lambda: not served.parts.queue.view._waiters._events)
 
 

@@ -33,6 +33,11 @@ class Message(NamedTuple):
     data: Any
 
     @property
+    def at(self) -> str:
+        """Return the id without the lineage."""
+        return (self.id or "").partition(".")[2]
+
+    @property
     def nums(self) -> list[int]:
         return [task["history_num"] for task in self.data["tasks"]]
 
@@ -50,6 +55,11 @@ class Stream:
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
         self.last = ""
+
+    @property
+    def at(self) -> str:
+        """Return the last id without the lineage."""
+        return self.last.partition(".")[2]
 
     async def next(self, *, beats: bool = False) -> Message:
         """Return the next message that tells something, or with beats the next block."""
@@ -104,11 +114,11 @@ async def test_a_task_is_told_when_it_is_added_started_and_finished(tmp_path: Pa
     async with service(tmp_path) as served, listening(served) as stream:
         task = await served.add(5, 0.5)
         added = await stream.next()
-        assert (added.id, added.kind, added.data) == ("1.0", "added", {"tasks": [task]})
+        assert (added.at, added.kind, added.data) == ("1.0", "added", {"tasks": [task]})
         started = await stream.next()
-        assert (started.id, started.kind, started.data) == ("1.0", "started", {"tasks": [task]})
+        assert (started.at, started.kind, started.data) == ("1.0", "started", {"tasks": [task]})
         finished = await stream.next()
-        assert (finished.id, finished.kind) == ("1.1", "finished")
+        assert (finished.at, finished.kind) == ("1.1", "finished")
         expected = await served.get("/api/v1/tasks/1")
         (told,) = finished.data["tasks"]
         assert told == {name: expected[name] for name in task}
@@ -132,10 +142,10 @@ async def test_pause_resume_and_cancel_are_told(tmp_path: Path) -> None:
                 assert (await served.client.post(f"/api/v1/queue/{verb}")).status_code == 200
                 if kind is not None:
                     told = await stream.next()
-                    assert (told.id, told.kind, told.data) == ("2.0", kind, {"tasks": []})
+                    assert (told.at, told.kind, told.data) == ("2.0", kind, {"tasks": []})
             await served.client.delete("/api/v1/tasks/1")
             finished, started = await stream.next(), await stream.next()
-            assert (finished.id, finished.kind, finished.nums) == ("2.1", "finished", [1])
+            assert (finished.at, finished.kind, finished.nums) == ("2.1", "finished", [1])
             assert finished.data["tasks"][0]["state"] == "cancelled"
             assert (started.kind, started.nums) == ("started", [2])
 
@@ -155,7 +165,7 @@ async def test_a_listener_resumes_without_gaps_or_doubles_in_pages(tmp_path: Pat
     async with service(tmp_path) as served:
         async with listening(served) as stream:
             await batch(served, 0, 0, 0)
-            while stream.last != "3.3":
+            while stream.at != "3.3":
                 await stream.next()
         await batch(served, *[0] * 2_500)
         await served.until_empty()
@@ -166,21 +176,21 @@ async def test_a_listener_resumes_without_gaps_or_doubles_in_pages(tmp_path: Pat
             assert [n for message in told[:3] for n in message.nums] == list(range(4, 2_505))
             assert [n for message in told[3:] for n in message.nums] == list(range(4, 2_504))
             assert max(len(message.nums) for message in told) == 1_000
-            assert [message.id for message in told[2:4]] == ["2504.3", "2504.1003"]
+            assert [message.at for message in told[2:4]] == ["2504.3", "2504.1003"]
             await served.client.delete("/api/v1/tasks/2504")
             live = await again.next()
-            assert (live.id, live.kind, live.nums) == ("2504.2504", "finished", [2_504])
+            assert (live.at, live.kind, live.nums) == ("2504.2504", "finished", [2_504])
 
 
 async def test_a_listener_resumes_over_a_restart(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         await served.add(1, 60)
         async with listening(served) as stream:
-            assert stream.last == "1.0"
+            assert stream.at == "1.0"
         await served.add(2, 60)
-    async with service(tmp_path) as served, listening(served, "1.0") as stream:
+    async with service(tmp_path) as served, listening(served, stream.last) as stream:
         told = await stream.next()
-        assert (told.id, told.kind, told.nums) == ("2.0", "added", [2])
+        assert (told.at, told.kind, told.nums) == ("2.0", "added", [2])
 
 
 @pytest.mark.parametrize(
@@ -190,17 +200,47 @@ async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str, reaso
     async with service(tmp_path, history_keep=Retention(tasks=2)) as served:
         await batch(served, *[0] * 9)
         await served.until_empty()
-        async with listening(served, after) as stream:
+        async with listening(served, f"{served.store.lineage}.{after}") as stream:
             told = await stream.next()
-            assert (told.id, told.kind) == ("9.9", "reset")
+            assert (told.at, told.kind) == ("9.9", "reset")
             assert told.data == {"added": 9, "finished": 9, "reason": reason}
-        async with listening(served, "9.7") as stream:
+        async with listening(served, f"{served.store.lineage}.9.7") as stream:
             told = await stream.next()
             assert (told.kind, told.nums) == ("finished", [8, 9])
 
 
+async def test_an_id_of_another_queue_is_reset_though_the_numbers_fit(tmp_path: Path) -> None:
+    """Such as that of the queue before a backup was restored, which has other tasks since."""
+    (tmp_path / "other").mkdir()
+    last = []
+    for folder in (tmp_path, tmp_path / "other"):
+        async with service(folder) as served:
+            await batch(served, 60, 60)
+            async with listening(served) as stream:
+                last.append(stream.last)
+            await served.add(0, 60)
+    assert [cursor.partition(".")[2] for cursor in last] == ["2.0", "2.0"]
+    async with service(tmp_path) as served:
+        # An id of a service that had no lineage yet does not say which queue it is of.
+        for after in (last[1], "2.0"):
+            async with listening(served, after) as stream:
+                told = await stream.next()
+                assert (told.at, told.kind) == ("3.0", "reset")
+        async with listening(served, last[0]) as stream:
+            assert (await stream.next()).kind == "added"
+
+
 @pytest.mark.parametrize(
-    "after", ["x", "1", "1.2.3", "-1.0", "1.99999999999999999999", "9223372036854775808.0"]
+    "after",
+    [
+        "x",
+        "1",
+        "1.2.3",
+        "-1.0",
+        "1.99999999999999999999",
+        "9223372036854775808.0",
+        f"{'g' * 32}.1.0",
+    ],
 )
 async def test_an_id_that_was_none_is_refused(tmp_path: Path, after: str) -> None:
     async with service(tmp_path) as served:
@@ -232,7 +272,7 @@ async def test_more_than_twenty_messages_a_second_are_summarised(tmp_path: Path)
         assert any("tasks" not in message.data for message in told)
         assert without_gaps(told) == number
         for message in told:
-            assert message.id == f"{message.span[1]}.0"
+            assert message.at == f"{message.span[1]}.0"
 
 
 async def test_a_large_batch_is_summarised(tmp_path: Path) -> None:
@@ -277,7 +317,7 @@ async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_pa
                         told[message.kind].append(message)
                     assert message.kind != "reset"
                     after = stream.last
-                    done = writing.done() and after == f"{total}.{total}"
+                    done = writing.done() and stream.at == f"{total}.{total}"
                     if done:
                         break
         await writing
@@ -303,13 +343,13 @@ async def test_a_listener_that_takes_nothing_is_cut_and_others_are_not(
         while served.metric("event_listeners") == 2:
             await batch(served, *[60] * 1_000)
             number += 1_000
-            while (await stream.next()).id != f"{number}.0":
+            while (await stream.next()).at != f"{number}.0":
                 pass
             assert number < 100_000
         assert served.metric("event_listeners") == 1
         await slow.ended()
         await served.add(0, 60)
-        assert (await stream.next()).id == f"{number + 1}.0"
+        assert (await stream.next()).at == f"{number + 1}.0"
 
 
 async def test_no_more_listen_than_may_and_a_place_is_free_again(tmp_path: Path) -> None:
@@ -415,7 +455,7 @@ async def test_what_retention_removed_at_once_is_summarised_for_who_follows_live
         await batch(served, *[0] * 5)
         told = {message.kind: message for message in [await stream.next() for _ in range(3)]}
         assert told["finished"].span == (1, 5, 5)
-        assert told["finished"].id == "5.5"
+        assert told["finished"].at == "5.5"
 
 
 async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others() -> None:
@@ -452,7 +492,7 @@ async def test_nothing_falls_between_the_first_message_and_the_next(tmp_path: Pa
         service(tmp_path) as served,
         aclosing(served.parts.feed.listen(None, lambda: None)) as stream,
     ):
-        assert b"id: 0.0\n" in await anext(stream)
+        assert b".0.0\n" in await anext(stream)
         # The client has not taken it yet.
         await served.add(0, 60)
         async with asyncio.timeout(5):

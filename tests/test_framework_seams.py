@@ -41,6 +41,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "_send": "bf1831d448f8b73b",
         "create_empty_request": "15b4c275437446ac",
         "expecting_continue": "3013e45351798d4b",
+        "http1_request_header": "12ca456d9fc73cb5",
         "http1_response_header": "6a75f7775b2f21c8",
         "keep_alive": "00ed853420ddf96c",
         "read": "ba80b303f965a6d0",
@@ -61,6 +62,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
     "sanic.server.protocols.http_protocol:HttpProtocol": {
         "HTTP_CLASS": "d3ed297c5264d311",
         "_callback_check_timeouts": "010c67998dad54e1",
+        "_data_received": "47124467f07e2a1c",
         "_http": "272df1c0c1930715",
         "_setup": "0d37dfbab67810b8",
         "_task": "df8458d3f58fecce",
@@ -68,6 +70,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "check_timeouts": "e60a4b6f8102f32c",
         "close": "c3f94d649bb44734",
         "data_received": "ae5127a21bc55c6f",
+        "receive_more": "c4ce026ba796a566",
         "request_class": "f4798a0ac1ea7a0c",
         "request_handler": "fa0b2220306ff545",
         "request_max_size": "f17b750426c51d27",

@@ -40,6 +40,7 @@ from tests.parts import (
     damage_page_of,
     limit_pages,
     new,
+    only_sqlite,
     opened,
     service,
     until,
@@ -290,6 +291,7 @@ async def test_a_queue_that_cannot_start_gives_its_lease_back(
     (await place.store(clock).own()).release()
 
 
+@only_sqlite
 async def test_a_second_queue_on_the_same_store_does_not_start(
     running: BareService, engine: Engine
 ) -> None:
@@ -417,6 +419,7 @@ async def test_the_outlook_is_that_of_the_figures_that_were_read(running: BareSe
 # A retry with a key.
 
 
+@only_sqlite
 async def test_a_retry_is_answered_from_the_table_on_a_full_disk_and_while_stopping(
     running: BareService,
 ) -> None:
@@ -489,6 +492,7 @@ async def test_a_range_that_is_cut_short_does_not_claim_that_nothing_was_cancell
 # A full disk.
 
 
+@only_sqlite
 async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     running: BareService, clock: FakeClock
 ) -> None:
@@ -512,6 +516,7 @@ async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     assert running.failures == []
 
 
+@only_sqlite
 async def test_a_refusal_to_a_caller_that_went_away_hurts_nobody(running: BareService) -> None:
     store = cast("SqliteStore", running.store)
     await running.queue.add(new(1))
@@ -523,6 +528,7 @@ async def test_a_refusal_to_a_caller_that_went_away_hurts_nobody(running: BareSe
     assert not running.queue.failed
 
 
+@only_sqlite
 async def test_a_full_disk_gives_the_places_back(engine: Engine, clock: FakeClock) -> None:
     async with service(engine, clock, queue_max=3_000) as running:
         store = cast("SqliteStore", running.store)
@@ -613,6 +619,7 @@ async def test_a_store_that_fails_at_its_close_is_a_failed_store(
             await place.store(clock).own()
 
 
+@only_sqlite
 async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
     running: BareService,
 ) -> None:
@@ -625,6 +632,7 @@ async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
     running.queue._writer._task = None
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     "damage",
     [
@@ -665,6 +673,7 @@ async def test_what_a_reader_cannot_read_fails_the_store_once(
         await running.queue.stop()
 
 
+@only_sqlite
 async def test_a_read_that_fails_for_its_own_sake_ends_nothing(
     engine: Engine, clock: FakeClock
 ) -> None:

@@ -700,10 +700,12 @@ async def test_a_start_without_room_serves_reads_and_writes_once_there_is_some(
 ) -> None:
     async with opened(place, clock) as store:
         await store.add(1, 2, num=7)
+        lineage = store.store.lineage
     before = contents(place.path.parent)
     with monkeypatch.context() as full:
         full.setattr(sqlite_file, "TemporaryFile", no_file(errno.ENOSPC))
         async with opened(place, clock) as store:
+            assert store.store.lineage == lineage
             assert [task.num for task in await store.queue()] == [7, 8]
             assert (await store.store.queue_slice(0, 9)).text.count("history_num") == 2
             head = (await store.store.overview()).head

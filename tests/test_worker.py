@@ -12,7 +12,7 @@ import pytest
 
 from sanic_app.errors import NotHead, StoreFailed
 from sanic_app.queue.worker import FULL_PAUSE, seconds_to_sleep
-from sanic_app.store import Commit, Lease, Write
+from sanic_app.store import Commit, Finish, Lease, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, Head, NewTask, State, Task
 from tests.fake_clock import PATIENCE, START, FakeClock
@@ -22,6 +22,7 @@ from tests.parts import (
     damage_page_of,
     limit_pages,
     new,
+    only_sqlite,
     opened,
     service,
     until,
@@ -210,6 +211,26 @@ async def test_a_head_that_somebody_else_finished_is_left_alone(
             await running.queue.finish(1)
 
 
+async def test_a_finish_says_which_start_it_means(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(engine, clock, working=True) as running:
+        seen: list[Write] = []
+        commit = running.store.commit
+
+        async def note(lease: Lease, writes: Sequence[Write]) -> Commit:
+            seen.extend(writes)
+            return await commit(lease, writes)
+
+        monkeypatch.setattr(running.store, "commit", note)
+        await running.queue.add(new(1))
+        await clock.until_asleep(1)
+        started_at = running.queue.figures.head_started_at
+        clock.advance(1)
+        await clock.until_asleep(None)
+        assert seen[1:] == [Finish(1, started_at)]
+
+
 async def test_zero_timeouts_drain_in_runs_and_let_others_in_between(
     engine: Engine, clock: FakeClock
 ) -> None:
@@ -343,6 +364,7 @@ async def test_its_death_is_loud(engine: Engine) -> None:
         await running.worker.stop()
 
 
+@only_sqlite
 async def test_a_finish_that_met_a_full_disk_is_tried_again(
     engine: Engine, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,7 +89,7 @@ def natural(text: str) -> int:
 
 def event_id(text: str) -> str:
     """Return the id of an event."""
-    if not re.fullmatch(r"[0-9]{1,19}\.[0-9]{1,19}", text):
+    if not re.fullmatch(r"([0-9a-f]{32}\.)?[0-9]{1,19}\.[0-9]{1,19}", text):
         raise ValueError(f"not the id of an event: {text}")
     return text
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from sanic_app.client.transport import Http, Https
+from sanic_app.client.transport import Http, Https, proxies_to
 
 ANSWER_SECONDS = 10.0
 GATEWAY = frozenset({502, 503, 504})
@@ -53,14 +53,23 @@ class Service:
         """Take the base URL.
 
         Raises:
-            ValueError: it is not an HTTP URL.
+            ValueError: it is not an HTTP URL, or a proxy could read the token.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ValueError(f"not a URL such as http://127.0.0.1:8000: {url}")
+        proxies = proxies_to(parts)
+        if token is not None and "http" in proxies:
+            # The whole request would be in clear, the token included, in the hands of another host.
+            raise ValueError(
+                f"http_proxy could read the token on its way to {parts.hostname}:"
+                " use https, or add the host to NO_PROXY"
+            )
         self.url = url.rstrip("/")
         self._headers = {"Accept": "*/*"} if token is None else {"Authorization": f"Bearer {token}"}
-        self._opener = urllib.request.build_opener(_NoRedirect, Http, Https)
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler(proxies), _NoRedirect, Http, Https
+        )
 
     def ask(
         self,

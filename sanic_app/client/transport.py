@@ -1,11 +1,13 @@
-"""Connections that read the answer even when the service did not want the whole request."""
+"""The way to the service: proxies, and answers that come before the request is sent."""
 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import urllib.request
 from contextlib import suppress
 from typing import Any
+from urllib.parse import SplitResult
 
 
 class _Patient(http.client.HTTPConnection):
@@ -34,3 +36,24 @@ class Https(urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         """Open the URL of a request."""
         return self.do_open(_PatientTls, request)
+
+
+def proxies_to(service: SplitResult) -> dict[str, str]:
+    """Return the proxy that the environment names for a service, by its scheme.
+
+    There is none for a service on this machine, and none for those in ``NO_PROXY``.
+    """
+    proxy = urllib.request.getproxies().get(service.scheme)
+    if not proxy or _is_here(service.hostname or "") or urllib.request.proxy_bypass(service.netloc):
+        return {}
+    return {service.scheme: proxy}
+
+
+def _is_here(host: str) -> bool:
+    # Names are not looked up: perhaps only the proxy can do that.
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, suppress
 
 from sanic_app.http.journal import (
+    BEGINNING,
     TASKS_MAX,
     Cursor,
     Journal,
@@ -85,6 +86,7 @@ class EventFeed:
     ) -> None:
         """Take the tables, and how many may listen; ``on_death`` is called when the loop raised."""
         self._on_death = on_death
+        self._source = source
         self._journal = Journal(source)
         self._listeners = Listeners(listeners_max)
         # All who catch up take turns, and share one pace.
@@ -144,6 +146,8 @@ class EventFeed:
         ``cut`` ends the connection of one that is too slow. What is yielded are whole messages.
         """
         listener = Listener(cut)
+        if cursor == BEGINNING:
+            cursor = cursor._replace(lineage=self._source.lineage)
         if cursor is None:
             # Before the first message is on its way: nothing falls between that and the next.
             self._listeners.add(listener)
@@ -221,7 +225,9 @@ class EventFeed:
     def _skip(self) -> None:
         """Tell nobody: nobody listens."""
         figures = self._figures
-        self._cursor = Cursor(figures.last_history_num, figures.last_finish_num)
+        self._cursor = Cursor(
+            self._source.lineage, figures.last_history_num, figures.last_finish_num
+        )
         self._news.skip(figures)
         self._untold = Untold()
         self._skips += 1

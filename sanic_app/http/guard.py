@@ -65,14 +65,14 @@ class Guard:
             return
         given = headers.getall("authorization", [])
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        presented = token.strip().encode("utf-8", "surrogateescape")
+        presented = token.strip(" ").encode("utf-8", "surrogateescape")
         # All tokens are compared in any case, so that the time says nothing about them.
         matches = [hmac.compare_digest(presented, expected) for expected in accepted]
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthorized
 
     def _check_site(self, method: str, host: str, headers: Header) -> None:
-        site = headers.getone("sec-fetch-site", "").strip().lower()
+        site = headers.getone("sec-fetch-site", "").strip(" \t").lower()
         if site:
             navigation = (
                 method == "GET"
@@ -87,7 +87,7 @@ class Guard:
         for origin in headers.getall("origin", []):
             authority = _authority(origin)
             # Behind a proxy the Host may be one that the proxy made up.
-            if authority != host.strip().lower() and _name(authority) not in self._names:
+            if authority != host.strip(" \t").lower() and _name(authority) not in self._names:
                 raise Forbidden(
                     "Pages of other sites may not send requests: the Origin"
                     f" '{printable(origin)}' is not the Host '{printable(host)}'. If this is the"
@@ -105,7 +105,7 @@ def _authority(origin: str) -> str:
 
 def _name(authority: str) -> str:
     """Return a host without its port."""
-    return re.sub(r":[0-9]*$", "", authority.strip().lower())
+    return re.sub(r":[0-9]*$", "", authority.strip(" \t").lower())
 
 
 def _host_rule(allowed: frozenset[str]) -> Callable[[str], bool]:

@@ -1,7 +1,7 @@
 """The tables as a journal of adds and finishes, told as server-sent events.
 
-A message's id is a cursor: the last history number and the last finish number that were told. Both
-tables are in that order, so nothing else has to be kept.
+A message's id is a cursor: the store's lineage, and the last history number and the last finish
+number that were told. Both tables are in that order, so nothing else has to be kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ TASKS_MAX = 1_000
 class Source(Protocol):
     """The tables, as the store's protocol has them."""
 
+    @property
+    def lineage(self) -> str:
+        """Which queue this is."""
+
     async def overview(self) -> Overview:
         """Return the state row and the head."""
 
@@ -33,14 +37,20 @@ class Source(Protocol):
 
 
 class Cursor(NamedTuple):
-    """What a listener was told: adds and finishes up to these numbers."""
+    """What a listener was told of which queue: adds and finishes up to these numbers."""
 
+    lineage: str
+    """Empty in an id of a service that did not have it yet."""
     added: int
     finished: int
 
     def __str__(self) -> str:
         """Return it as a message's id."""
-        return f"{self.added}.{self.finished}"
+        return f"{self.lineage}.{self.added}.{self.finished}"
+
+
+BEGINNING = Cursor("", 0, 0)
+"""Of whoever was told nothing yet, of whatever queue."""
 
 
 class Reason(StrEnum):
@@ -49,7 +59,7 @@ class Reason(StrEnum):
     REMOVED = "removed"
     """Retention has removed finishes that it was not told of."""
     ANOTHER = "another"
-    """Its cursor is of another database."""
+    """Its cursor is of another queue."""
 
 
 class Lost(Exception):
@@ -77,9 +87,13 @@ class Journal:
 
         Raises:
             Lost: finishes were removed that it was not told of, or its cursor is of another
-                database.
+                queue, such as the one that this is a copy of.
         """
-        if cursor.added > until.added or cursor.finished > until.finished:
+        if (
+            cursor.lineage != until.lineage
+            or cursor.added > until.added
+            or cursor.finished > until.finished
+        ):
             raise Lost(Reason.ANOTHER)
         if cursor.finished < pruned:
             raise Lost(Reason.REMOVED)
@@ -137,4 +151,5 @@ def summary(first: int, last: int, count: int) -> Mapping[str, Any]:
 
 def reset(cursor: Cursor, reason: Reason) -> bytes:
     """Return the message for a listener that has to look at the lists anew."""
-    return message("reset", {**cursor._asdict(), "reason": reason}, cursor)
+    data = {"added": cursor.added, "finished": cursor.finished, "reason": reason}
+    return message("reset", data, cursor)

@@ -327,6 +327,6 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "Last-Event-ID",
         CURSOR,
         "The id of the last message that was received: the stream goes on behind it, without gaps"
-        " or doubles.",
+        " or doubles. `0.0` tells everything from the beginning on.",
     ),
 }

@@ -25,7 +25,14 @@ OPEN: Final[Errors] = (
 )
 GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
 SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
-CHANGING: Final[Errors] = (*SECURED, errors.OutcomeUnknown, errors.Stopping, errors.DiskFull)
+READING: Final[Errors] = (*SECURED, errors.StoreUnavailable)
+CHANGING: Final[Errors] = (
+    *SECURED,
+    errors.OutcomeUnknown,
+    errors.Stopping,
+    errors.StoreUnavailable,
+    errors.DiskFull,
+)
 ADDING: Final[Errors] = (
     *SECURED,
     errors.MediaType,
@@ -33,6 +40,7 @@ ADDING: Final[Errors] = (
     errors.OutcomeUnknown,
     errors.QueueFull,
     errors.Stopping,
+    errors.StoreUnavailable,
     errors.DiskFull,
 )
 
@@ -99,10 +107,11 @@ _EVENTS: Final[Json] = {
             ' Beyond 20 messages a second or 1,000 tasks in one: `{"first", "last", "count"}`,'
             " the history numbers of the first and the last, and how many there were. An added task"
             " is shown as it is when the message is sent. Of several starts the newest is told."
-            " `reset`: what comes next was removed, or `Last-Event-ID` is of another database, as"
-            " its `reason` says (`removed`, `another`); look at the lists anew.",
+            " `reset`: what comes next was removed, or `Last-Event-ID` is of another queue, such as"
+            " the one that this is a copy of, as its `reason` says (`removed`, `another`); look at"
+            " the lists anew.",
         },
-        "example": 'id: 1.0\nevent: added\ndata: {"tasks":[]}\n\n',
+        "example": 'id: 6f2c1d3b8a7e4c5f9b0a1d2e3f405162.1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }
 }
 _QUEUE: Final = _ok("Figures, and the head.", "Queue")
@@ -115,13 +124,13 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "addTaskClassic", "Add a task to the end of the queue.", {200: _added()}, "NewTask"
         ),
         ("GET", routes.GET_QUEUE_WORK): Operation(
-            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), SECURED
+            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), READING
         ),
         ("GET", routes.GET_RESULT): Operation(
             "listResults",
             "Show the whole result list, in order.",
             _ok("The result list.", "ResultList"),
-            SECURED,
+            READING,
         ),
     },
     "tasks": {
@@ -146,7 +155,7 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "getQueuePage",
             "Show a page of the queue.",
             _ok("A page of the queue.", "QueuePage", "Link"),
-            SECURED,
+            READING,
             ("Limit", "After"),
         ),
         ("DELETE", routes.TASK): Operation(
@@ -161,7 +170,7 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "Show one task in any state, its place, and when it is due;"
             " or wait until it is finished.",
             _ok("The task.", "PlacedTask"),
-            (*SECURED, errors.NotFound, errors.Gone),
+            (*READING, errors.NotFound, errors.Gone),
             ("HistoryNum", "Wait"),
         ),
     },
@@ -170,13 +179,13 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
             "getResultPage",
             "Show a page of the result list.",
             _ok("A page of the result list.", "ResultPage", "Link"),
-            SECURED,
+            READING,
             ("Limit", "After"),
         ),
     },
     "queue": {
         ("GET", routes.QUEUE): Operation(
-            "getQueue", "Show what the queue is doing.", _QUEUE, SECURED
+            "getQueue", "Show what the queue is doing.", _QUEUE, READING
         ),
         ("POST", routes.PAUSE): Operation(
             "pauseQueue",

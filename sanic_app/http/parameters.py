@@ -37,14 +37,17 @@ def parse_key(values: Sequence[str]) -> str | None:
     return key
 
 
-def parse_cursor(values: Sequence[str]) -> tuple[int, int] | None:
-    """Return the two numbers of the cursor from the header lines, or None."""
+def parse_cursor(values: Sequence[str]) -> tuple[str, int, int] | None:
+    """Return lineage and numbers of the cursor from the header lines, or None.
+
+    Earlier services sent ids without a lineage: it is empty then.
+    """
     if not values or values == [""]:
         return None
     if len(values) == 1 and re.fullmatch(CURSOR_PATTERN, values[0]):
-        added, finished = map(int, values[0].split("."))
-        if max(added, finished) <= HISTORY_NUM_MAX:
-            return added, finished
+        *lineage, added, finished = values[0].split(".")
+        if max(int(added), int(finished)) <= HISTORY_NUM_MAX:
+            return "".join(lineage), int(added), int(finished)
     raise Invalid(Fault("", "Last-Event-ID must be the id of a message of this stream."))
 
 

@@ -38,6 +38,7 @@ PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
     errors.OutcomeUnknown: ("outcome-unknown", 500, "Outcome unknown"),
     errors.QueueFull: ("queue-full", 503, "Queue full"),
     errors.Stopping: ("stopping", 503, "Service stopping"),
+    errors.StoreUnavailable: ("store-unavailable", 503, "Store unavailable"),
     errors.TooBusy: ("too-busy", 503, "Too busy"),
     errors.DiskFull: ("disk-full", 507, "Disk full"),
 }

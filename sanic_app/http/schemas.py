@@ -34,7 +34,7 @@ DATE_MAX = 253_402_300_799_999_999
 """The last stamp of the year 9999."""
 
 KEY_PATTERN: Final = "[!-~]+"
-CURSOR_PATTERN: Final = r"([0-9]{1,19}\.[0-9]{1,19})?"
+CURSOR_PATTERN: Final = r"(([0-9a-f]{32}\.)?[0-9]{1,19}\.[0-9]{1,19})?"
 HISTORY_NUM_PATTERN: Final = "[1-9][0-9]*"
 DATE_PATTERN: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
 

@@ -9,6 +9,7 @@ from typing import Any
 from sanic_app.clock import Clock
 from sanic_app.errors import QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
+from sanic_app.queue.follower import Follower
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
 from sanic_app.queue.retry import or_replay, refused
@@ -48,7 +49,7 @@ class TaskQueue:
 
         ``on_failure`` is called once when it failed for good, ``listeners`` after each commit.
         """
-        self.timer = HeadTimer(clock)
+        self.timer = HeadTimer(clock, shared=store.shared)
         """The head and the end of its wait."""
         self.view = QueueView(store, clock, self.timer)
         """What is read of the queue."""
@@ -59,6 +60,8 @@ class TaskQueue:
         # The observer goes first: it needs the head that the commit finished.
         followers = [self._observer.follow, self.timer.follow, self.view.follow, *listeners]
         self._writer = Writer(store, clock, metrics, followers, self._store_failed)
+        self._follower = Follower(store, clock, self.timer, self._writer)
+        self._takeovers = metrics.takeovers
         self._lease: Lease | None = None
         self._accepting = False
         metrics.queue_limit.set(queue_max)
@@ -88,6 +91,7 @@ class TaskQueue:
         self.view.begin(overview)
         self._observer.begin(overview)
         self._writer.start(lease, overview.figures)
+        self._follower.start()
         self._accepting = True
 
     def refuse_writes(self) -> None:
@@ -99,6 +103,7 @@ class TaskQueue:
         """Commit what waits and answer its callers; may be called twice."""
         self.refuse_writes()
         await self._writer.stop()
+        await self._follower.stop()
 
     async def close(self) -> None:
         """Close the store, unless it failed: an orderly close would write. May be called twice."""
@@ -146,14 +151,13 @@ class TaskQueue:
         return cancelled.tasks[0]
 
     async def cancel_range(self, first: int, last: int) -> int:
-        """Cancel the tasks of the queue with these numbers, as of now; return how many.
+        """Cancel the tasks of the queue with these numbers, as of the first commit of it.
 
-        In slices, from the last on, with other writes between them.
+        In slices, from the last on, with other writes between them. Returns how many there were.
 
         Raises:
             Stopping, DiskFull, OutcomeUnknown: some may be cancelled already.
         """
-        last = min(last, self.figures.last_history_num)
         count = 0
         while first <= last:
             try:
@@ -179,15 +183,40 @@ class TaskQueue:
 
     # What the worker writes.
 
-    async def finish(self, history_num: int) -> None:
-        """Finish the head, and with it the run of zero timeouts that it begins.
+    async def finish(
+        self, history_num: int, started_at: int | None = None, *, takeover: bool = False
+    ) -> None:
+        """Finish the head, as it was started, and with it the run of zero timeouts it begins.
 
         Raises:
             NotHead: it is not the head any more.
-            DiskFull: nothing is finished; try again later.
+            DiskFull, StoreUnavailable: nothing is finished; try again later.
             OutcomeUnknown: the store failed.
         """
-        await self._writer.put(Finish(history_num))
+        await self._writer.put(Finish(history_num, started_at))
+        if takeover:
+            self._takeovers.inc()
+
+    async def is_head(self, head: Task) -> bool:
+        """Look, without a lock, whether this is still the head; if not, it is soon learned of.
+
+        Raises:
+            StoreUnavailable: that cannot be told now.
+        """
+        if (await self._store.overview()).head == head:
+            return True
+        self._store.look()
+        return False
+
+    @property
+    def engine(self) -> str:
+        """The store's engine with its version."""
+        return self._store.engine
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes commit too."""
+        return self._store.shared
 
     # How it is, without asking the store.
 
@@ -207,16 +236,23 @@ class TaskQueue:
         return self._writer.stuck
 
     @property
+    def unavailable(self) -> bool:
+        """Whether the store cannot be reached."""
+        return not self._store.up
+
+    @property
     def condition(self) -> str:
         """What keeps it from adding or starting tasks, in a few words, or ``ok``."""
         if self._writer.disk_full:
             return "the disk is full"
-        if not self._has_room(1):
+        if self.figures.depth >= self._queue_max or not self._has_room(1):
             return "the queue is full"
         return "paused" if self.figures.paused else "ok"
 
     def _has_room(self, tasks: int) -> bool:
-        return self.figures.depth + self._writer.uncommitted + tasks <= self._queue_max
+        # Where others commit too, the figures are old. Only the commit can tell.
+        depth = 0 if self._store.shared else self.figures.depth
+        return depth + self._writer.uncommitted + tasks <= self._queue_max
 
     def _write(self, write: Write) -> asyncio.Future[Any]:
         if not self._accepting:

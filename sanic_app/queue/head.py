@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 from sanic_app.clock import Clock
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Overview
 from sanic_app.task import SECOND, Head, seconds_left
+
+TAKEOVER_SECONDS = 0.25
+"""How long after its deadline a head is left to the node that started it."""
+TAKEOVER_SHARE = 0.001
+"""And so much of its timeout besides: clocks do not run equally fast."""
+TAKEOVER_JITTER = 0.1
+"""And up to so many seconds, so that not all nodes come at once."""
 
 
 class HeadTimer:
@@ -15,9 +23,10 @@ class HeadTimer:
 
     head: Head | None = None
 
-    def __init__(self, clock: Clock) -> None:
-        """Take the clock of the deadlines."""
+    def __init__(self, clock: Clock, *, shared: bool = False) -> None:
+        """Take the clock of the deadlines, and whether other nodes reckon deadlines too."""
         self._clock = clock
+        self._shared = shared
         self._changed = asyncio.Event()
 
     def begin(self, overview: Overview) -> None:
@@ -25,13 +34,18 @@ class HeadTimer:
         self.head = None
         if overview.head is not None:
             left = overview.seconds_left or 0.0
-            self.head = Head(overview.head, self._clock.monotonic() + left)
+            patience = takeover(overview.head.timeout) if self._shared else 0.0
+            self.head = Head(overview.head, self._clock.monotonic() + left, patience)
 
     def follow(self, committed: Committed) -> None:
-        """Take over what a commit started; its wait runs from the end of the commit."""
+        """Take over what a commit started; its wait runs from the end of the commit.
+
+        A start by another node is reckoned once, in full from the moment it was learned of.
+        """
         started = committed.commit.started
         if started is not None:
-            self.head = Head(started, committed.ended + started.timeout / SECOND)
+            patience = takeover(started.timeout) if committed.foreign else 0.0
+            self.head = Head(started, committed.ended + started.timeout / SECOND, patience)
             self._changed.set()
         elif committed.commit.figures.head is None and self.head is not None:
             self.head = None
@@ -66,3 +80,9 @@ class HeadTimer:
         if self.head is not None and self.head.task.history_num == history_num:
             return self.remaining()
         return seconds_left(started_at, timeout, now)
+
+
+def takeover(timeout: int) -> float:
+    """Return the seconds for which a node leaves the finish to another one."""
+    jitter = random.uniform(0, TAKEOVER_JITTER)  # noqa: S311 - no secret
+    return TAKEOVER_SECONDS + TAKEOVER_SHARE * timeout / SECOND + jitter

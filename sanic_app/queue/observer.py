@@ -32,14 +32,17 @@ class Observer:
         self._metrics.backlog.set_function(self._backlog)
         self._metrics.head_overdue.set_function(self._timer.overdue)
         self._metrics.stamp_ahead.set_function(self._stamp_ahead)
+        self._metrics.store_up.set_function(lambda: self._store.up)
 
     def follow(self, committed: Committed) -> None:
         """Observe a commit."""
         commit, metrics = committed.commit, self._metrics
         self._show(commit.figures)
-        if not commit.results:
-            # Retention alone.
+        if committed.foreign or not commit.results:
+            # Of another node, which counts it, or retention alone.
             return
+        if commit.lock_wait is not None:
+            metrics.lock_wait.observe(commit.lock_wait)
         metrics.commit_seconds.observe(committed.ended - committed.begun)
         metrics.commit_writes.observe(len(commit.results))
         added = 0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from sanic_app.errors import DiskFull, ServiceError, Stopping
+from sanic_app.errors import DiskFull, ServiceError, Stopping, StoreUnavailable
 from sanic_app.store import Add, Added, Store
 
 
@@ -21,8 +21,13 @@ async def or_replay(
     """
     try:
         return await written
-    except (DiskFull, Stopping) as refusal:
-        if (before := await store.replay(add)) is not None:
+    except (DiskFull, StoreUnavailable, Stopping) as refusal:
+        try:
+            before = await store.replay(add)
+        except StoreUnavailable:
+            refusal.applied = None
+            raise refusal from None
+        if before is not None:
             return before
         refusal.applied = None if uncommitted() else False
         raise

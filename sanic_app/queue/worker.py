@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, NotHead, OutcomeUnknown, StoreFailed
+from sanic_app.errors import DiskFull, NotHead, OutcomeUnknown, StoreFailed, StoreUnavailable
 from sanic_app.queue import TaskQueue
 from sanic_app.task import Head
 
 FULL_PAUSE = 0.5
-"""Seconds until a finish is tried again that met a full disk."""
+"""Seconds until a finish is tried again that met a full disk, or no store."""
+LEARN_SECONDS = 1.0
+"""How long a node waits to learn what another one made of the head, before it looks again."""
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def seconds_to_sleep(head: Head | None, now: float) -> float | None:
     """Decide: None, nothing to wait for; 0, the head is due; else the seconds to sleep."""
     if head is None:
         return None
-    return max(head.deadline - now, 0.0)
+    return max(head.deadline + head.patience - now, 0.0)
 
 
 class Worker:
@@ -71,21 +73,31 @@ class Worker:
             if head is None or seconds != 0.0:
                 await self._queue.timer.changed(seconds)
                 continue
+            task, takeover = head.task, head.patience > 0
             try:
-                await self._queue.finish(head.task.history_num)
+                if takeover and not await self._queue.is_head(task):
+                    await self._queue.timer.changed(LEARN_SECONDS)
+                    continue
+                await self._queue.finish(task.history_num, task.started_at, takeover=takeover)
             except NotHead:
-                if self._queue.timer.head is head:
+                if self._queue.shared:
+                    await self._queue.timer.changed(LEARN_SECONDS)
+                elif self._queue.timer.head is head:
                     # No commit of ours took it away. To try again would be to try for ever.
                     raise StoreFailed(
                         "other", "the head is not the one that the last commit left"
                     ) from None
                 log.debug("the head changed before it was finished")
+            except StoreUnavailable:
+                await self._clock.wait(asyncio.Event(), FULL_PAUSE)
             except DiskFull:
                 log.warning("the disk is full: the head is finished when there is room")
                 await self._clock.wait(asyncio.Event(), FULL_PAUSE)
             except OutcomeUnknown:
-                # The queue has the process ended; until then there is nothing to do.
-                return
+                if self._queue.failed:
+                    # The queue has the process ended; until then there is nothing to do.
+                    return
+                await self._clock.wait(asyncio.Event(), FULL_PAUSE)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

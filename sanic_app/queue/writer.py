@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, OutcomeUnknown, ServiceError, StoreBusy, StoreFailed
+from sanic_app.errors import (
+    DiskFull,
+    OutcomeUnknown,
+    ServiceError,
+    StoreBusy,
+    StoreFailed,
+    StoreUnavailable,
+)
 from sanic_app.metrics import Metrics
 from sanic_app.store import (
     CANCEL_MAX,
@@ -52,6 +59,8 @@ class Committed(NamedTuple):
     commit: Commit
     begun: float
     ended: float
+    foreign: bool = False
+    """Whether others made it; then its moments are when this process learned of it."""
 
 
 Listener = Callable[[Committed], None]
@@ -146,6 +155,12 @@ class Writer:
         self._arrived.set()
         return waiting.future
 
+    def learn(self, committed: Committed) -> None:
+        """Tell the listeners what others have committed."""
+        self.figures = committed.commit.figures
+        for listener in self._listeners:
+            listener(committed)
+
     def fail(self, failure: StoreFailed, batch: Sequence[_Waiting] = ()) -> None:
         """Answer all that wait, and have the process ended: what the disk holds is unknown."""
         for waiting in (*batch, *self._waiting):
@@ -227,12 +242,12 @@ class Writer:
             commit = await self._store.commit(lease, [waiting.write for waiting in batch])
         except DiskFull:
             self._note_full()
-            self._prune_in(None if self._prune_at is None else PRUNE_PAUSE)
-            self.uncommitted -= sum(waiting.tasks for waiting in batch)
-            for waiting in batch:
-                # One each: an exception grows a traceback with every caller that it reaches.
-                _refuse(waiting.future, DiskFull())
-            self._trying_since = None
+            self._refuse_all(batch, DiskFull)
+            return
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            # Another time it may be there again: the store knows what it must resolve first.
+            self._store_errors["unavailable"].inc()
+            self._refuse_all(batch, type(error))
             return
         except StoreBusy:
             self._store_errors["busy"].inc()
@@ -255,6 +270,14 @@ class Writer:
         for listener in self._listeners:
             listener(committed)
         await self._maintain(lease)
+        self._trying_since = None
+
+    def _refuse_all(self, batch: Sequence[_Waiting], error: type[ServiceError]) -> None:
+        self._prune_in(None if self._prune_at is None else PRUNE_PAUSE)
+        self.uncommitted -= sum(waiting.tasks for waiting in batch)
+        for waiting in batch:
+            # One each: an exception grows a traceback with every caller that it reaches.
+            _refuse(waiting.future, error())
         self._trying_since = None
 
     async def _maintain(self, lease: Lease) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sanic_app.errors import SettingsError
 from sanic_app.settings import file, values
+from sanic_app.settings.values import Database
 from sanic_app.task import SECOND, Retention
 
 PREFIX = "SANIC_APP_"
@@ -32,7 +33,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     logger_level: str = "INFO"
-    database: Path = Path("queue.db")
+    database: Database = Path("queue.db")
+    database_schema: str = "sanic_app"
+    store_patience: float = 10.0
     api_token: bytes | None = None
     metrics_token: bytes | None = None
     allow_anonymous: bool = False
@@ -117,6 +120,9 @@ KEYS: Mapping[str, Key] = {
     "PORT": Key(values.integer(0, 65_535), "port", "--port", "PORT_APP"),
     "LOGGER_LEVEL": Key(values.log_level, "logger_level", "--logger-level"),
     "DATABASE": Key(values.database, "database", "--database"),
+    "DATABASE_FILE": Key(values.database_file, "database"),
+    "DATABASE_SCHEMA": Key(values.schema, "database_schema"),
+    "STORE_PATIENCE": Key(values.seconds(3_600), "store_patience"),
     "API_TOKEN": Key(values.token, "api_token"),
     "API_TOKEN_FILE": Key(values.token_file, "api_token"),
     "METRICS_TOKEN": Key(values.token, "metrics_token"),
@@ -189,7 +195,7 @@ def _parse(key: str, given: _Given) -> Any:
 
 
 def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
-    for key in ("API_TOKEN", "METRICS_TOKEN"):
+    for key in ("DATABASE", "API_TOKEN", "METRICS_TOKEN"):
         file = f"{key}_FILE"
         if key in found and file in found:
             raise SettingsError(f"{found[file].source}: give either {key} or {file}, not both")

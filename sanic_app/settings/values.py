@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,27 @@ def log_level(value: Any) -> str:
     return name
 
 
-def database(value: Any) -> Path:
-    """Parse a path or a URL of SQLite."""
+@dataclass(frozen=True, slots=True)
+class PostgresUrl:
+    """A URL of PostgreSQL, whose password shows nowhere."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        """Return the URL without user, password and parameters."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+Database = Path | PostgresUrl
+
+
+def database(value: Any) -> Database:
+    """Parse a path, a URL of SQLite, or one of PostgreSQL as libpq has it."""
     place = text(value)
     scheme, separator, _ = place.partition("://")
+    if scheme in ("postgresql", "postgres") and separator:
+        return PostgresUrl(place)
     if not separator:
         if place == ":memory:" or place.startswith("file:"):
             raise ValueError("must be a file: a queue in memory would not survive a restart")
@@ -107,9 +125,28 @@ def database(value: Any) -> Path:
     url = urlsplit(place)
     if scheme != "sqlite" or url.netloc or url.path in ("", "/") or url.query or url.fragment:
         raise ValueError(
-            "must be a path or a URL such as sqlite:///queue.db or sqlite:////data/queue.db"
+            "must be a path or a URL such as sqlite:////data/queue.db or postgresql://host/name"
         )
     return Path(text(unquote(url.path[1:])))
+
+
+def database_file(value: Any) -> Database:
+    """Read a path or URL from the file with this path."""
+    path = text(value)
+    try:
+        return database(Path(path).read_text(encoding="utf-8-sig").strip())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("must name a file with a path or a URL") from None
+
+
+def schema(value: Any) -> str:
+    """Parse the name of a schema of PostgreSQL."""
+    name = text(value)
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) or name.startswith("pg_"):
+        raise ValueError("must be a name of lower-case letters, digits and _, not beginning pg_")
+    return name
 
 
 def token(value: Any) -> bytes:

@@ -6,7 +6,7 @@ stamps times itself; no caller compares absolute times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sanic_app.errors import ServiceError, StoreFailed
@@ -49,6 +49,8 @@ class Finish(NamedTuple):
     """
 
     history_num: int
+    started_at: int | None = None
+    """The start that is meant: with another one the finish is refused. None: whichever it is."""
 
 
 class Done(NamedTuple):
@@ -128,6 +130,8 @@ class Commit(NamedTuple):
     """The task that this commit made the head, if it still is."""
     prune_in: float | None = None
     """Seconds until retention wants a commit, be it an empty one; None: the next finish does."""
+    lock_wait: float | None = None
+    """Seconds that it waited for the lock of all nodes; None where there is none."""
 
 
 class Overview(NamedTuple):
@@ -143,6 +147,14 @@ class Overview(NamedTuple):
         """What is left of the head's wait by the store's own time; None without a head."""
         head = self.head
         return head and seconds_left(head.started_at or 0, head.timeout, self.now)
+
+
+class Change(NamedTuple):
+    """What others have committed since the last one."""
+
+    overview: Overview
+    finished: Sequence[Task]
+    """Tasks that were finished, in order, not all of them when they are many."""
 
 
 class Place(NamedTuple):
@@ -189,9 +201,28 @@ class Store(Protocol):
     on_failure: Callable[[StoreFailed], None]
     """Called when a read meets damage or an I/O error, which it raises too."""
 
+    notice: Callable[[str], None]
+    """Called with ``reconnect``, and with ``applied``, ``repeated`` or ``absent`` when it has found
+    out what became of a commit whose answer was missing."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes commit too."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be reached."""
+
     @property
     def engine(self) -> str:
         """The engine with its version, such as ``sqlite 3.46.1``."""
+
+    @property
+    def lineage(self) -> str:
+        """Which queue this is: a UUID as 32 hexadecimal digits, another one in each copy.
+
+        Known once the store is open.
+        """
 
     @property
     def prunes(self) -> bool:
@@ -227,7 +258,8 @@ class Store(Protocol):
         does not keep.
 
         Raises:
-            DiskFull, StoreBusy: none of them is applied; it can be tried again.
+            DiskFull, StoreBusy, StoreUnavailable: none of them is applied; it can be tried again.
+            OutcomeUnknown: whether they are applied is not known; other writes may follow.
             StoreFailed: what was applied is unknown, and nothing may be written any more.
         """
 
@@ -245,8 +277,22 @@ class Store(Protocol):
             StoreFailed: so it is; nothing may be written any more.
         """
 
+    def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield what others have committed, as soon as it is known; never, where nobody else does.
+
+        Raises:
+            StoreFailed: nothing may be written any more.
+        """
+
+    def look(self) -> None:
+        """Have ``changes`` look at once."""
+
     async def figures(self) -> Figures:
-        """Return the state row."""
+        """Return the state row.
+
+        Raises:
+            StoreUnavailable: it cannot be reached now; so does each of the reads below.
+        """
 
     async def overview(self) -> Overview:
         """Return the state row and the head as of one moment."""
@@ -254,8 +300,8 @@ class Store(Protocol):
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Return the task, with its place while it is in the queue.
 
-        None when the tables do not hold it. The cost grows with the number of cancelled tasks
-        among those ahead, not with the depth.
+        None when the tables do not hold it. The cost grows neither with the depth nor with the
+        number of cancelled tasks.
         """
 
     async def replay(self, add: Add) -> Added | None:

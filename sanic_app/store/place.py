@@ -12,8 +12,7 @@ class Standing(NamedTuple):
     """What an engine reads of a task and of the first of the queue, in one snapshot.
 
     ``waits`` is the running sum of the task less that of the first. It counts the skipped tasks
-    between them too, which are cancelled. The sum of their timeouts can exceed 64 bits, so an
-    engine sums seconds and microseconds apart.
+    between them too (see ``skipped.py``), whose timeouts are summed in seconds and microseconds.
     """
 
     history_num: int

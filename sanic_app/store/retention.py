@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sanic_app.errors import StoreFailed
 from sanic_app.store import PRUNE_MAX
 from sanic_app.task import SECOND, Retention
 
@@ -18,8 +17,12 @@ class HistoryRows(Protocol):
     def count_finished(self, finish_num: int, until: int, limit: int) -> int:
         """Count the finishes after this one and up to a stamp, not beyond the limit."""
 
-    def prune(self, first: int, last: int) -> int:
-        """Remove the finishes from one number to another; return how many there were."""
+    def prune(self, first: int, last: int, count: int) -> None:
+        """Remove the finishes from one number to another.
+
+        Raises:
+            StoreFailed: they are not so many; an engine may find out when it commits.
+        """
 
 
 def prune(
@@ -46,6 +49,5 @@ def prune(
     if due <= 0:
         return pruned, prune_in
     through = pruned + min(due, PRUNE_MAX)
-    if rows.prune(pruned + 1, through) != through - pruned:
-        raise StoreFailed("corrupt", "the history does not hold its finishes")
+    rows.prune(pruned + 1, through, through - pruned)
     return through, 0.0 if due > PRUNE_MAX else prune_in

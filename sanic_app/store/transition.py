@@ -39,8 +39,10 @@ from sanic_app.store import (
     SetPaused,
     Write,
     retention,
+    skipped,
 )
 from sanic_app.store.keys import KeyRows, Keys
+from sanic_app.store.skipped import Block
 from sanic_app.task import Retention, State, Task
 
 QueuedRow = tuple[int, int, int, int]
@@ -84,14 +86,18 @@ class Rows(KeyRows, retention.HistoryRows, Protocol):
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Put finished tasks into the history, with finish numbers from this one on."""
 
-    def remove(self, first: int, last: int) -> int:
-        """Remove the tasks between two history numbers from the queue; return how many."""
+    def remove(self, first: int, last: int, count: int) -> None:
+        """Remove the tasks between two history numbers from the queue.
 
-    def skip(self, tasks: Sequence[Task]) -> None:
-        """Note tasks that were cancelled behind the first of the queue."""
+        Raises:
+            StoreFailed: they are not so many; an engine may find out when it commits.
+        """
 
-    def forget_skipped(self, before: int) -> None:
-        """Forget the noted tasks with smaller history numbers."""
+    def skip(self, blocks: Sequence[Block]) -> None:
+        """Add tasks that were cancelled behind the first of the queue to what is kept of blocks."""
+
+    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
+        """Forget blocks before the given one of their level, not beyond the limit."""
 
     def in_history(self, history_num: int) -> bool:
         """Return whether the history has the task."""
@@ -121,6 +127,9 @@ class Transition:
         ) = before
         self._stamp = before.stamp(rows.wall())
         self._new: list[NewRow] = []
+        self._skipped: list[Task] = []
+        # The first of the queue, when tasks were skipped behind it or it has passed some.
+        self._front: int | None = None
         self.started: Task | None = None
         self.prune_in: float | None = None
 
@@ -144,6 +153,7 @@ class Transition:
     def end(self) -> tuple[Figures, bool]:
         """Return the figures to write, and whether anything but time has changed."""
         self._flush()
+        self._keep_skipped()
         if self._limits.retention is not None:
             self._pruned, self.prune_in = retention.prune(
                 self._rows,
@@ -197,7 +207,8 @@ class Transition:
         return added
 
     def _finish(self, finish: Finish) -> Done:
-        if finish.history_num != self._head:
+        head, started_at = finish
+        if head != self._head or started_at not in (None, self._head_started_at):
             raise NotHead
         self._flush()
         queued = self._rows.queued(finish.history_num, 2)
@@ -251,7 +262,8 @@ class Transition:
         if queued[0][0] == first:
             self._start_next(cancelled, self._rows.queued(first, 1))
         else:
-            self._rows.skip(cancelled)
+            self._skipped += cancelled
+            self._front = first
         return Cancelled(cancelled)
 
     def _take_out(self, queued: Sequence[QueuedRow], outcome: State) -> list[Task]:
@@ -273,8 +285,7 @@ class Transition:
         ]
         first, last = queued[0][0], queued[-1][0]
         self._rows.append(tasks, self._last_finish_num + 1)
-        if self._rows.remove(first, last) != len(tasks):
-            raise StoreFailed("corrupt", "the queue does not hold what was read")
+        self._rows.remove(first, last, len(tasks))
         self._rows.end_keys(first, last, stamp)
         self._last_finish_num += len(tasks)
         self._depth -= len(tasks)
@@ -286,7 +297,7 @@ class Transition:
         self._head = self._head_started_at = self._oldest_created_at = self.started = None
         first = queued[0][0] if queued else self._last_history_num + 1
         if first > gone[0].history_num + len(gone):
-            self._rows.forget_skipped(first)
+            self._front = first
         if queued:
             self._oldest_created_at = queued[0][3]
             if not self._paused:
@@ -296,6 +307,12 @@ class Transition:
         if self._new:
             self._rows.queue(self._new)
             self._new = []
+
+    def _keep_skipped(self) -> None:
+        if self._skipped:
+            self._rows.skip(skipped.blocks(self._skipped))
+        if self._front is not None:
+            self._rows.forget_skipped(skipped.passed(self._front), skipped.FORGET_MAX)
 
 
 def _run_length(queued: Sequence[QueuedRow]) -> int:

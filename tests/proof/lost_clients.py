@@ -28,7 +28,7 @@ def lost_clients(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Let clients go in the middle of their adds; judge rows, figures and gauges."""
     clients = scale.pick(2_000, 10_000)
     stored, wrong = _run(seed, clients, folder)
-    _, control = _run(seed, 400, folder, ("handlers_commit",))
+    _, control = _run(seed, 2_000, folder, ("handlers_commit",))
     return Outcome(
         promise="a client that goes leaves nothing half-done",
         fault="clients that disconnect, orderly or by a reset, while their add is in flight",
@@ -97,13 +97,13 @@ def _send_and_go(port: int, number: int, chance: random.Random) -> None:
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
-        if chance.random() < 0.5:
+        if chance.random() < 0.8:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         if chance.random() < 0.1:
             # Not even the whole request.
             request = request[: chance.randrange(len(request))]
         sock.sendall(request)
-        time.sleep(chance.choice((0, 0.000_2, 0.001, 0.003)))
+        time.sleep(chance.choice((0, 0.000_1, 0.000_2, 0.000_4, 0.001, 0.003)))
 
 
 def _gauges(text: str) -> list[str]:

@@ -117,6 +117,21 @@ async def test_a_second_finish_of_the_same_task_is_refused(
         assert [task.history_num for task in await store.done()] == [1]
 
 
+async def test_a_finish_that_means_another_start_is_refused(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(1)
+        figures = await store.store.figures()
+        assert figures.head_started_at is not None
+        for start in (figures.head_started_at - 1, figures.head_started_at + 1, 0):
+            with pytest.raises(NotHead):
+                await store.one(Finish(1, start))
+        assert await store.store.figures() == figures
+        await store.one(Finish(1, figures.head_started_at))
+        assert [task.history_num for task in await store.done()] == [1]
+
+
 async def test_what_one_commit_adds_it_can_finish(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         commit = await store.commit(Add(new(1, num=5)), Finish(1), Add(new(2, num=6)))

@@ -13,7 +13,7 @@ from sanic_app.store import (
     Add,
 )
 from tests.fake_clock import FakeClock
-from tests.parts import Engine, new, opened
+from tests.parts import Engine, new, only_sqlite, opened
 from tests.store.state import figures_agree_with_the_tables
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,7 @@ async def test_everything_is_there_after_reopening(engine: Engine, clock: FakeCl
         await figures_agree_with_the_tables(store)
 
 
+@only_sqlite
 async def test_there_is_one_owner(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         with pytest.raises(NotOwner):
@@ -42,6 +43,7 @@ async def test_there_is_one_owner(engine: Engine, clock: FakeClock) -> None:
     (await engine.store(clock).own()).release()
 
 
+@only_sqlite
 async def test_writing_takes_the_lease_of_this_store(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         lease = store.lease
@@ -60,6 +62,7 @@ async def test_writing_takes_the_lease_of_this_store(engine: Engine, clock: Fake
         await store.store.commit(lease, [Add(new(1))])
 
 
+@only_sqlite
 async def test_a_store_that_is_not_open_says_so(engine: Engine, clock: FakeClock) -> None:
     store = engine.store(clock)
     with pytest.raises(RuntimeError):
@@ -68,6 +71,7 @@ async def test_a_store_that_is_not_open_says_so(engine: Engine, clock: FakeClock
     await store.close()
 
 
+@only_sqlite
 async def test_maintenance_changes_nothing_that_can_be_read(
     engine: Engine, clock: FakeClock
 ) -> None:
@@ -79,6 +83,7 @@ async def test_maintenance_changes_nothing_that_can_be_read(
             assert (await store.store.figures(), await store.queue()) == before
 
 
+@only_sqlite
 async def test_a_store_says_what_it_is_and_how_large(engine: Engine, clock: FakeClock) -> None:
     async with opened(engine, clock) as store:
         name, version = store.store.engine.split(" ")

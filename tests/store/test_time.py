@@ -6,7 +6,7 @@ import pytest
 
 from sanic_app.task import SECOND, Retention, State, Task
 from tests.fake_clock import START, FakeClock
-from tests.parts import Engine, Opened, opened
+from tests.parts import Engine, Opened, only_sqlite, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -79,6 +79,7 @@ async def test_the_rest_is_counted_by_stamps(engine: Engine, clock: FakeClock) -
         assert await rest_of_wait(store) == 2.0
 
 
+@only_sqlite
 async def test_stamps_go_on_while_they_are_ahead_of_the_clock(
     engine: Engine, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,7 +14,7 @@ from sanic_app.errors import MediaType, Stopping
 from sanic_app.http import routes
 from sanic_app.http.blueprints import Parts, parts_of, query_of
 from sanic_app.http.bodies import parse_new_task, parse_new_tasks
-from sanic_app.http.connection import ServiceRequest
+from sanic_app.http.cycle import ServiceRequest
 from sanic_app.http.parameters import parse_key, refuse_query
 from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
@@ -101,7 +101,7 @@ def check_media_type(path: str, headers: Header) -> None:
     declared = headers.getone("content-type", "")
     if declared == "application/json":
         return
-    media_type = declared.partition(";")[0].strip().lower()
+    media_type = declared.partition(";")[0].strip(" \t").lower()
     if media_type == "application/json":
         return
     undeclared = "content-type" not in headers or (

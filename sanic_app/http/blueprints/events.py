@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 async def events(request: Request) -> None:
     """Stream the events since the ``Last-Event-ID``, or from now on."""
     refuse_query(query_of(request))
-    numbers = parse_cursor(request.headers.getall("last-event-id", []))
+    after = parse_cursor(request.headers.getall("last-event-id", []))
     parts = parts_of(request)
     if parts.stopping.is_set():
         raise Stopping
@@ -35,7 +35,7 @@ async def events(request: Request) -> None:
         if request.method == "HEAD":
             await response.send(b"")
             return
-        cursor = None if numbers is None else Cursor(*numbers)
+        cursor = None if after is None else Cursor(*after)
         listening = parts.feed.listen(cursor, lambda: _abort_slow(request))
         try:
             async with aclosing(listening) as messages:

@@ -51,7 +51,7 @@ async function lookOnce() {
     untilDue = head.seconds_until_due;
   }
   const lookedAt = performance.now();
-  const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : BigInt(state.cursor.split(".")[0] || 0);
+  const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : BigInt(state.cursor.split(".").at(-2) ?? 0);
   const after = last > 200n ? last - 200n : 0n;
   const { results } = await service.ask("GET", `/api/v1/results?limit=1000&after=${after}`);
   Object.assign(state, { figures, tasks, untilDue, lookedAt });

@@ -10,11 +10,12 @@ from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Overview, Place, Slice
 from sanic_app.store.place import Standing, place
+from sanic_app.store.skipped import LEVELS
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.stamps import Stamps
-from sanic_app.task import SECOND, State, Task
+from sanic_app.task import State, Task
 
 SLICE_ROWS = 250
 """Rows in one slice of a whole list: a quarter of a millisecond of a reader's time.
@@ -44,16 +45,22 @@ _HISTORY_TASK = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
 """
 _FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
-# Skipped tasks stand behind the first of the queue: the lower end needs no mention.
+_LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
+# The skipped tasks before this task, less those before the first of the queue.
 _PLACE = f"""
+    WITH level (level, width, span) AS (VALUES {_LEVELS}),
+         edge (history_num, sign) AS (VALUES (?, 1), ((SELECT min(history_num) FROM queue), -1))
     SELECT mine.num, mine.timeout, mine.created_at, {_FIGURES},
            first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
-           skipped.tasks, skipped.seconds, skipped.micros
+           before.tasks, before.seconds, before.micros
     FROM state, queue AS mine, queue AS first, (
-        SELECT count(*) AS tasks, coalesce(sum(timeout / {SECOND}), 0) AS seconds,
-               coalesce(sum(timeout % {SECOND}), 0) AS micros
-        FROM skipped WHERE history_num < ?
-    ) AS skipped
+        SELECT coalesce(sum(sign * tasks), 0) AS tasks,
+               coalesce(sum(sign * seconds), 0) AS seconds,
+               coalesce(sum(sign * micros), 0) AS micros
+        FROM edge CROSS JOIN level CROSS JOIN skipped
+        WHERE skipped.level = level.level
+        AND block >= history_num / span * span / width AND block < history_num / width
+    ) AS before
     WHERE mine.history_num = ? AND first.history_num = (SELECT min(history_num) FROM queue)
 """
 
@@ -145,6 +152,12 @@ class SqliteReads:
     async def results_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the result list."""
         return await self._slice("num", "history WHERE outcome = 'done'", after, until)
+
+    async def read_lineage(self) -> str:
+        """Return which queue this is."""
+        for (uuid,) in await self._read("SELECT uuid FROM lineage"):
+            return str(uuid)
+        raise self._failed(StoreFailed("corrupt", "the lineage is missing"))
 
     async def _read(self, sql: str, *values: object) -> list[Any]:
         return await self._read_by(self._connections.reader, sql, values)

@@ -17,6 +17,7 @@ from sanic_app.clock import WallClock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import KeyRow
+from sanic_app.store.skipped import Block
 from sanic_app.store.sqlite import origin
 from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
 from sanic_app.task import Task
@@ -27,6 +28,13 @@ ROWS_FEW, ROWS_MANY = 96, 512
 FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
 FIND_KEY = f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?"
 _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
+
+_ADD_TO_BLOCK = """
+    ON CONFLICT (level, block) DO UPDATE SET
+        tasks = tasks + excluded.tasks,
+        seconds = seconds + excluded.seconds,
+        micros = micros + excluded.micros
+"""
 
 
 def apply(
@@ -107,19 +115,24 @@ class SqliteRows:
         ).fetchall()
         return found[::-1]
 
-    def remove(self, first: int, last: int) -> int:
+    def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
-        return self._execute(
-            "DELETE FROM queue WHERE history_num BETWEEN ? AND ?", (first, last)
-        ).rowcount
+        self._delete("queue", "history_num", first, last, count)
 
-    def skip(self, tasks: Sequence[Task]) -> None:
-        """Insert into the skipped."""
-        self._insert("skipped", [(task.history_num, task.timeout) for task in tasks])
+    def skip(self, blocks: Sequence[Block]) -> None:
+        """Add to the skipped."""
+        self._insert("skipped", blocks, _ADD_TO_BLOCK)
 
-    def forget_skipped(self, before: int) -> None:
+    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
         """Delete from the skipped."""
-        self._execute("DELETE FROM skipped WHERE history_num < ?", (before,))
+        ends = ", ".join(["(?, ?)"] * len(passed))
+        self._execute(
+            f"WITH passed (level, ending) AS (VALUES {ends})"
+            " DELETE FROM skipped WHERE (level, block) IN ("
+            " SELECT skipped.level, block FROM passed CROSS JOIN skipped"
+            " WHERE skipped.level = passed.level AND block < ending LIMIT ?)",
+            (*chain.from_iterable(passed), limit),
+        )
 
     # The history.
 
@@ -158,11 +171,9 @@ class SqliteRows:
         ).fetchone()
         return int(count)
 
-    def prune(self, first: int, last: int) -> int:
+    def prune(self, first: int, last: int, count: int) -> None:
         """Delete from the history."""
-        return self._execute(
-            "DELETE FROM history WHERE finish_num BETWEEN ? AND ?", (first, last)
-        ).rowcount
+        self._delete("history", "finish_num", first, last, count)
 
     # The keys.
 
@@ -203,13 +214,18 @@ class SqliteRows:
             (until, limit),
         )
 
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _delete(self, table: str, column: str, first: int, last: int, count: int) -> None:
+        sql = f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?"
+        if self._execute(sql, (first, last)).rowcount != count:
+            raise StoreFailed("corrupt", f"the {table} does not hold what was read")
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], conflict: str = "") -> None:
         done = 0
         while left := len(rows) - done:
             # Few rows go in one statement, whatever their number: its text is kept for the next.
             size = ROWS_MANY if left >= ROWS_MANY else min(left, ROWS_FEW)
             values = tuple(chain.from_iterable(rows[done : done + size]))
-            self._execute(_insert_sql(table, len(rows[0]), size), values)
+            self._execute(_insert_sql(table, len(rows[0]), size) + conflict, values)
             done += size
 
 

@@ -7,14 +7,14 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Added, Commit, Figures, Lease, Sizes, Write, keys
+from sanic_app.store import Add, Added, Change, Commit, Figures, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import commit_isolated
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 class SqliteStore(SqliteReads):
     """One queue in one SQLite database."""
+
+    shared = False
+    up = True
+    notice: Callable[[str], None]
 
     def __init__(
         self,
@@ -59,11 +63,17 @@ class SqliteStore(SqliteReads):
         self._data_version: int | None = None
         # The state row as this process left it; None: it is not open for writing yet.
         self._left: Figures | None = None
+        self._lineage = ""
 
     @property
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
+
+    @property
+    def lineage(self) -> str:
+        """Which queue this is."""
+        return self._lineage
 
     @property
     def prunes(self) -> bool:
@@ -83,13 +93,8 @@ class SqliteStore(SqliteReads):
         owner.hold()
         self._checkpointer.fit(self._path.parent)
         try:
-            self._watch.begin(owner)
-            await self._connections.open()
-            # To open a copy for the WAL may change its header.
-            self._watch.note()
-            await self._recover()
-        except DiskFull:
-            log.warning("the disk is full: serving reads, adding nothing")
+            await self._open(owner)
+            self._lineage = await self.read_lineage()
         except (sqlite3.Error, ServiceError) as error:
             # Left as it is: an orderly close would write.
             raise StartError(f"cannot open the database {self._path}: {explain(error)}") from None
@@ -136,6 +141,15 @@ class SqliteStore(SqliteReads):
         except sqlite3.Error as error:
             raise failure(error) from error
 
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield nothing: nobody else commits."""
+        nothing: tuple[Change, ...] = ()
+        for change in nothing:
+            yield change
+
+    def look(self) -> None:
+        """Do nothing."""
+
     def sizes(self) -> Sizes:
         """Return the bytes of the two files, and those that are free beside them."""
         try:
@@ -148,6 +162,16 @@ class SqliteStore(SqliteReads):
         if self._lease is None or lease is not self._lease:
             raise RuntimeError("this lease is not the owner's")
         return self._lease
+
+    async def _open(self, owner: FileLease) -> None:
+        try:
+            self._watch.begin(owner)
+            await self._connections.open()
+            # To open a copy for the WAL may change its header.
+            self._watch.note()
+            await self._recover()
+        except DiskFull:
+            log.warning("the disk is full: serving reads, adding nothing")
 
     async def _recover(self) -> None:
         """Recover once; from then on the WAL is there, and stays."""

@@ -1,0 +1,1 @@
+"""The engine PostgreSQL: one queue in one schema, shared by any number of nodes."""

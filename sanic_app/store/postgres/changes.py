@@ -1,0 +1,222 @@
+"""How a node learns what other nodes have committed.
+
+It listens for their notifications, and looks at the state row anyway each 0.2 s. Its own commits it
+announces in the same way: behind the commit, because a notification in it would hold a lock of the
+whole cluster until the commit is durable, and on this connection, at most 50 times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+import psycopg
+
+from sanic_app.errors import StartError, StoreBusy, StoreFailed
+from sanic_app.store import Change, Figures, Overview
+from sanic_app.store.migrations import migrations
+from sanic_app.store.postgres import reads, schema
+from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.link import Link, fetch
+from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.task import Task
+
+LOOK_SECONDS = 0.2
+"""How often a node looks without a notification."""
+PAUSE_SECONDS = 0.02
+"""The least time between two looks."""
+DEADLINE_SECONDS = 1.0
+"""After so long without an answer the connection is given up."""
+RETRY_SECONDS = 0.1
+FINISHED_MAX = 1_000
+"""Finished tasks that one look reads."""
+
+_FINISHED = """
+    SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
+    WHERE finish_num > %s ORDER BY finish_num LIMIT %s
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """How far everybody in this process was told."""
+
+    commit_num: int
+    finish_num: int
+
+
+class Look(NamedTuple):
+    """What one look found; None for the rest when nothing has changed."""
+
+    commit_num: int
+    lineage: str
+    overview: Overview
+    after: int
+    """The finish number behind which ``finished`` begins."""
+    finished: list[Task]
+
+
+class Changes:
+    """Looks for commits of others, on a connection of its own."""
+
+    def __init__(
+        self, servers: Servers, now: Callable[[], str], reconnected: Callable[[], None]
+    ) -> None:
+        """Take where to connect, what the server calls its time, and who hears of reconnects."""
+        self._reconnected = reconnected
+        self._servers = servers
+        self._link = Link(servers, "changes", self._greet)
+        self._now = now
+        self._wake, self._woken = socket.socketpair()
+        for sock in (self._wake, self._woken):
+            sock.setblocking(False)
+        self._closed = False
+        self._channel = ""
+        self._pid = 0
+        # Set by the thread when another node has notified.
+        self._notified = False
+        self._announce = False
+        self._looked_at = 0.0
+        self.seen = Seen(0, 0)
+        self.lineage = ""
+        # The greatest commit that listeners know of, perhaps without those before it.
+        self._delivered = 0
+        self.up = False
+        """Whether the last look was answered."""
+
+    def begin(self, lineage: str, channel: str, commit_num: int, finish_num: int) -> None:
+        """Begin behind a commit that everybody knows of."""
+        self.lineage = lineage
+        self._channel = channel
+        self.seen = Seen(commit_num, finish_num)
+        self._delivered = commit_num
+        self.up = True
+
+    def committed(self, base: int, commit_num: int, figures: Figures) -> None:
+        """Note a commit of this node, which found the commit ``base``; everybody is told of it."""
+        self._delivered = max(self._delivered, commit_num)
+        if base == self.seen.commit_num:
+            self.seen = Seen(commit_num, figures.last_finish_num)
+        if commit_num != base:
+            self._announce = True
+        if commit_num != base or base != self.seen.commit_num:
+            self.ring()
+
+    def ring(self) -> None:
+        """Have it look soon."""
+        with suppress(OSError):
+            self._wake.send(b"\0")
+
+    async def follow(self) -> AsyncGenerator[Change, None]:
+        """Yield what others have committed, as soon as it is known.
+
+        Raises:
+            StoreFailed: the queue is another one, or was migrated by a newer service.
+        """
+        while not self._closed:
+            look_behind = partial(self._look, self.seen.finish_num, self._delivered)
+            try:
+                look = await self._link.run(look_behind, LOOK_SECONDS + DEADLINE_SECONDS)
+            except (Lost, StoreBusy, StartError) as error:
+                if self.up and not self._closed:
+                    log.warning("PostgreSQL is unavailable: %s", error)
+                self.up = False
+                # Not without end, where the connection is refused at once.
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not self.up:
+                log.info("PostgreSQL is back")
+                self._reconnected()
+            self.up = True
+            change = self._change(look)
+            if change is not None:
+                yield change
+
+    async def close(self) -> None:
+        """Stop looking; may be called twice."""
+        self._closed = True
+        self.ring()
+        await self._link.close()
+        for sock in (self._wake, self._woken):
+            sock.close()
+
+    def _change(self, look: Look | None) -> Change | None:
+        """Return what nobody was told yet, if there is something."""
+        if look is None:
+            return None
+        if look.lineage != self.lineage:
+            raise StoreFailed("other", "the queue was replaced by another one while it was in use")
+        if look.commit_num < self._delivered:
+            # Older than what a commit of this node has told meanwhile.
+            self.ring()
+            return None
+        if look.commit_num == self.seen.commit_num:
+            return None
+        finished = look.finished[max(self.seen.finish_num - look.after, 0) :]
+        told = look.after + len(look.finished)
+        if told < look.overview.figures.last_finish_num:
+            self.ring()
+            # Retention may have removed them before they were read.
+            told = told if look.finished else look.overview.figures.last_finish_num
+        number = look.commit_num if told >= look.overview.figures.last_finish_num else -1
+        self.seen = Seen(number, told)
+        self._delivered = look.commit_num
+        self._servers.floor = max(self._servers.floor, look.commit_num)
+        return Change(look.overview, finished)
+
+    # In the thread of the connection.
+
+    def _greet(self, connection: Connection) -> None:
+        connection.add_notify_handler(self._heard)
+        # Listen first, then look: nothing is missed.
+        connection.execute(f"LISTEN {self._channel}")
+        schema.present(connection)
+        self._notified = True
+
+    def _heard(self, notify: psycopg.Notify) -> None:
+        if self._pid != notify.pid:
+            self._notified = True
+
+    def _look(self, after: int, least: int, connection: Connection) -> Look | None:
+        self._pid = connection.info.backend_pid
+        self._wait(connection)
+        self._looked_at = time.monotonic()
+        self._notified = False
+        if self._announce:
+            self._announce = False
+            connection.execute(f"NOTIFY {self._channel}")
+        rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
+        if not rows:
+            raise StoreFailed("corrupt", "the state row is missing")
+        number, lineage, compatible_from, now, *values = rows[0]
+        if compatible_from > len(migrations("postgres")):
+            raise StoreFailed("other", "the schema was migrated by a newer service")
+        if number < least:
+            raise StoreFailed("other", "the queue went back to an earlier state while in use")
+        if number == self.seen.commit_num and lineage == self.lineage:
+            return None
+        size = len(Figures._fields)
+        figures = Figures(*values[:size])
+        finished: list[Task] = []
+        if figures.last_finish_num > after:
+            finished = reads.tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
+        return Look(number, lineage, reads.overview(figures, now, values[size:]), after, finished)
+
+    def _wait(self, connection: Connection) -> None:
+        """Wait for a notification, a ring, or the time to look."""
+        pause = self._looked_at + PAUSE_SECONDS - time.monotonic()
+        if pause > 0:
+            time.sleep(pause)
+        if not self._notified and not self._announce:
+            select.select([connection.fileno(), self._woken.fileno()], [], [], LOOK_SECONDS)
+        with suppress(OSError):
+            while self._woken.recv(4_096):
+                pass

@@ -1,0 +1,223 @@
+"""One commit on PostgreSQL, until it is known whether it was applied."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from sanic_app.errors import (
+    OutcomeUnknown,
+    StartError,
+    StoreBusy,
+    StoreFailed,
+    StoreUnavailable,
+)
+from sanic_app.store import Add, Commit, Write
+from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.store.postgres.link import Link
+from sanic_app.store.postgres.rows import PostgresRows
+from sanic_app.store.postgres.schema import Schema
+from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.transition import Limits, Transition
+
+COMMIT_SECONDS = 2.0
+"""After so long without an answer the connection is given up, and the commit resolved."""
+TASKS_A_SECOND = 20_000
+"""What a large batch may take besides."""
+RETRY_SECONDS = 0.1
+"""The pause before another try."""
+
+log = logging.getLogger(__name__)
+
+
+class Made(NamedTuple):
+    """A commit, and what the figures were read from."""
+
+    commit: Commit
+    base: int
+    """The number of the state row that was found; -1: others may have followed."""
+    commit_num: int
+    """The number of the state row after it."""
+
+
+class Unanswered(Exception):
+    """COMMIT was sent, and whether it was applied is not known."""
+
+    def __init__(self, made: Made) -> None:
+        super().__init__()
+        self.made = made
+
+
+class Committer:
+    """Commits on a connection of its own."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        node: UUID,
+        limits: Limits,
+        patience: float,
+        *,
+        now: Callable[[], str],
+        notice: Callable[[str], None],
+    ) -> None:
+        """Take where to connect, who this process is, and how many seconds a write waits."""
+        self._servers = servers
+        self.link = Link(servers, "writer")
+        self._node = str(node)
+        self._limits = limits
+        self._patience = patience
+        self._now = now
+        self.schema: Schema | None = None
+        """What a start found."""
+        # Called with ``applied``, ``repeated`` or ``absent`` when a commit was resolved.
+        self._notice = notice
+        # The newest commit of this node.
+        self._commit_num = 0
+        self._unanswered: Made | None = None
+
+    async def commit(self, writes: Sequence[Write]) -> Made:
+        """Apply the writes in one transaction, and again while nothing of it was applied.
+
+        Raises:
+            DiskFull, StoreUnavailable, WriteFailed: nothing is applied.
+            OutcomeUnknown: whether they are applied is not known; other writes may follow.
+            StoreFailed: nothing may be written any more.
+        """
+        end = time.monotonic() + self._patience
+        seconds = (
+            COMMIT_SECONDS
+            + sum(len(write.tasks) for write in writes if isinstance(write, Add)) / TASKS_A_SECOND
+        )
+        while True:
+            try:
+                await self._resolve()
+                return await self.link.run(partial(self._write, writes), seconds)
+            except Unanswered as unanswered:
+                self._unanswered = unanswered.made
+                log.warning("the answer to a commit is missing: looking whether it was applied")
+                made = await self._resolved(unanswered.made, end)
+                if made is not None:
+                    return made
+            except (Lost, StoreBusy, StartError) as error:
+                if time.monotonic() >= end:
+                    log.warning("the store is unavailable: %s", error)
+                    raise StoreUnavailable from None
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _resolved(self, made: Made, end: float) -> Made | None:
+        """Return the commit if it was applied, None if it was not.
+
+        Raises:
+            OutcomeUnknown: that cannot be found out before the end.
+        """
+        while True:
+            try:
+                applied = await self._resolve()
+            except (Lost, StoreBusy, StartError):
+                if time.monotonic() >= end:
+                    raise OutcomeUnknown from None
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if applied:
+                self._notice("applied")
+                # Others may have committed between.
+                return made._replace(base=-1)
+            self._notice("repeated" if time.monotonic() < end else "absent")
+            return None
+
+    async def _resolve(self) -> bool | None:
+        """Find out whether the commit without an answer was applied; None: there is none.
+
+        Raises:
+            Lost, StoreBusy: it cannot be found out now. Until then nothing else is committed.
+        """
+        if self._unanswered is None:
+            return None
+        number = self._unanswered.commit_num
+        applied = await self.link.run(partial(self._look, number), COMMIT_SECONDS)
+        self._unanswered = None
+        if applied:
+            self._commit_num = number
+            self._servers.floor = max(self._servers.floor, number)
+        log.warning("the commit %d was %s", number, "applied" if applied else "not applied")
+        return applied
+
+    def _write(self, writes: Sequence[Write], connection: Connection) -> Made:
+        schema = self._known()
+        rows = PostgresRows(connection, schema.lock, writes, self._limits, self._now())
+        opening = rows.opening
+        if opening.lineage != schema.lineage:
+            raise StoreFailed("other", "the queue was replaced by another one while it was in use")
+        if opening.commit_num < self._servers.floor:
+            raise StoreFailed("other", "the queue went back to an earlier state while in use")
+        transition = Transition(rows, self._limits)
+        results = [transition.apply(write) for write in writes]
+        figures, changed = transition.end()
+        number = opening.commit_num + changed
+        now = figures.stamp(opening.now)
+        commit = Commit(
+            results, figures, now, transition.started, transition.prune_in, opening.lock_wait
+        )
+        made = Made(commit, opening.commit_num, number)
+        if not changed:
+            connection.execute("ROLLBACK")
+            return made
+        warnings: list[str] = []
+        note = _collector(warnings)
+        connection.add_notice_handler(note)
+        try:
+            rows.write(figures, self._node, self._commit_num)
+        except psycopg.Error as error:
+            if error.sqlstate is None or isinstance(failure(error), Lost):
+                raise Unanswered(made) from error
+            raise
+        finally:
+            connection.remove_notice_handler(note)
+        if warnings:
+            # The wait for a standby was ended: it is committed here, and perhaps nowhere else.
+            raise Unanswered(made)
+        self._commit_num = self._servers.floor = number
+        return made
+
+    def _look(self, number: int, connection: Connection) -> bool:
+        """Look under the lock, and wait until everything before is as durable as a commit is."""
+        schema = self._known()
+        warnings: list[str] = []
+        note = _collector(warnings)
+        connection.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on;"
+            f" SELECT pg_advisory_xact_lock({schema.lock})"
+        )
+        found = connection.execute(
+            f"SELECT 1 FROM node_commit WHERE node = '{self._node}' AND commit_num = {number}"
+        ).fetchall()
+        connection.execute(f"UPDATE node SET resolves = resolves + 1 WHERE node = '{self._node}'")
+        connection.add_notice_handler(note)
+        try:
+            connection.execute("COMMIT")
+        finally:
+            connection.remove_notice_handler(note)
+        if warnings:
+            raise Lost(warnings[0])
+        return bool(found)
+
+    def _known(self) -> Schema:
+        if self.schema is None:
+            raise RuntimeError("the store is not open")
+        return self.schema
+
+
+def _collector(warnings: list[str]) -> Callable[[psycopg.errors.Diagnostic], None]:
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            warnings.append(diagnostic.message_primary or "a warning")
+
+    return note

@@ -1,0 +1,125 @@
+"""One connection to the server, with a thread of its own and a deadline for each call.
+
+A frozen server still acknowledges at the level of TCP, so no time limit of the driver's helps. When
+the deadline is over the socket is shut down, and the call in the thread fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+
+from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.store.postgres.servers import Connection, Servers
+
+T = TypeVar("T")
+
+RECUT_SECONDS = 0.5
+
+
+class Link:
+    """A connection that comes back after it was lost."""
+
+    def __init__(
+        self, servers: Servers, name: str, greet: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Take where to connect, and what to do first on each connection; none is made yet."""
+        self._servers = servers
+        self._greet = greet
+        self._thread = ThreadPoolExecutor(1, f"postgres-{name}")
+        self._connection: Connection | None = None
+        self._closed = False
+        # Nobody shuts down a socket whose number means another one already.
+        self._lock = threading.Lock()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    async def run(self, function: Callable[[Connection], T], seconds: float) -> T:
+        """Return what the function makes of the connection in the link's thread.
+
+        After the seconds its socket is shut down, and the function fails. A caller that is
+        cancelled leaves it running.
+
+        Raises:
+            Lost: there is no connection, or no more.
+            whatever stands for an error of the server (see ``failures.py``).
+        """
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._thread, self._call, function)
+
+        def late() -> None:
+            # Again and again: the call may only have begun, or be connecting.
+            self.cut()
+            timers[0] = loop.call_later(RECUT_SECONDS, late)
+
+        timers = [loop.call_later(seconds, late)]
+        call.add_done_callback(lambda _: timers[0].cancel())
+        return await asyncio.shield(call)
+
+    def cut(self) -> None:
+        """Let a call that waits for the server fail."""
+        with self._lock, suppress(OSError, psycopg.Error):
+            if self._connection is not None:
+                descriptor = os.dup(self._connection.fileno())
+                with socket.socket(fileno=descriptor) as sock:
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    async def close(self) -> None:
+        """Close the connection and end the thread; may be called twice."""
+        self._closed = True
+        self.cut()
+        loop = asyncio.get_running_loop()
+        with suppress(RuntimeError):
+            await loop.run_in_executor(self._thread, self._drop)
+        self._thread.shutdown(wait=False)
+
+    def _call(self, function: Callable[[Connection], T]) -> T:
+        try:
+            return function(self._connected())
+        except Exception as error:
+            found = failure(error) if isinstance(error, psycopg.Error) else error
+            connection = self._connection
+            if isinstance(found, Lost) or connection is None or connection.closed:
+                self._drop()
+            elif connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self._roll_back(connection)
+            if found is error:
+                raise
+            raise found from error
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            if self._closed:
+                raise Lost("closed")
+            self._connection = self._servers.connect()
+            if self._greet is not None:
+                self._greet(self._connection)
+        return self._connection
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._drop()
+
+    def _drop(self) -> None:
+        with self._lock, suppress(psycopg.Error):
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+
+def fetch(connection: Connection, sql: str, *values: Any) -> list[Any]:
+    """Return the rows of one statement."""
+    return connection.execute(sql, values or None).fetchall()

@@ -1,0 +1,339 @@
+"""The tables of PostgreSQL in one open transaction.
+
+Each message to the server costs a round trip while all nodes wait for the lock. So a commit has
+two: the first takes the lock and reads what its writes are going to need, the second writes and
+commits. Writes are kept back for the second; a read that the first did not foresee sends them
+before itself.
+
+Both messages are texts without parameters, in the simple protocol. After a pipeline the server
+does not heed ``idle_in_transaction_session_timeout`` (psycopg sends Sync and then Flush), and a
+node that was stopped there would stop all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from sanic_app.errors import StoreFailed
+from sanic_app.store import Add, Cancel, Figures, Finish, Write
+from sanic_app.store.keys import KeyRow
+from sanic_app.store.migrations import migrations
+from sanic_app.store.postgres.servers import Connection
+from sanic_app.store.skipped import Block
+from sanic_app.store.transition import Limits, NewRow, QueuedRow
+from sanic_app.task import Task
+
+NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The server's clock in microseconds."""
+LINEAGE = "replace(lineage::text, '-', '')"
+NEWEST = "commit_num = (SELECT max(commit_num) FROM state)"
+FRONT = 2
+"""Tasks that are read with the lock: the head, and the one that starts next."""
+
+_QUEUED = "SELECT history_num, num, timeout, created_at FROM queue"
+_KEY = f"SELECT key, {', '.join(KeyRow._fields)} FROM idempotency"
+_STATE_COLUMNS = f"commit_num, first_history_num, {', '.join(Figures._fields)}"
+
+
+class Opening(NamedTuple):
+    """The state row under the lock."""
+
+    commit_num: int
+    first_history_num: int
+    figures: Figures
+    now: int
+    """The server's clock after the wait for the lock."""
+    lineage: str
+    lock_wait: float
+    """In seconds."""
+
+
+class PostgresRows:
+    """See ``Rows`` in ``transition.py``."""
+
+    def __init__(
+        self, connection: Connection, lock: int, writes: Sequence[Write], limits: Limits, now: str
+    ) -> None:
+        """Take the lock in a new transaction, and read what the writes are going to need.
+
+        ``now`` is what the server calls its time, as an expression.
+
+        Raises:
+            psycopg.Error: see ``failures.py``.
+            StoreFailed: the state row is missing, or of a newer service.
+        """
+        self._connection = connection
+        numbers = sorted({write.history_num for write in writes if isinstance(write, Cancel)})
+        keyed = {write.key for write in writes if isinstance(write, Add)} - {None}
+        # With a lifetime of 0 a key may end in the commit that looks it up.
+        keys = sorted(map(str, keyed)) if limits.idempotency_keep else []
+        fronts = FRONT if any(isinstance(write, Cancel | Finish) for write in writes) else 0
+        chosen = f"history_num = ANY({_numbers(numbers)})"
+        before, _, state, front, single, old, known = _messages(
+            connection,
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            # A role may have another default, which would not wait for the standby.
+            "SET LOCAL synchronous_commit = on",
+            f"SELECT {NOW}",
+            f"SELECT pg_advisory_xact_lock({lock})",
+            # Behind the lock: each statement sees what the one before has committed.
+            f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, compatible_from, {NOW}"
+            f" FROM state, meta WHERE {NEWEST}",
+            f"{_QUEUED} WHERE history_num >= (SELECT first_history_num FROM state WHERE {NEWEST})"
+            f" ORDER BY history_num LIMIT {fronts}",
+            f"{_QUEUED} WHERE {chosen}",
+            f"SELECT history_num FROM history WHERE {chosen}",
+            f"{_KEY} WHERE key = ANY({self._texts(keys)})",
+        )
+        self.opening = _opening(state, before[0][0])
+        self.first_history_num = self.opening.first_history_num
+        self.pending: list[str] = []
+        """The writes that were not sent yet."""
+        # The first rows of the queue, in order.
+        self._front: list[QueuedRow] = front
+        self._front_is_all = len(front) < fronts or self.opening.figures.depth == 0
+        # Single rows; None: there is none.
+        self._single: dict[int, QueuedRow | None] = dict.fromkeys(numbers)
+        self._single.update((row[0], row) for row in single)
+        self._in_history = dict.fromkeys(numbers, False)
+        self._in_history.update((number, True) for (number,) in old)
+        self._keys: dict[str, KeyRow | None] = dict.fromkeys(keys)
+        self._keys.update((key, KeyRow(*row)) for key, *row in known)
+
+    def wall(self) -> int:
+        """Return the server's clock, as it was under the lock."""
+        return self.opening.now
+
+    def figures(self) -> Figures:
+        """Return the state row."""
+        return self.opening.figures
+
+    # The queue.
+
+    def queue(self, rows: Sequence[NewRow]) -> None:
+        """Insert into the queue."""
+        if self._single:
+            self._single.update((row[0], row[:4]) for row in rows)
+        if self._front_is_all:
+            self._front += [row[:4] for row in rows]
+        self._insert("queue", rows, "bigint", "bigint", "bigint", "bigint", "bigint")
+
+    def queued(self, first: int, limit: int) -> list[QueuedRow]:
+        """Read the queue from a number on; what is foreseen is its front."""
+        known = [row for row in self._front if row[0] >= first][:limit]
+        if len(known) == limit or self._front_is_all:
+            return known
+        low = max(first, self.first_history_num)
+        found = self._read(
+            f"{_QUEUED} WHERE history_num >= {low} ORDER BY history_num LIMIT {limit}"
+        )
+        if first <= self.first_history_num:
+            self._front, self._front_is_all = found, len(found) < limit
+            self._step()
+        return found
+
+    def last_queued(self, first: int, last: int, limit: int) -> list[QueuedRow]:
+        """Read the end of a range of the queue; what is foreseen are single rows."""
+        if first == last and first in self._single:
+            row = self._single[first]
+            return [] if row is None else [row]
+        low = max(first, self.first_history_num)
+        found = self._read(
+            f"{_QUEUED} WHERE history_num BETWEEN {low} AND {last}"
+            f" ORDER BY history_num DESC LIMIT {limit}"
+        )
+        return found[::-1]
+
+    def remove(self, first: int, last: int, count: int) -> None:
+        """Delete from the queue."""
+        self.pending.append(_delete("queue", "history_num", first, last, count))
+        self._front = [row for row in self._front if not first <= row[0] <= last]
+        self._single.update((number, None) for number in self._single if first <= number <= last)
+        if first <= self.first_history_num <= last:
+            self.first_history_num = last + 1
+        self._step()
+
+    def skip(self, blocks: Sequence[Block]) -> None:
+        """Add to the skipped."""
+        self._insert("skipped", blocks, "integer", "bigint", "bigint", "bigint", "bigint")
+        added = ", ".join(
+            f"{each} = skipped.{each} + excluded.{each}" for each in Block._fields[2:]
+        )
+        self.pending[-1] += f" ON CONFLICT (level, block) DO UPDATE SET {added}"
+
+    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
+        """Delete from the skipped."""
+        self.pending.append(
+            "DELETE FROM skipped WHERE (level, block) IN ("
+            f" SELECT skipped.level, block FROM (VALUES {', '.join(map(str, passed))})"
+            " AS passed (level, ending) CROSS JOIN skipped"
+            f" WHERE skipped.level = passed.level AND block < ending LIMIT {limit})"
+        )
+
+    # The history.
+
+    def append(self, tasks: Sequence[Task], finish_num: int) -> None:
+        """Insert into the history."""
+        self._in_history.update((task.history_num, True) for task in tasks)
+        rows = [
+            (*task[:4], task.state.value, task.started_at, task.finished_at, number)
+            for number, task in enumerate(tasks, finish_num)
+        ]
+        kinds = ("bigint", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "bigint")
+        self._insert("history", rows, *kinds)
+
+    def in_history(self, history_num: int) -> bool:
+        """Look into the history."""
+        if history_num not in self._in_history:
+            found = self._read(f"SELECT 1 FROM history WHERE history_num = {history_num}")
+            self._in_history[history_num] = bool(found)
+        return self._in_history[history_num]
+
+    def next_finished_at(self, finish_num: int) -> int | None:
+        """Read the next finish of the history."""
+        found = self._read(
+            f"SELECT finished_at FROM history WHERE finish_num > {finish_num}"
+            " ORDER BY finish_num LIMIT 1"
+        )
+        return found[0][0] if found else None
+
+    def count_finished(self, finish_num: int, until: int, limit: int) -> int:
+        """Count the next finishes of the history."""
+        ((count,),) = self._read(
+            f"SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > {finish_num}"
+            f" ORDER BY finish_num LIMIT {limit}) AS next WHERE finished_at <= {until}"
+        )
+        return int(count)
+
+    def prune(self, first: int, last: int, count: int) -> None:
+        """Delete from the history."""
+        self.pending.append(_delete("history", "finish_num", first, last, count))
+
+    # The keys.
+
+    def find_key(self, key: str) -> KeyRow | None:
+        """Read a key."""
+        if key in self._keys:
+            return self._keys[key]
+        found = self._read(f"{_KEY} WHERE key = {self._text(key)}")
+        return KeyRow(*found[0][1:]) if found else None
+
+    def put_key(self, key: str, row: KeyRow) -> None:
+        """Insert a key, or write over an expired one."""
+        if key in self._keys:
+            self._keys[key] = row
+        ended = "NULL" if row.finished_at is None else row.finished_at
+        names = ", ".join(KeyRow._fields)
+        self.pending.append(
+            f"INSERT INTO idempotency (key, {names}) VALUES ({self._text(key)},"
+            f" {self._text(row.request)}, {row.first}, {row.last}, {row.created_at}, {row.started},"
+            f" {ended}) ON CONFLICT (key) DO UPDATE SET ({names}) ="
+            f" (excluded.{', excluded.'.join(KeyRow._fields)})"
+        )
+
+    def end_keys(self, first: int, last: int, stamp: int) -> None:
+        """Update the keys of removed tasks. Keys do not overlap: at most one reaches beyond."""
+        self.pending.append(
+            f"UPDATE idempotency SET finished_at = {stamp} WHERE last BETWEEN {first} AND coalesce("
+            f"(SELECT min(last) FROM idempotency WHERE last > {last}), 9223372036854775807)"
+            " AND finished_at IS NULL AND NOT EXISTS"
+            " (SELECT 1 FROM queue WHERE history_num BETWEEN first AND last)"
+        )
+
+    def sweep_keys(self, until: int, limit: int) -> None:
+        """Delete expired keys."""
+        self.pending.append(
+            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
+            f" WHERE finished_at <= {until} ORDER BY finished_at LIMIT {limit})"
+        )
+
+    # The end.
+
+    def write(self, figures: Figures, node: str, node_commit: int) -> None:
+        """Send what is kept back, with the new state row and the node's, and commit.
+
+        ``node_commit`` is the number of the node's commit before, whose row goes.
+        """
+        number = self.opening.commit_num + 1
+        first = self.first_history_num if figures.depth else figures.last_history_num + 1
+        state = ", ".join(
+            "NULL" if each is None else str(each) for each in (number, first, *figures)
+        )
+        _messages(
+            self._connection,
+            *self.pending,
+            f"INSERT INTO state ({_STATE_COLUMNS}) VALUES ({state})",
+            f"DELETE FROM state WHERE commit_num = {self.opening.commit_num}",
+            f"INSERT INTO node_commit (node, commit_num) VALUES ('{node}', {number})",
+            f"DELETE FROM node_commit WHERE node = '{node}' AND commit_num = {node_commit}",
+            "COMMIT",
+        )
+
+    def _step(self) -> None:
+        if self._front:
+            self.first_history_num = max(self.first_history_num, self._front[0][0])
+
+    def _read(self, statement: str) -> list[Any]:
+        """Read what was not foreseen, behind the writes that were kept back."""
+        pending, self.pending = self.pending, []
+        return _messages(self._connection, *pending, statement)[-1]
+
+    def _insert(self, table: str, rows: Sequence[Sequence[object]], *kinds: str) -> None:
+        columns = zip(*rows, strict=True)
+        arrays = (
+            f"{_array(column)}::{kind}[]" for column, kind in zip(columns, kinds, strict=True)
+        )
+        self.pending.append(f"INSERT INTO {table} SELECT * FROM unnest({', '.join(arrays)})")
+
+    def _text(self, value: str) -> str:
+        return sql.Literal(value).as_string(self._connection)
+
+    def _texts(self, values: Iterable[str]) -> str:
+        return f"ARRAY[{', '.join(map(self._text, values))}]::text[]"
+
+
+def _messages(connection: Connection, *statements: str) -> list[list[Any]]:
+    """Send the statements as one message; return the rows of each that has some."""
+    cursor = connection.execute(";".join(statements))
+    found = []
+    more: bool | None = True
+    while more:
+        if cursor.description is not None:
+            found.append(cursor.fetchall())
+        more = cursor.nextset()
+    if statements[-1] == "COMMIT" and cursor.statusmessage != "COMMIT":
+        raise psycopg.InternalError(f"COMMIT was answered with {cursor.statusmessage}")
+    return found
+
+
+def _opening(rows: list[Any], before: int) -> Opening:
+    if not rows:
+        raise StoreFailed("corrupt", "the state row is missing")
+    commit_num, first, *figures, now, lineage, compatible_from, after = rows[0]
+    if compatible_from > len(migrations("postgres")):
+        raise StoreFailed(
+            "other", "the schema was migrated by a newer service, which this one cannot join"
+        )
+    return Opening(
+        commit_num, first, Figures(*figures), now, lineage, max(after - before, 0) / 1_000_000
+    )
+
+
+def _delete(table: str, column: str, first: int, last: int, count: int) -> str:
+    """Return a DELETE that fails, by a division by zero, unless it removes so many rows."""
+    return (
+        f"WITH gone AS (DELETE FROM {table} WHERE {column} BETWEEN {first} AND {last} RETURNING 1)"
+        f" SELECT 1 / (count(*) = {count})::integer FROM gone"
+    )
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return f"'{{{','.join(map(str, numbers))}}}'::bigint[]"
+
+
+def _array(values: Iterable[object]) -> str:
+    return f"'{{{','.join('NULL' if each is None else str(each) for each in values)}}}'"

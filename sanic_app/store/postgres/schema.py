@@ -1,0 +1,132 @@
+"""The schema of one queue: made, migrated, and agreed on by all nodes that start."""
+
+from __future__ import annotations
+
+import uuid
+from typing import NamedTuple
+
+from psycopg import sql
+
+from sanic_app.errors import StartError
+from sanic_app.store.migrations import migrations
+from sanic_app.store.postgres.link import fetch
+from sanic_app.store.postgres.rows import LINEAGE
+from sanic_app.store.postgres.servers import Connection
+from sanic_app.store.transition import Limits
+
+LOCK_CLASS = 0x51756575
+"""The first half of the advisory locks: ``Queu``. The second is the schema's own number."""
+MIGRATE_SECONDS = 60
+"""How long a start waits for another one that migrates."""
+
+
+class Schema(NamedTuple):
+    """What a node has to know of the schema."""
+
+    lock: int
+    """The key of the advisory lock that each commit takes."""
+    lineage: str
+
+
+def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) -> Schema:
+    """Make the schema or bring it up to date, and make sure that all nodes agree.
+
+    Raises:
+        StartError: one line that says why this schema cannot be used.
+    """
+    # Several nodes start at once, and CREATE IF NOT EXISTS would fail in all but one.
+    connection.execute(
+        f"BEGIN; SET LOCAL lock_timeout = '{MIGRATE_SECONDS}s';"
+        f" SET LOCAL idle_in_transaction_session_timeout = '{MIGRATE_SECONDS}s';"
+        f" SET LOCAL synchronous_commit = on;"
+        f" SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)"
+    )
+    version = _version(connection, name)
+    known = migrations("postgres")
+    if version == 0 and not fetch(
+        connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", name
+    ):
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+    for migration in known[version:]:
+        connection.execute(migration.sql)
+        connection.execute(f"UPDATE meta SET schema = {migration.number}")
+    _agree(connection, limits)
+    ((lineage, number),) = fetch(
+        connection,
+        f"SELECT {LINEAGE}, oid::bigint FROM meta, pg_namespace WHERE nspname = %s",
+        name,
+    )
+    connection.execute(
+        "INSERT INTO node (node) VALUES (%s) ON CONFLICT (node) DO UPDATE SET resolves = 0", (node,)
+    )
+    connection.execute("DELETE FROM node WHERE seen_at < clock_timestamp() - interval '30 days'")
+    connection.execute(
+        "DELETE FROM node_commit WHERE committed_at < clock_timestamp() - interval '1 day'"
+    )
+    connection.execute("COMMIT")
+    return Schema(LOCK_CLASS << 32 | number, lineage)
+
+
+def _version(connection: Connection, name: str) -> int:
+    """Return the number of the last migration, 0 for a schema without tables.
+
+    Raises:
+        StartError: the schema is of a newer service, or holds something else.
+    """
+    tables = fetch(
+        connection,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace ="
+        " (SELECT oid FROM pg_namespace WHERE nspname = %s)",
+        name,
+    )
+    if not tables:
+        return 0
+    if ("meta",) not in tables:
+        raise StartError(f"the schema {name} holds other tables than this service's")
+    rows = fetch(connection, "SELECT schema, compatible_from FROM meta")
+    if not rows:
+        raise StartError(f"the schema {name} is damaged: its meta row is missing")
+    version, compatible_from = rows[0]
+    known = len(migrations("postgres"))
+    if compatible_from > known:
+        raise StartError(
+            f"the schema {name} has version {version}, newer than this service's {known}:"
+            " use a newer service"
+        )
+    return int(version)
+
+
+def _agree(connection: Connection, limits: Limits) -> None:
+    """Keep the settings that concern the whole queue, or compare them with those that are kept."""
+    retention = limits.retention
+    mine = (
+        limits.idempotency_keep,
+        retention and retention.tasks,
+        retention and retention.age,
+    )
+    columns = "idempotency_keep, history_keep_tasks, history_keep_age"
+    (theirs,) = fetch(connection, f"SELECT {columns} FROM meta")
+    if theirs == mine:
+        return
+    others = fetch(
+        connection,
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
+        " AND objsubid = 2 AND granted"
+        " AND objid = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        LOCK_CLASS,
+    )
+    if theirs[0] is not None and others[0][0]:
+        raise StartError(
+            "IDEMPOTENCY_KEEP and HISTORY_KEEP differ from those of the nodes that are running:"
+            " give all nodes the same, or stop them all to change them"
+        )
+    connection.execute(f"UPDATE meta SET ({columns}) = (%s, %s, %s)", mine)
+
+
+def present(connection: Connection) -> None:
+    """Let other nodes see that this one runs, as long as the connection lasts."""
+    connection.execute(
+        f"SELECT pg_advisory_lock_shared({LOCK_CLASS}, oid::bigint::bit(32)::integer)"
+        " FROM pg_namespace WHERE nspname = current_schema()"
+    )

@@ -1,0 +1,265 @@
+"""The servers that a URL names: which of them is used, and what it must be like."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from sanic_app.errors import StartError
+from sanic_app.store.postgres.failures import Lost, failure
+
+Connection = psycopg.Connection[TupleRow]
+
+OLDEST_SERVER = 13
+CHECKING_SERVER = 14
+"""The first that notices during a statement that its client has gone."""
+CONNECT_SECONDS = 2
+"""The least that libpq takes."""
+LOCK_SECONDS = 1
+"""How long a statement waits for a lock, and how long a transaction may wait for its node."""
+GRACE_SECONDS = 0.3
+"""How long other hosts may take to answer after one that can be written."""
+
+_DEFAULTS: Mapping[str, Any] = {
+    "application_name": "sanic-app",
+    "client_encoding": "utf8",
+    "connect_timeout": CONNECT_SECONDS,
+    # A partition is noticed within a few seconds, not within hours.
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
+
+_LOOK = """
+    SELECT pg_is_in_recovery(), current_setting('server_version_num')::integer,
+           current_setting('server_version'), current_setting('fsync'),
+           current_setting('full_page_writes'), current_setting('server_encoding'),
+           current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
+           pg_backend_pid(), (SELECT system_identifier FROM pg_control_system()),
+           CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Server(NamedTuple):
+    """What a connection found of its server."""
+
+    standby: bool
+    version_num: int
+    version: str
+    fsync: str
+    full_page_writes: str
+    encoding: str
+    synchronous_commit: str
+    standbys: str
+    """The names of synchronous standbys, or nothing."""
+    backend: int
+    system: int
+    wal_file: str | None
+
+    @property
+    def timeline(self) -> int:
+        """The timeline: each promotion of a standby begins a greater one."""
+        return int((self.wal_file or "0")[:8], 16)
+
+    def unfit(self) -> str:
+        """Return why it must not be used, or nothing."""
+        if self.version_num < OLDEST_SERVER * 10_000:
+            return f"it is PostgreSQL {self.version}, and {OLDEST_SERVER} or newer is needed"
+        if self.encoding != "UTF8":
+            return f"the encoding of its database is {self.encoding}, not UTF8"
+        for name in ("fsync", "full_page_writes"):
+            if getattr(self, name) != "on":
+                return f"{name} is {getattr(self, name)}: an acknowledged task could be lost"
+        return ""
+
+
+class Servers:
+    """Connects to the best of the servers, never to one that has less than was seen before."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        """Take a URL or a text of keywords as libpq has it, with one host or several.
+
+        Raises:
+            StartError: it is none.
+        """
+        self._schema = schema
+        self._hosts = _hosts(url)
+        self._lock = threading.Lock()
+        self._system: int | None = None
+        self._timeline = 0
+        self.floor = 0
+        """The greatest number of a commit that was seen; a server with less is not used."""
+        self.found: Server | None = None
+        """The server of the newest connection."""
+
+    @property
+    def where(self) -> str:
+        """The hosts as an operator knows them, without secrets."""
+        return ", ".join(
+            f"{each.get('host') or each.get('hostaddr') or 'a local socket'}"
+            f" port {each.get('port') or 5432}"
+            for each in self._hosts
+        )
+
+    def connect(self) -> Connection:
+        """Return a connection to the writable server with the highest timeline.
+
+        Raises:
+            Lost: there is none now.
+            StartError: one can be reached and must not be used.
+        """
+        if len(self._hosts) == 1:
+            connection, server = self._try(self._hosts[0])
+        else:
+            connection, server = self._race()
+        with self._lock:
+            self._system, self._timeline = server.system, server.timeline
+            self.found = server
+        return connection
+
+    def _race(self) -> tuple[Connection, Server]:
+        """Ask all hosts at the same time; the first good one gives the others a short grace."""
+        pool = ThreadPoolExecutor(len(self._hosts), "postgres-connect")
+        calls: set[Future[tuple[Connection, Server]]] = {
+            pool.submit(self._try, host) for host in self._hosts
+        }
+        pool.shutdown(wait=False)
+        best: tuple[Connection, Server] | None = None
+        unfit: StartError | None = None
+        reasons: list[str] = []
+        end: float | None = None
+        while calls:
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            done, calls = wait(calls, left, FIRST_COMPLETED)
+            if not done:
+                break
+            for call in done:
+                error = call.exception()
+                if isinstance(error, StartError):
+                    unfit = error
+                elif error is not None:
+                    reasons.append(str(error))
+                elif best is None or call.result()[1].timeline > best[1].timeline:
+                    if best is not None:
+                        best[0].close()
+                    best = call.result()
+                    end = end or time.monotonic() + GRACE_SECONDS
+                else:
+                    call.result()[0].close()
+        for call in calls:
+            call.add_done_callback(_close)
+        if best is not None:
+            return best
+        if unfit is not None:
+            raise unfit
+        raise Lost("; ".join(sorted(reasons)))
+
+    def _try(self, host: Mapping[str, Any]) -> tuple[Connection, Server]:
+        try:
+            connection = psycopg.connect(
+                make_conninfo(**host), autocommit=True, prepare_threshold=None
+            )
+        except psycopg.Error as error:
+            raise _not_connected(error) from None
+        try:
+            return connection, self._verify(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, psycopg.Error):
+                raise failure(error) from error
+            raise
+
+    def _verify(self, connection: Connection) -> Server:
+        """Read back what durability rests on, and prepare the session."""
+        server = Server(*connection.execute(_LOOK).fetchall()[0])
+        if server.backend != connection.info.backend_pid:
+            raise StartError(
+                "there is a pooler between the service and PostgreSQL: connect to the server"
+            )
+        if reason := server.unfit():
+            raise StartError(f"this PostgreSQL cannot be used: {reason}")
+        if server.standby:
+            raise Lost("it is a standby")
+        with self._lock:
+            if self._system not in (None, server.system):
+                raise Lost("it is another cluster than before")
+            if server.timeline < self._timeline:
+                raise Lost("its timeline is older than one that was seen")
+        check = (
+            "SET client_connection_check_interval = '1s';"
+            if server.version_num >= CHECKING_SERVER * 10_000
+            else ""
+        )
+        connection.execute(
+            sql.SQL(
+                "SET search_path TO {}; SET lock_timeout = '{}s';"
+                " SET idle_in_transaction_session_timeout = '{}s'; SET statement_timeout = 0;"
+                " SET default_transaction_isolation = 'read committed';"
+                " SET default_transaction_read_only = off; SET jit = off;"
+                # The tables have more dead rows than others, and each read has its index.
+                " SET enable_seqscan = off; {}"
+            ).format(
+                sql.Identifier(self._schema),
+                sql.SQL(str(LOCK_SECONDS)),
+                sql.SQL(str(LOCK_SECONDS)),
+                sql.SQL(check),
+            )
+        )
+        if self.floor:
+            ((newest,),) = connection.execute("SELECT max(commit_num) FROM state").fetchall()
+            if newest is None or newest < self.floor:
+                log.error("a server was found that lacks commits which were seen: it is not used")
+                raise Lost("its queue is older than what was seen before")
+        return server
+
+
+def _hosts(url: str) -> list[dict[str, Any]]:
+    """Return what to connect with, for each host."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        # The driver's text may quote a part of the URL, the password perhaps.
+        raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
+    # Which host is the right one is decided here.
+    for name in ("target_session_attrs", "load_balance_hosts", "options"):
+        given.pop(name, None)
+    lists = {
+        name: str(given.pop(name)).split(",")
+        for name in ("host", "hostaddr", "port")
+        if name in given
+    }
+    count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
+    hosts = []
+    for number in range(count):
+        host = {**_DEFAULTS, **given}
+        for name, values in lists.items():
+            value = values[number] if len(values) > 1 else values[0]
+            if value:
+                host[name] = value
+        hosts.append(host)
+    return hosts
+
+
+def _not_connected(error: psycopg.Error) -> Exception:
+    """Return what a failure to connect means: most go by, a wrong password does not."""
+    text = " ".join(str(error).split())
+    if error.sqlstate and error.sqlstate[:2] in ("28", "3D"):
+        return StartError(f"cannot connect to PostgreSQL: {text}")
+    return Lost(text)
+
+
+def _close(call: Future[tuple[Connection, Server]]) -> None:
+    if call.exception() is None:
+        call.result()[0].close()
