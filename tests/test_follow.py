@@ -6,11 +6,14 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -607,18 +610,16 @@ def test_another_database_is_a_reset(tmp_path: Path, others: tuple[int, ...]) ->
 def test_a_copy_is_a_reset_and_gone_on_with_where_it_has_the_last_result(tmp_path: Path) -> None:
     """A store that is moved is followed without a gap or a double, but only when that is asked."""
     first = fresh(tmp_path, "first", 1, 2, 3)
-    (tmp_path / "second").mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "sanic_app", "copy", "first/queue.db", "second/queue.db"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        check=True,
-        capture_output=True,
-    )
-    flags = ("--after", "0", "--cursor", str(tmp_path / "cursor"))
+    shutil.copytree(first, tmp_path / "second")
+    with closing(sqlite3.connect(tmp_path / "second" / "queue.db")) as raw, raw:
+        raw.execute("UPDATE lineage SET uuid = lower(hex(randomblob(16)))")
+    cursor = tmp_path / "cursor"
+    flags = ("--after", "0", "--cursor", str(cursor))
     with Running(first) as running, Following(running.url, *flags) as follower:
         follower.until("1", "2", "3")
-        follower.end()
+        while not cursor_of(cursor)["event"]:
+            time.sleep(0.01)
+        follower.kill()
     with Running(tmp_path / "second") as copy:
         with Following(copy.url, *flags) as strict:
             assert strict.wait() == EXIT_RESET
