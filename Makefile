@@ -89,7 +89,7 @@ pins: ## write the pins anew after a change in pyproject.toml (ARGS=--upgrade fo
 	@rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
 	@.venv-pins/bin/python -m pip --quiet --disable-pip-version-check install $(UV)
 	$(COMPILE) --output-file requirements-build.txt --group build
-	$(COMPILE) --output-file requirements.txt pyproject.toml
+	$(COMPILE) --output-file requirements.txt --extra postgres pyproject.toml
 	$(COMPILE) --output-file requirements-dev.txt --extra dev pyproject.toml \
 	  --constraint requirements-build.txt --constraint requirements.txt
 	@rm -rf .venv-pins

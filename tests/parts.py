@@ -125,7 +125,7 @@ ENGINES: dict[str, type[SqliteEngine | PostgresEngine]] = {
 """Every engine that has to keep the promises of the protocol."""
 
 only_sqlite = pytest.mark.parametrize("engine", [SqliteEngine], indirect=True, ids=["sqlite"])
-"""For a test about what only SQLite has: an owner, files, a full disk that a test can make."""
+"""For a test about what only SQLite has: one owner, files, a full disk that a test can make."""
 
 
 def new(*timeouts: float, num: int = 0) -> list[NewTask]:

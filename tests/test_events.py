@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from sanic_app.http import feed, journal, listeners
-from sanic_app.http.feed import Pace
+from sanic_app.http.feed import EventFeed, Pace
+from sanic_app.http.journal import Cursor
 from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.task import Retention
-from tests.serving import ON_UVLOOP, Service, problem, request, service
+from tests.serving import ON_UVLOOP, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -499,6 +500,62 @@ async def test_nothing_falls_between_the_first_message_and_the_next(tmp_path: Pa
             assert b"event: added\n" in await anext(stream)
 
 
+async def test_whoever_comes_next_is_told_nothing_of_what_waited_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        events, gate = served.parts.feed, asyncio.Event()
+        async with listening(served):
+            hold_the_pace(events, monkeypatch, gate)
+            for _ in range(3):
+                # The first one waits for the pace, the others for their round.
+                await served.add(1, 600)
+        while events.listeners:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.002)
+        await served.add(1, 600)
+        async with listening(served) as stream:
+            await batch(served, 60, 60)
+            gate.set()
+            told = await stream.next()
+            # Two tasks of one commit are not summarised.
+            assert (told.id, told.kind, told.nums) == ("6.0", "added", [5, 6])
+            await served.client.delete("/api/v1/tasks/1")
+            assert [(await stream.next()).kind for _ in range(2)] == ["finished", "started"]
+
+
+async def test_nothing_falls_between_catching_up_and_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, listening(served) as live:
+        events, gate = served.parts.feed, asyncio.Event()
+        await served.add(1, 600)
+        assert [(await live.next()).kind for _ in range(2)] == ["added", "started"]
+        hold_the_pace(events, monkeypatch, gate)
+        await served.add(2, 600)
+        read = events._journal.page
+
+        async def page(cursor: Cursor, until: Cursor, pruned: int) -> Any:
+            found = await read(cursor, until, pruned)
+            # The next message goes as soon as the loop turns.
+            gate.set()
+            return found
+
+        monkeypatch.setattr(events._journal, "page", page)
+        async with listening(served, "0.0") as stream:
+            await served.add(3, 600)
+            assert [(await stream.next()).nums for _ in range(3)] == [[1], [2], [3]]
+
+
+def hold_the_pace(events: EventFeed, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) -> None:
+    """Let those who follow live be told nothing more before the gate is opened."""
+
+    async def wait(pace: Pace, _: float) -> None:
+        if pace is not events._catch_up_pace:
+            await gate.wait()
+
+    monkeypatch.setattr(events, "_wait", wait)
+
+
 async def test_listeners_are_counted(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         async with listening(served), listening(served):
@@ -516,6 +573,21 @@ async def test_a_stop_tells_what_waits_and_ends_the_stream(tmp_path: Path) -> No
         rest = [message for message in await stream.ended() if message.kind == "added"]
         assert without_gaps(rest) == 60
         assert served.exits == []
+
+
+async def test_a_stop_tells_what_the_last_commit_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        async with held(served, monkeypatch) as gate:
+            add = asyncio.create_task(served.add(1, 600))
+            await gate.entered.wait()
+            stop = asyncio.create_task(served.stop())
+            await served.parts.stopping.wait()
+            await asyncio.sleep(0.01)
+        await add
+        await stop
+        assert [message.kind for message in await stream.ended()] == ["added", "started"]
 
 
 async def test_the_pace_lets_a_burst_through_and_then_so_many_a_second() -> None:

@@ -31,7 +31,7 @@ READY = request("/health/ready", method="GET")
 
 
 def failing(error: BaseException) -> Any:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -73,6 +73,24 @@ async def test_a_stop_refuses_adds_and_answers_those_in_flight(
         assert served.exits == []
     async with service(tmp_path) as served:
         assert [task["num"] for task in (await served.get("/api/v1/tasks"))["tasks"]] == [7]
+
+
+async def test_a_stop_does_not_leave_the_worker_with_a_finish_that_nobody_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        await served.client.post("/api/v1/queue/pause")
+        tasks = [{"num": 1, "timeout": 0}] * 1_000
+        for _ in range(3):
+            await served.client.post("/api/v1/tasks/batch", json={"tasks": tasks})
+        await served.client.post("/api/v1/queue/resume")
+        async with held(served, monkeypatch) as gate:
+            await gate.entered.wait()
+            stop = asyncio.create_task(served.stop())
+            await served.parts.stopping.wait()
+            await asyncio.sleep(0.01)
+        await stop
+        assert served.exits == []
 
 
 async def test_a_stop_without_delay_refuses_at_once(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ from sanic_app.store import (
     SetPaused,
     Write,
 )
+from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.store.stamps import Stamps
 from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
@@ -452,6 +454,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.run(self._close())
+            with SqliteSnapshot(self.path) as store:
+                assert list(faults(store)) == []
         self.runner.close()
         shutil.rmtree(self.folder)
 

@@ -198,6 +198,7 @@ def is_full(running: BareService) -> bool:
     return running.queue.condition == "the queue is full"
 
 
+@only_sqlite
 async def test_waiting_tasks_count_for_the_limit(engine: Engine, clock: FakeClock) -> None:
     async with service(engine, clock, queue_max=5) as running:
         await running.queue.add(new(1, 1))

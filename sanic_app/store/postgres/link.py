@@ -63,8 +63,13 @@ class Link:
             self.cut()
             timers[0] = loop.call_later(RECUT_SECONDS, late)
 
+        def done(call: asyncio.Future[T]) -> None:
+            timers[0].cancel()
+            # Its caller may be gone, and then nobody else asks for its failure.
+            call.exception()
+
         timers = [loop.call_later(seconds, late)]
-        call.add_done_callback(lambda _: timers[0].cancel())
+        call.add_done_callback(done)
         return await asyncio.shield(call)
 
     def cut(self) -> None:
