@@ -8,10 +8,12 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -516,7 +518,7 @@ def test_what_retention_has_removed_after_it_was_told_is_no_reset(tmp_path: Path
             time.sleep(EVENT_SECONDS)
             running.add(2, 600)
             running.request("DELETE", "/api/v1/tasks/2")
-            while not cursor_of(cursor)["event"].endswith(".2.2"):
+            while not cursor_of(cursor)["event"].endswith("2.2"):
                 time.sleep(0.01)
             running.add(3)
             follower.until("1", "3")
@@ -605,18 +607,29 @@ def test_another_database_is_a_reset(tmp_path: Path, others: tuple[int, ...]) ->
                 lenient.until(*map(str, others), "17", "18")
 
 
-def test_a_copy_that_has_the_last_result_is_gone_on_with(tmp_path: Path) -> None:
-    """With ``--from-reset`` in any case; a store that is moved is followed without a double."""
+def test_a_copy_is_a_reset_and_gone_on_with_where_it_has_the_last_result(tmp_path: Path) -> None:
+    """A store that is moved is followed without a gap or a double, but only when that is asked."""
     first = fresh(tmp_path, "first", 1, 2, 3)
-    shutil.copytree(first, tmp_path / "copy")
+    shutil.copytree(first, tmp_path / "second")
+    with closing(sqlite3.connect(tmp_path / "second" / "queue.db")) as raw, raw:
+        raw.execute("UPDATE lineage SET uuid = lower(hex(randomblob(16)))")
     cursor = tmp_path / "cursor"
-    flags = ("--after", "0", "--cursor", str(cursor), "--from-reset")
+    flags = ("--after", "0", "--cursor", str(cursor))
     with Running(first) as running, Following(running.url, *flags) as follower:
         follower.until("1", "2", "3")
-        follower.end()
-    with Running(tmp_path / "copy") as copy, Following(copy.url, *flags) as follower:
+        while not cursor_of(cursor)["event"]:
+            time.sleep(0.01)
+        follower.kill()
+    with Running(tmp_path / "second") as copy:
+        with Following(copy.url, *flags) as strict:
+            assert strict.wait() == EXIT_RESET
+            assert strict.said == ["sanic-app: task 3 was followed in another database"]
         copy.add(4)
-        follower.until("4")
+        with Following(copy.url, *flags) as strict:
+            assert strict.wait() == EXIT_RESET
+            assert strict.lines == []
+        with Following(copy.url, *flags, "--from-reset") as lenient:
+            lenient.until("4")
 
 
 def test_a_number_that_no_task_has_is_another_database(running: Running) -> None:

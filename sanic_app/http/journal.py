@@ -59,7 +59,7 @@ class Reason(StrEnum):
     REMOVED = "removed"
     """Retention has removed finishes that it was not told of."""
     ANOTHER = "another"
-    """Its cursor is of another database."""
+    """Its cursor is of another queue."""
 
 
 class Lost(Exception):
