@@ -44,5 +44,12 @@ class Snapshot(Protocol):
             StoreFailed: the tables are damaged.
         """
 
+    def verify(self) -> None:
+        """Look whether what was read is of one moment.
+
+        Raises:
+            StoreBusy: it may be of several: read it anew.
+        """
+
     def engine_faults(self) -> Iterator[str]:
         """Return what the engine's own check finds, a line each."""
