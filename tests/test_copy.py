@@ -112,7 +112,7 @@ async def test_rows_of_another_engine_make_the_same_copy(
     class Rows:
         def __init__(self, store: SqliteSnapshot) -> None:
             self.select, self.verify = store.select, store.verify
-            self.engine_faults = store.engine_faults
+            self.engine_faults, self.outdated = store.engine_faults, store.outdated
 
     await lived_in(place, clock)
     target = tmp_path / "queue.db"
@@ -143,7 +143,7 @@ async def test_a_copy_of_an_older_schema_has_the_newest(
         old.execute("PRAGMA journal_mode = WAL").fetchall()
         old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrate(old, 2)
-    assert any("schema version is 2" in line for line in found(place.path))
+    assert ["schema version is 2" in line for line in found(place.path)] == [True]
     copied(place.path, tmp_path / "queue.db")
     assert found(tmp_path / "queue.db") == []
     async with opened(SqliteEngine(tmp_path), clock) as store:

@@ -37,6 +37,10 @@ TABLES: Mapping[str, Table] = {
 class Snapshot(Protocol):
     """The tables as of one moment, only to be read."""
 
+    @property
+    def outdated(self) -> bool:
+        """Whether its schema is older than this program's: it cannot be compared with the rules."""
+
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query in the SQL that all engines understand, few at a time.
 

@@ -62,6 +62,11 @@ class PostgresSnapshot:
     def verify(self) -> None:
         """Do nothing: the server keeps the moment."""
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the schema is older than this program's."""
+        return bool(self.version < len(migrations("postgres")))
+
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query, through a cursor of the server."""
         self._cursors += 1
@@ -78,10 +83,10 @@ class PostgresSnapshot:
 
         Damage of tables shows when they are read.
         """
-        if self.version < (known := len(migrations("postgres"))):
+        if self.outdated:
             yield (
-                f"its schema version is {self.version}, and this program's {known}: a node brings"
-                " it up to date when it starts"
+                f"its schema version is {self.version}, and this program's"
+                f" {len(migrations('postgres'))}: a node brings it up to date when it starts"
             )
         mine = "FROM pg_namespace WHERE nspname = current_schema()"
         for (name,) in self.select(
