@@ -19,7 +19,7 @@ from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.task import SECOND, Retention
 from tests.fake_clock import FakeClock
-from tests.parts import SqliteEngine, damage_page_of, opened
+from tests.parts import Engine, SqliteEngine, damage_page_of, opened
 from tests.running import Running
 from tests.test_sqlite_file import change, crashed, wal_of
 
@@ -61,7 +61,7 @@ def found(path: Path) -> list[str]:
         return [error.detail]
 
 
-async def lived_in(place: SqliteEngine, clock: FakeClock, kept: int | None = None) -> None:
+async def lived_in(place: Engine, clock: FakeClock, kept: int | None = None) -> None:
     """Make a queue with everything that can be in one.
 
     Tasks 1 to 4 are done, 5 was cancelled while it waited, 6 is the head; 8, 9 and 12 were

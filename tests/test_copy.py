@@ -111,7 +111,8 @@ async def test_rows_of_another_engine_make_the_same_copy(
 
     class Rows:
         def __init__(self, store: SqliteSnapshot) -> None:
-            self.select, self.engine_faults = store.select, store.engine_faults
+            self.select, self.verify = store.select, store.verify
+            self.engine_faults, self.outdated = store.engine_faults, store.outdated
 
     await lived_in(place, clock)
     target = tmp_path / "queue.db"
@@ -142,7 +143,7 @@ async def test_a_copy_of_an_older_schema_has_the_newest(
         old.execute("PRAGMA journal_mode = WAL").fetchall()
         old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrate(old, 2)
-    assert any("schema version is 2" in line for line in found(place.path))
+    assert ["schema version is 2" in line for line in found(place.path)] == [True]
     copied(place.path, tmp_path / "queue.db")
     assert found(tmp_path / "queue.db") == []
     async with opened(SqliteEngine(tmp_path), clock) as store:
@@ -211,6 +212,10 @@ async def test_no_service_starts_at_a_place_that_is_copied_to(
     assert not beside(target, ".new").exists()
 
 
+def store_at(path: Path) -> stores._Store:
+    return stores._Store(str(path), lambda: SqliteSnapshot(path))
+
+
 async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
     place: SqliteEngine,
     clock: FakeClock,
@@ -229,17 +234,17 @@ async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
             raise StoreBusy
 
     monkeypatch.setattr(SqliteSnapshot, "verify", busy)
-    assert stores._copy(place.path, tmp_path / "copy.db") == 0
+    assert stores._copy(store_at(place.path), tmp_path / "copy.db") == 0
     assert len(tries) == 3
     assert "copied" in capsys.readouterr().out
     assert found(tmp_path / "copy.db") == []
     tries.clear()
-    assert stores._check(tmp_path / "copy.db") == 0
+    assert stores._check(store_at(tmp_path / "copy.db")) == 0
     assert len(tries) == 3
     monkeypatch.setattr(stores, "TRIES", 2)
     tries.clear()
     with pytest.raises(StoreBusy):
-        stores._copy(place.path, tmp_path / "other.db")
+        stores._copy(store_at(place.path), tmp_path / "other.db")
     assert not (tmp_path / "other.db").exists()
 
 

@@ -59,6 +59,7 @@ ROOMS = [
     "store.sqlite.failures",
     "store.sqlite.rows",
     "store.sqlite.origin",
+    "store.postgres.snapshot",
     "store.postgres.store",
     "store.postgres.changes",
     "store.postgres.committer",

@@ -37,11 +37,22 @@ TABLES: Mapping[str, Table] = {
 class Snapshot(Protocol):
     """The tables as of one moment, only to be read."""
 
+    @property
+    def outdated(self) -> bool:
+        """Whether its schema is older than this program's: it cannot be compared with the rules."""
+
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query in the SQL that all engines understand, few at a time.
 
         Raises:
             StoreFailed: the tables are damaged.
+        """
+
+    def verify(self) -> None:
+        """Look whether what was read is of one moment.
+
+        Raises:
+            StoreBusy: it may be of several: read it anew.
         """
 
     def engine_faults(self) -> Iterator[str]:

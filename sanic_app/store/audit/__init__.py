@@ -27,6 +27,8 @@ def faults(snapshot: Snapshot, progress: Callable[[int, int], object] | None = N
     told = progress or (lambda _, __: None)
     told(0, len(_PARTS) + 1)
     yield from snapshot.engine_faults()
+    if snapshot.outdated:
+        return
     try:
         states = list(snapshot.select(f"SELECT {TABLES['state'].listed} FROM state"))
     except StoreFailed as error:

@@ -132,6 +132,11 @@ class SqliteSnapshot:
         if not self._live and (self._shm.exists() or self._status() != self._files):
             raise StoreBusy("a service was started meanwhile")
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the schema is older than this program's."""
+        return bool(self.version < len(migrations("sqlite")))
+
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query."""
         try:
@@ -144,12 +149,15 @@ class SqliteSnapshot:
     def engine_faults(self) -> Iterator[str]:
         """Return what SQLite and the file say."""
         yield from self._before
-        if self.version < len(migrations("sqlite")):
+        checks = [self._integrity, self._schema]
+        if not self.outdated:
+            checks += [self._origin, self._lineage]
+        else:
             yield (
                 f"its schema version is {self.version}, and this program's"
                 f" {len(migrations('sqlite'))}: the service brings it up to date when it starts"
             )
-        for check in (self._integrity, self._schema, self._origin, self._lineage):
+        for check in checks:
             try:
                 yield from check()
             except StoreFailed as error:
