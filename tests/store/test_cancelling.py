@@ -88,6 +88,8 @@ async def test_what_is_not_in_the_queue_cannot_be_cancelled(
         for number, error in ((2, AlreadyFinished), (3, NotFound), (HISTORY_NUM_MAX, NotFound)):
             with pytest.raises(error):
                 await store.cancel(number)
+        with pytest.raises(NotFound, match=NotFound.no_task):
+            await store.cancel(3)
         assert await store.store.figures() == before
 
 
