@@ -254,10 +254,15 @@ class BareService:
 
 @asynccontextmanager
 async def service(
-    engine: Engine, clock: FakeClock, queue_max: int = NO_LIMIT, *, working: bool = False
+    engine: Engine,
+    clock: FakeClock,
+    queue_max: int = NO_LIMIT,
+    *,
+    working: bool = False,
+    history_keep: Retention | None = None,
 ) -> AsyncIterator[BareService]:
     """Start a queue, and with ``working`` its worker; stop and close all in the end."""
-    store = engine.store(clock, queue_max=queue_max)
+    store = engine.store(clock, queue_max=queue_max, history_keep=history_keep)
     metrics = Metrics(store.engine)
     failures: list[bool] = []
     deaths: list[BaseException] = []
@@ -274,6 +279,14 @@ async def service(
         await queue.close()
         # After a failure the queue leaves the store open on purpose.
         await shut(store)
+
+
+async def count_rows(store: Store, table: str) -> int:
+    """Count what no read of the store shows."""
+    assert isinstance(store, SqliteStore)
+    sql = f"SELECT count(*) FROM {table}"
+    ((rows,),) = await store._connections.reader.execute_fetchall(sql)
+    return int(rows)
 
 
 # Faults.

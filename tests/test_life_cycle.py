@@ -174,6 +174,22 @@ async def test_idle_and_deaf_clients_do_not_hold_a_stop(
         assert served.exits == []
 
 
+async def test_the_worker_is_over_when_the_queue_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it puts a finish that nobody commits, and waits for it for ever."""
+    async with service(tmp_path) as served:
+        queue, stop, running = served.parts.queue, served.parts.queue.stop, []
+
+        async def noted() -> None:
+            running.append(served.parts.worker.running)
+            await stop()
+
+        monkeypatch.setattr(queue, "stop", noted)
+        await served.stop()
+        assert running[0] is False
+
+
 async def test_a_stop_that_comes_twice_is_one_stop(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         await served.stop()
