@@ -518,7 +518,7 @@ async def test_whoever_comes_next_is_told_nothing_of_what_waited_for_the_one_bef
             gate.set()
             told = await stream.next()
             # Two tasks of one commit are not summarised.
-            assert (told.id, told.kind, told.nums) == ("6.0", "added", [5, 6])
+            assert (told.at, told.kind, told.nums) == ("6.0", "added", [5, 6])
             await served.client.delete("/api/v1/tasks/1")
             assert [(await stream.next()).kind for _ in range(2)] == ["finished", "started"]
 
