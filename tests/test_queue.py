@@ -498,19 +498,20 @@ async def test_while_the_first_add_waits_for_its_commit_its_retry_is_not_told_th
 # A range of more than one slice.
 
 
-async def test_a_range_ends_where_the_queue_ended_when_it_was_asked_for(
+async def test_a_range_ends_where_the_queue_ends_in_its_first_commit(
     running: BareService,
 ) -> None:
     queue = running.queue
     await queue.add(new(*[9] * (CANCEL_MAX + 2)))
-    # One task waits for its commit, in front of the first slice, and one comes between two.
+    # One task was asked for before it, and waits for its commit. One comes between two slices.
     pending = queue.add(new(8))
     cancelling = asyncio.create_task(queue.cancel_range(2, HISTORY_NUM_MAX))
     await until(lambda: queue.figures.last_finish_num)
     between = await queue.add(new(7))
-    assert await cancelling == CANCEL_MAX + 1
+    assert await cancelling == CANCEL_MAX + 2
     left = [task.history_num for task in await queue.view.queue_page(0, 9)]
-    assert left == [1, (await pending).first, between.first]
+    assert left == [1, between.first]
+    assert (await queue.view.task((await pending).first)).task.state is State.CANCELLED
 
 
 @pytest.mark.parametrize("slices", [0, 1])
