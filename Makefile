@@ -61,6 +61,11 @@ devenv: $(VENV)/.dev $(VENV)/.package ## make the virtual environment with every
 test: devenv ## run every test that Python alone can run (ARGS=--cov: and measure what it reaches)
 	$(PYTEST) -m "not system" $(ARGS)
 
+.PHONY: test-postgres
+test-postgres: devenv ## run the tests of the HTTP interface on PostgreSQL, in servers of their own
+	TEST_ENGINE=postgres $(PYTEST) -m "not on_sqlite" tests/test_http.py tests/test_batch.py \
+	  tests/test_control.py tests/test_events.py $(ARGS)
+
 .PHONY: test-system
 test-system: devenv ## run the tests that need Chromium, Prometheus, strace or root
 	$(PYTEST) -m system $(ARGS)
