@@ -123,6 +123,10 @@ bench: devenv ## measure everything, print a table and write BENCHMARKS.md (ARGS
 bench-quick: devenv ## measure less of everything, in two minutes
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
+.PHONY: bench-nodes
+bench-nodes: devenv ## measure several nodes on PostgreSQL beside SQLite (needs Debian's postgresql)
+	$(BIN)/python -m tests.bench --only nodes $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: devenv .venv-bench/.peers ## install other queues aside and measure them beside ours
 	$(BIN)/python -m tests.bench.peers --write $(ARGS)
