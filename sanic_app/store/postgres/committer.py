@@ -23,7 +23,7 @@ from sanic_app.store import Add, Commit, Write
 from sanic_app.store.postgres.failures import Lost, failure
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.rows import PostgresRows
-from sanic_app.store.postgres.schema import Schema
+from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.transition import Limits, Transition
 
@@ -98,7 +98,9 @@ class Committer:
         )
         while True:
             try:
-                await self._resolve()
+                if (applied := await self._resolve()) is not None:
+                    # Its callers have long been told that nobody knows.
+                    self._notice("applied" if applied else "absent")
                 return await self.link.run(partial(self._write, writes), seconds)
             except Unanswered as unanswered:
                 self._unanswered = unanswered.made
@@ -106,6 +108,8 @@ class Committer:
                 made = await self._resolved(unanswered.made, end)
                 if made is not None:
                     return made
+                if time.monotonic() >= end:
+                    raise StoreUnavailable from None
             except (Lost, StoreBusy, StartError) as error:
                 if time.monotonic() >= end:
                     log.warning("the store is unavailable: %s", error)
@@ -156,6 +160,9 @@ class Committer:
         opening = rows.opening
         if opening.lineage != schema.lineage:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
+        if opening.agreed != agreed(self._limits):
+            # Started while this one was cut off, so that it did not see it running.
+            raise StoreFailed("other", "another node has other IDEMPOTENCY_KEEP or HISTORY_KEEP")
         if opening.commit_num < self._servers.floor:
             raise StoreFailed("other", "the queue went back to an earlier state while in use")
         transition = Transition(rows, self._limits)
@@ -199,7 +206,11 @@ class Committer:
         found = connection.execute(
             f"SELECT 1 FROM node_commit WHERE node = '{self._node}' AND commit_num = {number}"
         ).fetchall()
-        connection.execute(f"UPDATE node SET resolves = resolves + 1 WHERE node = '{self._node}'")
+        # A row for certain: without a write COMMIT would wait for nothing.
+        connection.execute(
+            f"INSERT INTO node (node, resolves) VALUES ('{self._node}', 1) ON CONFLICT (node) DO"
+            " UPDATE SET resolves = node.resolves + 1, seen_at = clock_timestamp()"
+        )
         connection.add_notice_handler(note)
         try:
             connection.execute("COMMIT")

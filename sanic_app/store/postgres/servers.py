@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from sanic_app.errors import StartError
+from sanic_app.errors import StartError, StoreFailed
 from sanic_app.store.postgres.failures import Lost, failure
 
 Connection = psycopg.Connection[TupleRow]
@@ -119,6 +122,8 @@ class Servers:
         Raises:
             Lost: there is none now.
             StartError: one can be reached and must not be used.
+            StoreFailed: one can be reached, and lacks commits which were seen. Whoever starts
+                anew takes it as it is.
         """
         if len(self._hosts) == 1:
             connection, server = self._try(self._hosts[0])
@@ -137,7 +142,7 @@ class Servers:
         }
         pool.shutdown(wait=False)
         best: tuple[Connection, Server] | None = None
-        unfit: StartError | None = None
+        unfit: StartError | StoreFailed | None = None
         reasons: list[str] = []
         end: float | None = None
         while calls:
@@ -147,7 +152,7 @@ class Servers:
                 break
             for call in done:
                 error = call.exception()
-                if isinstance(error, StartError):
+                if isinstance(error, StartError | StoreFailed):
                     unfit = error
                 elif error is not None:
                     reasons.append(str(error))
@@ -174,7 +179,8 @@ class Servers:
         except psycopg.Error as error:
             raise _not_connected(error) from None
         try:
-            return connection, self._verify(connection)
+            with deadline(connection):
+                return connection, self._verify(connection)
         except BaseException as error:
             connection.close()
             if isinstance(error, psycopg.Error):
@@ -205,6 +211,8 @@ class Servers:
         connection.execute(
             sql.SQL(
                 "SET search_path TO {}; SET lock_timeout = '{}s';"
+                # A role may hide the warning that a commit is not on the standby.
+                " SET client_min_messages = warning;"
                 " SET idle_in_transaction_session_timeout = '{}s'; SET statement_timeout = 0;"
                 " SET default_transaction_isolation = 'read committed';"
                 " SET default_transaction_read_only = off; SET jit = off;"
@@ -220,9 +228,28 @@ class Servers:
         if self.floor:
             ((newest,),) = connection.execute("SELECT max(commit_num) FROM state").fetchall()
             if newest is None or newest < self.floor:
-                log.error("a server was found that lacks commits which were seen: it is not used")
-                raise Lost("its queue is older than what was seen before")
+                raise StoreFailed("other", "the queue went back to an earlier state while in use")
         return server
+
+
+@contextmanager
+def deadline(connection: Connection) -> Iterator[None]:
+    """Shut the socket down when the block takes too long: the server may be frozen."""
+    timer = threading.Timer(CONNECT_SECONDS, shut, [connection])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def shut(connection: Connection) -> None:
+    """Let whoever waits for an answer on it fail at once."""
+    with suppress(OSError, psycopg.Error):
+        descriptor = os.dup(connection.fileno())
+        with socket.socket(fileno=descriptor) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _hosts(url: str) -> list[dict[str, Any]]:
