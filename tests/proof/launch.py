@@ -12,21 +12,23 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sanic_app.__main__ import main
 from sanic_app.clock import SystemClock
-from sanic_app.errors import DiskFull, StoreFailed
+from sanic_app.errors import DiskFull, NotHead, StoreFailed
 from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
-from sanic_app.queue import TaskQueue
+from sanic_app.queue import TaskQueue, head
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Add, Added, Commit, retention
+from sanic_app.store import Add, Added, Commit, Done, Finish, retention
 from sanic_app.store.sqlite import checkpointer, connections, failures, origin
 from sanic_app.store.sqlite import file as sqlite_file
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
+from sanic_app.store.transition import Transition
 from sanic_app.task import NewTask
 
 LAZY = 20
@@ -207,11 +209,84 @@ def lax_parsing(_: str) -> None:
     _put(adding, "parse_new_task", parse)
 
 
+def any_start(_: str) -> None:
+    """Finish whatever the head is now: a finish that names no start."""
+    finish = Transition._finish
+
+    def blindly(self: Transition, _: Finish) -> Done:
+        if self._head is None:
+            raise NotHead
+        return finish(self, Finish(self._head))
+
+    async def is_head(*_: object) -> bool:
+        return True
+
+    _put(Transition, "_finish", blindly)
+    _put(TaskQueue, "is_head", is_head)
+
+
+def repeats(_: str) -> None:
+    """Commit again whenever the answer is missing, without a look."""
+    from sanic_app.store.postgres.committer import Committer  # noqa: PLC0415 - an extra
+
+    async def absent(self: Committer) -> bool | None:
+        found, self._unanswered = self._unanswered, None
+        return None if found is None else False
+
+    _put(Committer, "_resolve", absent)
+
+
+def no_takeover(_: str) -> None:
+    """Leave each head to its keeper for ever."""
+    _put(head, "TAKEOVER_SECONDS", 1_000_000)
+
+
+def asynchronous(_: str) -> None:
+    """Answer before PostgreSQL has synced its WAL."""
+    from sanic_app.store.postgres import rows  # noqa: PLC0415 - an extra
+
+    send = rows._messages
+
+    def lazily(connection: Any, *statements: str) -> Any:
+        lazy = (each.replace("commit = on", "commit = off") for each in statements)
+        return send(connection, *lazy)
+
+    _put(rows, "_messages", lazily)
+
+
+def no_deadlines(_: str) -> None:
+    """Wait for the server as long as it takes."""
+    from sanic_app.store.postgres import changes, committer, reads, servers  # noqa: PLC0415
+
+    _put(changes, "DEADLINE_SECONDS", 86_400)
+    _put(committer, "COMMIT_SECONDS", 86_400)
+    _put(reads, "READ_SECONDS", 86_400)
+    _put(servers, "CONNECT_SECONDS", 86_400)
+
+
+def first_host(_: str) -> None:
+    """Take the first host that can be written, whatever the others are."""
+    from sanic_app.store.postgres.failures import Lost  # noqa: PLC0415 - an extra
+    from sanic_app.store.postgres.servers import Server, Servers  # noqa: PLC0415
+
+    def first(self: Servers) -> Any:
+        for host in self._hosts:
+            with suppress(Lost, StoreFailed):
+                self.floor = self._timeline = 0
+                connection, self.found = self._try(host)
+                return connection
+        raise Lost("no host")
+
+    _put(Servers, "connect", first)
+    _put(Server, "timeline", 0)
+
+
 CHANGES: dict[str, Callable[[str], None]] = {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
         *(forgetful, no_lock, no_marks, patient, blocking_commit, handlers_commit, lax_parsing),
+        *(any_start, repeats, no_takeover, asynchronous, no_deadlines, first_host),
     )
 }
 

@@ -156,6 +156,8 @@ class Committer:
 
     def _write(self, writes: Sequence[Write], connection: Connection) -> Made:
         schema = self._known()
+        # Before the look: when this node was stopped behind it, others have gone on since.
+        floor = self._servers.floor
         rows = PostgresRows(connection, schema.lock, writes, self._limits, self._now())
         opening = rows.opening
         if opening.lineage != schema.lineage:
@@ -163,7 +165,7 @@ class Committer:
         if opening.agreed != agreed(self._limits):
             # Started while this one was cut off, so that it did not see it running.
             raise StoreFailed("other", "another node has other IDEMPOTENCY_KEEP or HISTORY_KEEP")
-        if opening.commit_num < self._servers.floor:
+        if opening.commit_num < floor:
             raise StoreFailed("other", "the queue went back to an earlier state while in use")
         transition = Transition(rows, self._limits)
         results = [transition.apply(write) for write in writes]

@@ -225,9 +225,10 @@ class Servers:
                 sql.SQL(check),
             )
         )
-        if self.floor:
+        # Before the look: other threads go on meanwhile.
+        if floor := self.floor:
             ((newest,),) = connection.execute("SELECT max(commit_num) FROM state").fetchall()
-            if newest is None or newest < self.floor:
+            if newest is None or newest < floor:
                 raise StoreFailed("other", "the queue went back to an earlier state while in use")
         return server
 
