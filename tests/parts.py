@@ -109,7 +109,7 @@ class PostgresEngine:
         )
 
     def begin_behind(self, history_num: int) -> None:
-        with Servers(self.cluster.url(), self.name).connect() as connection:
+        with Servers(self.cluster.url(), self.name).connect()[0] as connection:
             prepare_schema(connection, self.name, uuid4(), Limits(KEEP, NO_LIMIT))
             connection.execute(
                 "UPDATE state SET last_history_num = %s, last_finish_num = %s, pruned = %s,"

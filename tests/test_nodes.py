@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import statistics
@@ -19,7 +18,8 @@ import pytest
 
 from sanic_app.errors import NotHead
 from sanic_app.settings.values import PostgresUrl
-from sanic_app.store.postgres import changes, committer, servers
+from sanic_app.store.postgres import changes, committer
+from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.postgres.servers import Servers
 from tests import postgres
@@ -160,7 +160,7 @@ async def test_a_role_with_other_defaults_changes_nothing(queue: Queue) -> None:
         "default_transaction_read_only = on",
         "synchronous_commit = local",
         "client_min_messages = error",
-        "statement_timeout = 1",
+        "statement_timeout = 100",
         "standard_conforming_strings = off",
         "search_path = pg_catalog",
         "TimeZone = 'Asia/Tokyo'",
@@ -172,10 +172,10 @@ async def test_a_role_with_other_defaults_changes_nothing(queue: Queue) -> None:
         service(Path(), database=url, database_schema=queue.name) as a,
         service(Path(), database=url, database_schema=queue.name) as b,
     ):
-        key = {"Idempotency-Key": "a\\'b"}
+        key: dict[str, Any] = {"Idempotency-Key": "a\\'b"}
         await asyncio.gather(*(each.add(number) for number in range(30) for each in (a, b)))
         assert await a.add(99, **key) == await b.add(99, **key)
-        session = Servers(url.url, queue.name).connect()
+        session, _ = Servers(url.url, queue.name).connect()
         with session:
             for name, value in (("client_min_messages", "warning"), ("statement_timeout", "0")):
                 assert session.execute(f"SHOW {name}").fetchall() == [(value,)]
@@ -378,7 +378,7 @@ async def told(served: Service, cursor: str) -> str:
 def held_lock(served: Service, queue: Queue) -> Iterator[psycopg.Connection[Any]]:
     """Hold the lock of all commits, as a node does in the midst of one."""
     schema = served.store._committer.schema  # type: ignore[attr-defined]
-    connection = Servers(queue.cluster.url(), queue.name).connect()
+    connection, _ = Servers(queue.cluster.url(), queue.name).connect()
     try:
         connection.execute("BEGIN")
         connection.execute(LOCK.format(lock=schema.lock))
@@ -396,7 +396,7 @@ def blocked_writer(served: Service) -> Iterator[None]:
 
     def refuse() -> Any:
         if not opened.is_set() and "writer" in threading.current_thread().name:
-            raise servers.Lost("blocked")
+            raise Lost("blocked")
         return connect()
 
     link._servers.connect = refuse
@@ -488,7 +488,7 @@ async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) 
 
         found._verify = freeze_then_verify  # type: ignore[method-assign]
         begun = time.monotonic()
-        with pytest.raises(servers.Lost):
+        with pytest.raises(Lost):
             await asyncio.to_thread(found.connect)
         assert time.monotonic() - begun < 2.0 + SLACK
 
@@ -547,13 +547,12 @@ async def test_what_cannot_be_resolved_is_unknown_and_never_repeated(
         async with node(queue, proxy.port, store_patience=1.0) as a:
             await a.add(1, 1_000)
             proxy.on_commit = fault
-            body = {"content": json.dumps({"num": 2, "timeout": 1_000})}
-            headers = {"Content-Type": "application/json"}
+            body = {"num": 2, "timeout": 1_000}
             with blocked_writer(a):
-                answer = await a.client.post("/add_task", headers=headers, **body)
+                answer = await a.client.post("/add_task", json=body)
                 assert problem(answer, "outcome-unknown", 500)["applied"] is None
                 # Nothing else is committed meanwhile, and that is certain.
-                answer = await a.client.post("/add_task", headers=headers, **body)
+                answer = await a.client.post("/add_task", json=body)
                 assert problem(answer, "store-unavailable", 503)["applied"] is False
             await a.add(3, 1_000)
             listed = (await a.get("/get_queue_work"))["tasks"]

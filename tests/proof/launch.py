@@ -272,9 +272,8 @@ def first_host(_: str) -> None:
     def first(self: Servers) -> Any:
         for host in self._hosts:
             with suppress(Lost, StoreFailed):
-                self.floor = self._timeline = 0
-                connection, self.found = self._try(host)
-                return connection
+                self.floor = self.timeline = 0
+                return self._try(host)
         raise Lost("no host")
 
     _put(Servers, "connect", first)

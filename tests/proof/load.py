@@ -213,8 +213,9 @@ def load(
     """Let clients add, and one read, while the context lasts and the target is up.
 
     With ``others``, further nodes, each client speaks to one of them all, and the reader to each
-    in turn. ``keyed``: the share of adds with a key; those alone are tried again when the answer is
-    lost. ``steered``: another adds batches, cancels, pauses and resumes; in the end the queue runs, for
+    in turn.
+    ``keyed``: the share of adds with a key; those alone are tried again when the answer is lost.
+    ``steered``: another adds batches, cancels, pauses and resumes; in the end the queue runs, for
     which the service has to be there.
     """
     targets = (target, *others)

@@ -60,7 +60,9 @@ class Link:
         self._greet = greet
         self._thread = ThreadPoolExecutor(1, f"postgres-{name}")
         self._connection: Connection | None = None
+        self._timeline = 0
         self._closed = False
+        servers.on_promotion.append(self._leave)
         # Nobody shuts down a socket whose number means another one already.
         self._lock = threading.Lock()
 
@@ -109,6 +111,11 @@ class Link:
             if self._connection is not None:
                 shut(self._connection)
 
+    def _leave(self) -> None:
+        """Leave a server that was replaced: it may go on reading what is no longer true."""
+        if self._timeline < self._servers.timeline:
+            self.cut()
+
     async def close(self) -> None:
         """Close the connection and end the thread; may be called twice."""
         self._closed = True
@@ -135,10 +142,12 @@ class Link:
             raise found from error
 
     def _connected(self, turn: Turn) -> Connection:
+        if self._connection is not None and self._timeline < self._servers.timeline:
+            self._drop()
         if self._connection is None:
             if self._closed or turn.given_up:
                 raise Lost("closed")
-            connection = self._servers.connect()
+            connection, server = self._servers.connect()
             if self._greet is not None:
                 try:
                     with deadline(connection):
@@ -146,7 +155,7 @@ class Link:
                 except BaseException:
                     connection.close()
                     raise
-            self._connection = connection
+            self._connection, self._timeline = connection, server.timeline
         return self._connection
 
     def _roll_back(self, connection: Connection) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -52,6 +52,8 @@ _LOOK = """
            CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
 """
 
+_OLDER = "its timeline is older than one that was seen"
+
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ class Server(NamedTuple):
 
     @property
     def timeline(self) -> int:
-        """The timeline: each promotion of a standby begins a greater one."""
+        """The timeline of its WAL."""
         return int((self.wal_file or "0")[:8], 16)
 
     def unfit(self) -> str:
@@ -101,7 +103,10 @@ class Servers:
         self._hosts = _hosts(url)
         self._lock = threading.Lock()
         self._system: int | None = None
-        self._timeline = 0
+        self.timeline = 0
+        """The greatest timeline that was seen: each promotion of a standby begins a greater one."""
+        self.on_promotion: list[Callable[[], None]] = []
+        """Called when a greater one is found."""
         self.floor = 0
         """The greatest number of a commit that was seen; a server with less is not used."""
         self.found: Server | None = None
@@ -116,7 +121,7 @@ class Servers:
             for each in self._hosts
         )
 
-    def connect(self) -> Connection:
+    def connect(self) -> tuple[Connection, Server]:
         """Return a connection to the writable server with the highest timeline.
 
         Raises:
@@ -130,9 +135,18 @@ class Servers:
         else:
             connection, server = self._race()
         with self._lock:
-            self._system, self._timeline = server.system, server.timeline
-            self.found = server
-        return connection
+            promoted = server.timeline > self.timeline
+            late = server.timeline < self.timeline
+            if not late:
+                self._system, self.timeline, self.found = server.system, server.timeline, server
+        if late:
+            connection.close()
+            raise Lost(_OLDER)
+        if promoted:
+            # Whoever waits for the server before, or would read there, comes here too.
+            for cut in self.on_promotion:
+                cut()
+        return connection, server
 
     def _race(self) -> tuple[Connection, Server]:
         """Ask all hosts at the same time; the first good one gives the others a short grace."""
@@ -201,8 +215,8 @@ class Servers:
         with self._lock:
             if self._system not in (None, server.system):
                 raise Lost("it is another cluster than before")
-            if server.timeline < self._timeline:
-                raise Lost("its timeline is older than one that was seen")
+            if server.timeline < self.timeline:
+                raise Lost(_OLDER)
         check = (
             "SET client_connection_check_interval = '1s';"
             if server.version_num >= CHECKING_SERVER * 10_000
