@@ -69,6 +69,10 @@ test-system: devenv ## run the tests that need Chromium, Prometheus, strace or r
 proof: devenv ## break it in every way there is and show that nothing is lost (ARGS="--seed 1")
 	$(BIN)/python -m tests.proof $(ARGS)
 
+.PHONY: mutants
+mutants: devenv ## change the core in small ways and list what no test notices (ARGS="sanic_app.queue*")
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 .PHONY: check
 check: devenv ## check format, lint and types
 	$(BIN)/ruff format --check --quiet
@@ -89,7 +93,7 @@ pins: ## write the pins anew after a change in pyproject.toml (ARGS=--upgrade fo
 	@rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
 	@.venv-pins/bin/python -m pip --quiet --disable-pip-version-check install $(UV)
 	$(COMPILE) --output-file requirements-build.txt --group build
-	$(COMPILE) --output-file requirements.txt pyproject.toml
+	$(COMPILE) --output-file requirements.txt --extra postgres pyproject.toml
 	$(COMPILE) --output-file requirements-dev.txt --extra dev pyproject.toml \
 	  --constraint requirements-build.txt --constraint requirements.txt
 	@rm -rf .venv-pins
@@ -101,7 +105,7 @@ COMPILE = @.venv-pins/bin/uv pip compile $(ARGS) --quiet --universal --python-ve
 .PHONY: clean
 clean: ## remove the environment, caches and what was built; data stays
 	rm -rf $(VENV) .venv-* dist .coverage .coverage.* htmlcov
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	rm -rf mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find sanic_app tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # --- Measuring: needs wrk (Debian package), and a machine that does nothing else ---------------

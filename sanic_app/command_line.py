@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sanic_app import __version__, log
-from sanic_app.client import COMMANDS
+from sanic_app.client import COMMANDS, STORE_COMMANDS
 from sanic_app.client.output import printing
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
@@ -20,13 +20,17 @@ from sanic_app.store.sqlite.lease import FileLease
 
 
 def run(given: Sequence[str]) -> int:
-    """Run the service, or a command for a running one; return the exit status (see README.md)."""
+    """Run the service, or one of the commands; return the exit status (see README.md)."""
     if given[:1] == ["health"]:
         return _health(given[1:])
     if given and given[0] in COMMANDS:
         from sanic_app.client import commands
 
         return commands.main(given, os.environ)
+    if given and given[0] in STORE_COMMANDS:
+        from sanic_app.client import stores
+
+        return stores.main(given, os.environ)
     log.configure("INFO")
     try:
         settings = load(vars(_parser().parse_args(given)), os.environ, Path())
@@ -86,6 +90,9 @@ LISTED = "\n".join(
     [
         "commands for a running service:",
         *(f"  {name:<9} {text}" for name, text in COMMANDS.items()),
+        "",
+        "commands for a store:",
+        *(f"  {name:<9} {text}" for name, text in STORE_COMMANDS.items()),
         "",
         "Each command has a --help of its own.",
     ]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -19,20 +19,27 @@ ROOT = Path(__file__).parents[1]
 
 
 class Following:
-    """One follower in a session of its own, its lines at hand."""
+    """One follower in a session of its own, its lines at hand.
+
+    ``changes`` are those of `tests.proof.launch`.
+    """
 
     def __init__(
         self,
         url: str,
         *arguments: str,
         folder: Path | None = None,
+        changes: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
+        launch = (sys.executable, "-m", "tests.proof.launch", *changes) if changes else ()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sanic_app", "follow", *arguments],
+            [*launch, sys.executable, "-m", "sanic_app", "follow", *arguments],
             cwd=folder,
             env={**clean, "PYTHONPATH": str(ROOT), "SANIC_APP_URL": url, **(environ or {})},
+            # Open and silent: whoever reads it waits for ever.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -101,7 +108,7 @@ class Following:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.wait()
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
 

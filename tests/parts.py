@@ -109,7 +109,7 @@ class PostgresEngine:
         )
 
     def begin_behind(self, history_num: int) -> None:
-        with Servers(self.cluster.url(), self.name).connect()[0] as connection:
+        with Servers(self.cluster.url(), self.name).connect() as connection:
             prepare_schema(connection, self.name, uuid4(), Limits(KEEP, NO_LIMIT))
             connection.execute(
                 "UPDATE state SET last_history_num = %s, last_finish_num = %s, pruned = %s,"
@@ -125,7 +125,7 @@ ENGINES: dict[str, type[SqliteEngine | PostgresEngine]] = {
 """Every engine that has to keep the promises of the protocol."""
 
 only_sqlite = pytest.mark.parametrize("engine", [SqliteEngine], indirect=True, ids=["sqlite"])
-"""For a test about what only SQLite has: an owner, files, a full disk that a test can make."""
+"""For a test about what only SQLite has: one owner, files, a full disk that a test can make."""
 
 
 def new(*timeouts: float, num: int = 0) -> list[NewTask]:
@@ -254,10 +254,15 @@ class BareService:
 
 @asynccontextmanager
 async def service(
-    engine: Engine, clock: FakeClock, queue_max: int = NO_LIMIT, *, working: bool = False
+    engine: Engine,
+    clock: FakeClock,
+    queue_max: int = NO_LIMIT,
+    *,
+    working: bool = False,
+    history_keep: Retention | None = None,
 ) -> AsyncIterator[BareService]:
     """Start a queue, and with ``working`` its worker; stop and close all in the end."""
-    store = engine.store(clock, queue_max=queue_max)
+    store = engine.store(clock, queue_max=queue_max, history_keep=history_keep)
     metrics = Metrics(store.engine)
     failures: list[bool] = []
     deaths: list[BaseException] = []
@@ -274,6 +279,14 @@ async def service(
         await queue.close()
         # After a failure the queue leaves the store open on purpose.
         await shut(store)
+
+
+async def count_rows(store: Store, table: str) -> int:
+    """Count what no read of the store shows."""
+    assert isinstance(store, SqliteStore)
+    sql = f"SELECT count(*) FROM {table}"
+    ((rows,),) = await store._connections.reader.execute_fetchall(sql)
+    return int(rows)
 
 
 # Faults.

@@ -37,6 +37,8 @@ Sanic.test_mode = True
 JSON = {"Content-Type": "application/json"}
 URN = "urn:sanic-app:problem:"
 
+STOP_SECONDS = 10.0
+"""What a stop may take. It ends in 5 s, even if the disk does not answer."""
 SECONDS = 30.0
 """What a test may take while the service runs; a deadlock fails instead of hanging."""
 
@@ -268,7 +270,8 @@ async def service(
                 try:
                     yield served
                 finally:
-                    await served.stop()
+                    async with asyncio.timeout(STOP_SECONDS):
+                        await served.stop()
         finally:
             # After a failure the service leaves its store open on purpose.
             await app.ctx.service.queue._store.close()

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sanic_app.client import COMMANDS
+from sanic_app.client import COMMANDS, STORE_COMMANDS
 from tests.running import Running, back_date
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -558,13 +558,59 @@ def test_printed_events_go_on_over_a_restart_and_behind_an_id(tmp_path: Path) ->
     assert "--after" in refusal("http://127.0.0.1:1", "watch", "--json", "--after", "x", status=2)
 
 
+class Beating(BaseHTTPRequestHandler):
+    """A service whose streams send an event and a heartbeat, and then break."""
+
+    resumed: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        if self.path == "/api/v1/events":
+            self.resumed.append(self.headers["Last-Event-ID"])
+            self.wfile.write(b'id: 5.0\nevent: added\ndata: {"tasks": []}\n\n:\n\n')
+        elif self.path == "/api/v1/queue":
+            figures = {"depth": 0, "backlog_seconds": 0.0, "paused": False, "head": None}
+            self.wfile.write(json.dumps(figures).encode())
+        else:
+            self.wfile.write(b'{"tasks": []}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_heartbeat_is_no_reason_to_forget_the_last_event(options: list[str]) -> None:
+    Beating.resumed.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Beating)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "watch", "--url", url, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while len(Beating.resumed) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert Beating.resumed[:2] == [None, "5.0"]
+    finally:
+        watching.kill()
+        watching.wait()
+        server.shutdown()
+        server.server_close()
+
+
 def test_every_command_stands_in_the_readme_and_in_the_help() -> None:
     listed = re.findall(r"^sanic-app (\w+)", README, re.MULTILINE)
-    assert set(COMMANDS) == set(listed)
+    assert {*COMMANDS, *STORE_COMMANDS} == set(listed)
     done = run("http://127.0.0.1:1", "--help")
     assert done.returncode == 0
     for command, text in COMMANDS.items():
         assert re.search(rf"^  {command} +{re.escape(text)}$", done.stdout, re.MULTILINE)
+    for command in STORE_COMMANDS:
+        assert run("http://127.0.0.1:1", command, "--help").returncode == 0
     for command in COMMANDS.keys() - {"health"}:
         assert "--json" in run("http://127.0.0.1:1", command, "--help").stdout
 

@@ -13,9 +13,11 @@ import pytest
 
 from sanic_app.http import parameters
 from sanic_app.http.parameters import parse_wait
-from sanic_app.task import HISTORY_NUM_MAX, Retention
+from sanic_app.queue.outlook import placed
+from sanic_app.store import Figures, Place
+from sanic_app.task import HISTORY_NUM_MAX, Retention, State, Task
 from tests.parts import until
-from tests.serving import ON_UVLOOP, Service, problem, service
+from tests.serving import ON_UVLOOP, Service, held, problem, service
 
 pytestmark = ON_UVLOOP
 
@@ -184,6 +186,14 @@ async def test_no_date_lies_beyond_the_year_9999(tmp_path: Path) -> None:
         assert last["seconds_until_due"] == pytest.approx(9_000 * year, abs=2)
 
 
+async def test_a_due_date_is_exact_and_never_too_early() -> None:
+    task = Task(2, 5, 600_003, 0, State.QUEUED)
+    figures = Figures(2, 0, 0, 1_000_003, 2, 1_000_003, 0, False, 1, 0, 0)
+    place = Place(figures, 7, position=1, wait=1_000_003, first_timeout=400_000)
+    for left, due in ((0.0, 600_010), (0.25, 850_010), (0.000_000_4, 600_011), (1e-9, 600_011)):
+        assert placed(task, place, left).due_at == due
+
+
 # Waiting for a finish.
 
 
@@ -231,6 +241,40 @@ async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> No
         await served.stop()
         assert {(await each)["state"] for each in waits[1:]} == {"waiting"}
         assert time.monotonic() - begun < 5
+
+
+async def test_nobody_begins_to_wait_during_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 3_600)
+        async with held(served, monkeypatch) as gate:
+            add = asyncio.create_task(served.add(2, 0))
+            await gate.entered.wait()
+            stop = asyncio.create_task(served.stop())
+            await served.parts.stopping.wait()
+            async with asyncio.timeout(2):
+                assert (await served.get(f"{TASKS}/1?wait=60"))["state"] == "waiting"
+            assert not stop.done()
+        await add
+        await stop
+
+
+async def test_a_task_that_is_added_during_the_look_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        look = served.store.task
+
+        async def task(history_num: int) -> tuple[Task, Place | None] | None:
+            found = await look(history_num)
+            monkeypatch.undo()
+            await served.add(1, 600)
+            return found
+
+        monkeypatch.setattr(served.store, "task", task)
+        problem(await served.client.get(f"{TASKS}/1"), "not-found", 404)
+        assert (await served.get(f"{TASKS}/1"))["num"] == 1
 
 
 @pytest.mark.parametrize("rudely", [False, True])

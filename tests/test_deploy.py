@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -26,7 +27,10 @@ from packaging.utils import canonicalize_name
 import sanic_app
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
+from sanic_app.store.audit import faults
+from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.supervisor import STOP_MARGIN
+from tests.running import Running
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -357,10 +361,10 @@ def test_no_shipped_file_names_an_unknown_setting(name: str) -> None:
     assert set(re.findall(rf"\b{PREFIX}([A-Z_]*[A-Z])\b", text)) <= set(KEYS)
 
 
-def unit() -> ConfigParser:
+def unit(name: str = "sanic-app.service") -> ConfigParser:
     parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read(DEPLOY / "sanic-app.service", encoding="utf-8")
+    parser.read(DEPLOY / name, encoding="utf-8")
     return parser
 
 
@@ -392,6 +396,51 @@ def test_the_unit_leaves_the_metrics_of_the_process_and_the_folder_of_the_config
     # With DynamicUser it can give the folder to a transient user.
     assert "ConfigurationDirectory" not in service
     assert service["WorkingDirectory"] == "-/etc/sanic-app"
+
+
+def test_the_backup_unit_copies_a_busy_queue_and_removes_old_backups(tmp_path: Path) -> None:
+    """Its commands, run as a shell runs them, on other folders."""
+    service = unit("sanic-app-backup.service")["Service"]
+    queue, backups = tmp_path / "sanic-app", tmp_path / "sanic-app-backup"
+    queue.mkdir()
+    backups.mkdir()
+    old = [backups / f"queue-old.db{suffix}" for suffix in ("", ".lock")]
+    for path in (*old, backups / "letter"):
+        path.touch()
+        os.utime(path, (0, 0))
+    installed = f"{sys.executable} -m sanic_app"
+    with Running(queue) as running:
+        running.add(5, 600)
+        for key in ("ExecStart", "ExecStartPost"):
+            line = (
+                service[key]
+                .replace("%%", "%")
+                .replace("$$", "$")
+                .replace("/var/lib", str(tmp_path))
+            )
+            line = line.replace("/opt/sanic-app/bin/sanic-app", installed)
+            subprocess.run(shlex.split(line), cwd=DEPLOY.parent, check=True, capture_output=True)
+    (made,) = backups.glob("queue-*.db")
+    assert re.fullmatch(r"queue-\d{8}T\d{6}Z\.db", made.name)
+    with SqliteSnapshot(made) as store:
+        assert list(faults(store)) == []
+        assert list(store.select("SELECT num FROM queue")) == [(5,)]
+    assert not any(path.exists() for path in old)
+    assert (backups / "letter").exists()
+
+
+def test_the_backup_unit_reads_the_queue_of_the_service_as_its_user() -> None:
+    service, backup = unit()["Service"], unit("sanic-app-backup.service")["Service"]
+    # A dynamic user has the name of its unit. Units that name the same one share it.
+    assert (service["DynamicUser"], service.get("User", "sanic-app")) == ("yes", "sanic-app")
+    assert (backup["DynamicUser"], backup["User"]) == ("yes", "sanic-app")
+    assert set(backup["StateDirectory"].split()) == {service["StateDirectory"], "sanic-app-backup"}
+    text = (DEPLOY / "sanic-app.service").read_text(encoding="utf-8")
+    (database,) = re.findall("^Environment=SANIC_APP_DATABASE=(.+)$", text, re.MULTILINE)
+    assert f" copy {database} " in backup["ExecStart"]
+    timer = unit("sanic-app-backup.timer")
+    assert timer["Timer"]["OnCalendar"] == "daily"
+    assert timer["Install"]["WantedBy"] == "timers.target"
 
 
 # --- Pins ----------------------------------------------------------------------------------------

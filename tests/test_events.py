@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from sanic_app.http import feed, journal, listeners
-from sanic_app.http.feed import Pace
+from sanic_app.http.feed import EventFeed, Pace
+from sanic_app.http.journal import Cursor
 from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.task import Retention
-from tests.serving import ON_UVLOOP, Service, problem, request, service
+from tests.serving import ON_UVLOOP, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -193,15 +195,17 @@ async def test_a_listener_resumes_over_a_restart(tmp_path: Path) -> None:
         assert (told.at, told.kind, told.nums) == ("2.0", "added", [2])
 
 
-@pytest.mark.parametrize("after", ["99.3", "9.10", "3.3"])
-async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str) -> None:
+@pytest.mark.parametrize(
+    ("after", "reason"), [("99.3", "another"), ("9.10", "another"), ("3.3", "removed")]
+)
+async def test_what_cannot_be_resumed_is_reset(tmp_path: Path, after: str, reason: str) -> None:
     async with service(tmp_path, history_keep=Retention(tasks=2)) as served:
         await batch(served, *[0] * 9)
         await served.until_empty()
         async with listening(served, f"{served.store.lineage}.{after}") as stream:
             told = await stream.next()
             assert (told.at, told.kind) == ("9.9", "reset")
-            assert told.data == {"added": 9, "finished": 9}
+            assert told.data == {"added": 9, "finished": 9, "reason": reason}
         async with listening(served, f"{served.store.lineage}.9.7") as stream:
             told = await stream.next()
             assert (told.kind, told.nums) == ("finished", [8, 9])
@@ -476,6 +480,28 @@ async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others(
     crowd.end()
 
 
+async def test_a_large_message_is_in_memory_once_however_many_do_not_take_it(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, AsyncExitStack() as wires:
+        for _ in range(20):
+            wire = await wires.enter_async_context(served.wire(narrow=True))
+            await wire.send(request(EVENTS, method="GET"))
+            await wire.reader.readuntil(b"retry: ")
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await batch(served, 600)
+        tracemalloc.start()
+        try:
+            async with listening(served) as stream:
+                await batch(served, *[600] * 1_000)
+                told = await stream.next()
+                size = len(json.dumps(told.data))
+                assert size > 150_000
+                assert tracemalloc.get_traced_memory()[0] < 10 * size
+        finally:
+            tracemalloc.stop()
+
+
 async def test_a_silent_stream_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "HEARTBEAT_SECONDS", 0.05)
     async with service(tmp_path) as served, listening(served) as stream:
@@ -497,6 +523,62 @@ async def test_nothing_falls_between_the_first_message_and_the_next(tmp_path: Pa
             assert b"event: added\n" in await anext(stream)
 
 
+async def test_whoever_comes_next_is_told_nothing_of_what_waited_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        events, gate = served.parts.feed, asyncio.Event()
+        async with listening(served):
+            hold_the_pace(events, monkeypatch, gate)
+            for _ in range(3):
+                # The first one waits for the pace, the others for their round.
+                await served.add(1, 600)
+        while events.listeners:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.002)
+        await served.add(1, 600)
+        async with listening(served) as stream:
+            await batch(served, 60, 60)
+            gate.set()
+            told = await stream.next()
+            # Two tasks of one commit are not summarised.
+            assert (told.at, told.kind, told.nums) == ("6.0", "added", [5, 6])
+            await served.client.delete("/api/v1/tasks/1")
+            assert [(await stream.next()).kind for _ in range(2)] == ["finished", "started"]
+
+
+async def test_nothing_falls_between_catching_up_and_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, listening(served) as live:
+        events, gate = served.parts.feed, asyncio.Event()
+        await served.add(1, 600)
+        assert [(await live.next()).kind for _ in range(2)] == ["added", "started"]
+        hold_the_pace(events, monkeypatch, gate)
+        await served.add(2, 600)
+        read = events._journal.page
+
+        async def page(cursor: Cursor, until: Cursor, pruned: int) -> Any:
+            found = await read(cursor, until, pruned)
+            # The next message goes as soon as the loop turns.
+            gate.set()
+            return found
+
+        monkeypatch.setattr(events._journal, "page", page)
+        async with listening(served, "0.0") as stream:
+            await served.add(3, 600)
+            assert [(await stream.next()).nums for _ in range(3)] == [[1], [2], [3]]
+
+
+def hold_the_pace(events: EventFeed, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) -> None:
+    """Let those who follow live be told nothing more before the gate is opened."""
+
+    async def wait(pace: Pace, _: float) -> None:
+        if pace is not events._catch_up_pace:
+            await gate.wait()
+
+    monkeypatch.setattr(events, "_wait", wait)
+
+
 async def test_listeners_are_counted(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         async with listening(served), listening(served):
@@ -514,6 +596,21 @@ async def test_a_stop_tells_what_waits_and_ends_the_stream(tmp_path: Path) -> No
         rest = [message for message in await stream.ended() if message.kind == "added"]
         assert without_gaps(rest) == 60
         assert served.exits == []
+
+
+async def test_a_stop_tells_what_the_last_commit_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served, listening(served) as stream:
+        async with held(served, monkeypatch) as gate:
+            add = asyncio.create_task(served.add(1, 600))
+            await gate.entered.wait()
+            stop = asyncio.create_task(served.stop())
+            await served.parts.stopping.wait()
+            await asyncio.sleep(0.01)
+        await add
+        await stop
+        assert [message.kind for message in await stream.ended()] == ["added", "started"]
 
 
 async def test_the_pace_lets_a_burst_through_and_then_so_many_a_second() -> None:

@@ -8,10 +8,12 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -516,7 +518,7 @@ def test_what_retention_has_removed_after_it_was_told_is_no_reset(tmp_path: Path
             time.sleep(EVENT_SECONDS)
             running.add(2, 600)
             running.request("DELETE", "/api/v1/tasks/2")
-            while not cursor_of(cursor)["event"].startswith("2.2"):
+            while not cursor_of(cursor)["event"].endswith("2.2"):
                 time.sleep(0.01)
             running.add(3)
             follower.until("1", "3")
@@ -525,6 +527,44 @@ def test_what_retention_has_removed_after_it_was_told_is_no_reset(tmp_path: Path
         running.add(4)
         with Following(running.url, *flags) as follower:
             follower.until("4")
+            assert follower.said == []
+
+
+def test_a_follower_that_was_stopped_at_work_goes_on_although_retention_went_on(
+    tmp_path: Path,
+) -> None:
+    """The service's own `reset` is about what it told, not about what was dealt with."""
+    cursor = tmp_path / "cursor"
+    command = "echo $SANIC_APP_NUM; while ! test -e go$SANIC_APP_NUM; do sleep 0.02; done"
+    flags = ("--after", "0", "--cursor", str(cursor), "--exec", command)
+    with Running(tmp_path, environ={"SANIC_APP_HISTORY_KEEP": "4"}) as running:
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            while not cursor.exists() or not cursor_of(cursor)["event"]:
+                time.sleep(0.01)
+            add_all(running, 1, 2, 3, 4)
+            follower.until("1")
+            follower.process.terminate()
+            (tmp_path / "go1").touch()
+            assert follower.wait() == 0
+        assert cursor_of(cursor)["after"] == 1
+        running.add(5)
+        settled(running)
+        assert running.request("GET", "/api/v1/tasks/1")[0] == 410
+        for number in range(2, 6):
+            (tmp_path / f"go{number}").touch()
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            follower.until("2", "3", "4", "5")
+            assert follower.end() == 0
+            assert follower.said == []
+        # Once more, when everything was dealt with and removed: there is nothing after it.
+        running.request("POST", "/api/v1/queue/pause")
+        add_all(running, 6, 7, 8, 9, 10)
+        running.request("DELETE", "/api/v1/tasks?from=7&to=10")
+        assert running.request("GET", "/api/v1/tasks/5")[0] == 410
+        (tmp_path / "go6").touch()
+        with Following(running.url, *flags, folder=tmp_path) as follower:
+            running.request("POST", "/api/v1/queue/resume")
+            follower.until("6")
             assert follower.said == []
 
 
@@ -567,18 +607,29 @@ def test_another_database_is_a_reset(tmp_path: Path, others: tuple[int, ...]) ->
                 lenient.until(*map(str, others), "17", "18")
 
 
-def test_a_copy_that_has_the_last_result_is_gone_on_with(tmp_path: Path) -> None:
-    """With ``--from-reset`` in any case; a store that is moved is followed without a double."""
+def test_a_copy_is_a_reset_and_gone_on_with_where_it_has_the_last_result(tmp_path: Path) -> None:
+    """A store that is moved is followed without a gap or a double, but only when that is asked."""
     first = fresh(tmp_path, "first", 1, 2, 3)
-    shutil.copytree(first, tmp_path / "copy")
+    shutil.copytree(first, tmp_path / "second")
+    with closing(sqlite3.connect(tmp_path / "second" / "queue.db")) as raw, raw:
+        raw.execute("UPDATE lineage SET uuid = lower(hex(randomblob(16)))")
     cursor = tmp_path / "cursor"
-    flags = ("--after", "0", "--cursor", str(cursor), "--from-reset")
+    flags = ("--after", "0", "--cursor", str(cursor))
     with Running(first) as running, Following(running.url, *flags) as follower:
         follower.until("1", "2", "3")
-        follower.end()
-    with Running(tmp_path / "copy") as copy, Following(copy.url, *flags) as follower:
+        while not cursor_of(cursor)["event"]:
+            time.sleep(0.01)
+        follower.kill()
+    with Running(tmp_path / "second") as copy:
+        with Following(copy.url, *flags) as strict:
+            assert strict.wait() == EXIT_RESET
+            assert strict.said == ["sanic-app: task 3 was followed in another database"]
         copy.add(4)
-        follower.until("4")
+        with Following(copy.url, *flags) as strict:
+            assert strict.wait() == EXIT_RESET
+            assert strict.lines == []
+        with Following(copy.url, *flags, "--from-reset") as lenient:
+            lenient.until("4")
 
 
 def test_a_number_that_no_task_has_is_another_database(running: Running) -> None:

@@ -42,6 +42,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "create_empty_request": "15b4c275437446ac",
         "expecting_continue": "3013e45351798d4b",
         "http1_request_header": "12ca456d9fc73cb5",
+        "http1_response_chunked": "fb69726e8d539632",
         "http1_response_header": "6a75f7775b2f21c8",
         "keep_alive": "00ed853420ddf96c",
         "read": "ba80b303f965a6d0",

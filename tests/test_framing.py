@@ -226,6 +226,19 @@ BAD_CHUNKS = [
 ]
 
 
+async def test_a_bad_request_has_an_id_of_its_own(tmp_path: Path) -> None:
+    mine = "X-Request-ID: of-the-first-one"
+    async with service(tmp_path) as served:
+        for bad in (b"\x00", b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n"):
+            async with served.wire() as wire:
+                await wire.send(request("/get_result", b"", mine, method="GET"))
+                assert (await wire.answer()).headers["x-request-id"] == "of-the-first-one"
+                await wire.send(bad)
+                answer = await wire.answer()
+                assert answer.status == 400
+                assert answer.headers["x-request-id"] not in ("", "of-the-first-one")
+
+
 async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
     head = request("/add_task", b"", "Transfer-Encoding: chunked")
     async with service(tmp_path) as served:

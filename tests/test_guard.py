@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sanic.compat import Header
 
-from sanic_app.errors import Forbidden, Invalid, MediaType, ServiceError, Unauthorized
+from sanic_app.errors import Fault, Forbidden, Invalid, MediaType, ServiceError, Unauthorized
 from sanic_app.http.blueprints.adding import check_media_type
 from sanic_app.http.guard import Guard
 from sanic_app.settings import Settings
@@ -330,6 +330,29 @@ def test_the_refusal_of_an_origin_names_both_values_and_the_setting() -> None:
         guard.check("POST", "/add_task", odd)
     assert refused.value.detail.isascii()
     assert len(refused.value.detail) < 500
+
+
+def test_each_refusal_says_what_is_wrong() -> None:
+    guard = Guard(Settings())
+    here, other = ("host", "localhost"), ("origin", "http://evil.example")
+    with pytest.raises(Invalid) as invalid:
+        guard.check("GET", "/get_result", Header([here, here]))
+    assert invalid.value.faults == (Fault("", "There must be exactly one Host header."),)
+    with pytest.raises(Forbidden) as refused:
+        guard.check("POST", "/add_task", Header([here, ("sec-fetch-site", "cross-site")]))
+    assert refused.value.detail == "Pages of other sites may not send requests."
+    with pytest.raises(Forbidden) as refused:
+        guard.check("POST", "/add_task", Header([here, other]))
+    assert refused.value.detail == (
+        "Pages of other sites may not send requests: the Origin 'http://evil.example' is not the"
+        " Host 'localhost'. If this is the service's own page behind a proxy, add the Origin's host"
+        " to ALLOWED_HOSTS, or let the proxy pass on the Host."
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "LocalHost:8000"])
+def test_an_origin_is_compared_without_regard_to_case(host: str) -> None:
+    assert verdict(("host", host), ("origin", "http://LOCALhost:8000"), method="POST") is None
 
 
 def test_each_of_several_origins_has_to_be_our_own() -> None:

@@ -39,6 +39,7 @@ ROOMS = [
     "http",
     "queue.worker",
     "queue",
+    "queue.follower",
     "queue.observer",
     "queue.retry",
     "queue.view",
@@ -46,6 +47,8 @@ ROOMS = [
     "queue.head",
     "queue.writer",
     "queue.outlook",
+    "store.sqlite.target",
+    "store.sqlite.snapshot",
     "store.sqlite.store",
     "store.sqlite.reads",
     "store.sqlite.checkpointer",
@@ -56,12 +59,13 @@ ROOMS = [
     "store.sqlite.failures",
     "store.sqlite.rows",
     "store.sqlite.origin",
+    "store.postgres.snapshot",
     "store.postgres.store",
     "store.postgres.changes",
     "store.postgres.committer",
     "store.postgres.reads",
-    "store.postgres.rows",
     "store.postgres.schema",
+    "store.postgres.rows",
     "store.postgres.link",
     "store.postgres.servers",
     "store.postgres.failures",
@@ -71,7 +75,14 @@ ROOMS = [
     "store.migrations",
     "store.isolation",
     "store.place",
+    "store.audit",
+    "store.audit.figures",
+    "store.audit.rows",
+    "store.audit.order",
+    "store.audit.sums",
+    "store.audit.queries",
     "store.consistency",
+    "store.snapshot",
     "store.transition",
     "store.retention",
     "store.skipped",
@@ -193,14 +204,18 @@ def test_queue_and_worker_know_nothing_of_the_framework() -> None:
         assert not outside(module) & SANIC, module
 
 
+BUILDERS = ("app", "process", "command_line", "client.stores")
+"""They choose the engine."""
+
+
 def test_only_those_who_start_it_know_which_engine_is_below() -> None:
-    engines = {name for name in MODULES if name.startswith("store.sqlite")}
+    engines = {name for name in MODULES if name.startswith(("store.sqlite", "store.postgres"))}
     assert engines
     for module in MODULES:
-        if module.startswith("store.") or module in ("app", "process", "command_line"):
+        if module.startswith("store.") or module in BUILDERS:
             continue
         assert not inside(module) & engines, module
-        assert not outside(module) & {"aiosqlite", "sqlite3"}, module
+        assert not outside(module) & {"aiosqlite", "sqlite3", "psycopg"}, module
 
 
 def test_blueprints_know_the_store_by_its_protocol_alone() -> None:
@@ -222,7 +237,7 @@ def test_nobody_knows_everyone_but_the_composition_root() -> None:
 
 def test_what_the_pure_rules_need_is_the_standard_library() -> None:
     for module in members("task", "clock", "errors", "store"):
-        assert outside(module) - {"aiosqlite"} <= sys.stdlib_module_names, module
+        assert outside(module) - {"aiosqlite", "psycopg"} <= sys.stdlib_module_names, module
 
 
 def test_the_checks_would_see_a_circle_and_a_step_upwards(tmp_path: Path) -> None:

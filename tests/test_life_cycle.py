@@ -31,7 +31,7 @@ READY = request("/health/ready", method="GET")
 
 
 def failing(error: BaseException) -> Any:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -73,6 +73,24 @@ async def test_a_stop_refuses_adds_and_answers_those_in_flight(
         assert served.exits == []
     async with service(tmp_path) as served:
         assert [task["num"] for task in (await served.get("/api/v1/tasks"))["tasks"]] == [7]
+
+
+async def test_a_stop_does_not_leave_the_worker_with_a_finish_that_nobody_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as served:
+        await served.client.post("/api/v1/queue/pause")
+        tasks = [{"num": 1, "timeout": 0}] * 1_000
+        for _ in range(3):
+            await served.client.post("/api/v1/tasks/batch", json={"tasks": tasks})
+        await served.client.post("/api/v1/queue/resume")
+        async with held(served, monkeypatch) as gate:
+            await gate.entered.wait()
+            stop = asyncio.create_task(served.stop())
+            await served.parts.stopping.wait()
+            await asyncio.sleep(0.01)
+        await stop
+        assert served.exits == []
 
 
 async def test_a_stop_without_delay_refuses_at_once(tmp_path: Path) -> None:
@@ -154,6 +172,22 @@ async def test_idle_and_deaf_clients_do_not_hold_a_stop(
         assert b"]}" not in await deaf.ended()
         await half.ended()
         assert served.exits == []
+
+
+async def test_the_worker_is_over_when_the_queue_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it puts a finish that nobody commits, and waits for it for ever."""
+    async with service(tmp_path) as served:
+        queue, stop, running = served.parts.queue, served.parts.queue.stop, []
+
+        async def noted() -> None:
+            running.append(served.parts.worker.running)
+            await stop()
+
+        monkeypatch.setattr(queue, "stop", noted)
+        await served.stop()
+        assert running[0] is False
 
 
 async def test_a_stop_that_comes_twice_is_one_stop(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "store_errors": ("counter", {"kind"}),
     "store_size_bytes": ("gauge", {"file"}),
     "store_free_bytes": ("gauge", set()),
+    "store_up": ("gauge", set()),
+    "store_reconnects": ("counter", set()),
+    "takeovers": ("counter", set()),
+    "commits_resolved": ("counter", {"outcome"}),
+    "lock_wait_seconds": ("histogram", set()),
     "event_listeners": ("gauge", set()),
     "worker_up": ("gauge", set()),
     "http_request_duration_seconds": ("histogram", {"method", "route", "status"}),
@@ -199,7 +204,9 @@ def test_series_with_labels_are_there_from_the_start() -> None:
     }
     assert outcomes == {"done": 0, "cancelled": 0}
     kinds = {sample.labels["kind"] for sample in shown["store_errors"].samples}
-    assert kinds == {"full", "io", "corrupt", "busy", "other"}
+    assert kinds == {"full", "io", "corrupt", "busy", "unavailable", "other"}
+    resolved = {sample.labels["outcome"] for sample in shown["commits_resolved"].samples}
+    assert resolved == {"applied", "repeated", "absent"}
     files = {sample.labels["file"] for sample in shown["store_size_bytes"].samples}
     assert files == {"database", "wal"}
 

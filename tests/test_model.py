@@ -44,7 +44,9 @@ from sanic_app.store import (
     SetPaused,
     Write,
 )
+from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.store.stamps import Stamps
 from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
@@ -305,6 +307,13 @@ class Machine(RuleBasedStateMachine):
             writes.insert(finish - 1, Finish(queue[0].history_num))
         self._commit(writes)
 
+    @rule(adds=ADDS, first=st.integers(0, 3), count=st.integers(0, 4))
+    def cancel_beside_an_add(self, adds: Add, first: int, count: int) -> None:
+        """A cancel of what its own commit adds, or of the head in front of that."""
+        number = (self.model.queue[0].history_num if self.model.queue else 1) + first
+        last = self.model.last + count
+        self._commit([adds, Cancel(last), Cancel(number), CancelRange(last - 1, last + 1)])
+
     @rule(first=NUMBERS, count=st.integers(0, 10))
     def cancel_range(self, first: int, count: int) -> None:
         self._commit([CancelRange(first, first + count)])
@@ -357,8 +366,7 @@ class Machine(RuleBasedStateMachine):
             self.stamps.follow(model.stamp)
 
     def _commit(self, writes: list[Write]) -> None:
-        self.stamps.follow(self.model.stamp)
-        expected = self.model.commit(writes, self.stamps.wall())
+        expected = self._expected(writes)
         head = self.model.head
         before = self.run(self.store.figures()).head
         commit = self.run(self.store.commit(self.lease, writes))
@@ -367,6 +375,19 @@ class Machine(RuleBasedStateMachine):
         # Told exactly when another head was started.
         assert commit.started == (head if head and head.history_num != before else None)
         assert commit.figures == self.run(self.store.figures())
+
+    def _expected(self, writes: list[Write]) -> list[object]:
+        before = deepcopy(self.model)
+        expected = self._expected_together(writes)
+        if Internal in expected and len(writes) > 1:
+            # One of them cannot be applied: each is committed by itself.
+            self.model = before
+            expected = [result for write in writes for result in self._expected_together([write])]
+        return expected
+
+    def _expected_together(self, writes: list[Write]) -> list[object]:
+        self.stamps.follow(self.model.stamp)
+        return self.model.commit(writes, self.stamps.wall())
 
     # What can be read.
 
@@ -452,6 +473,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.run(self._close())
+            with SqliteSnapshot(self.path) as store:
+                assert list(faults(store)) == []
         self.runner.close()
         shutil.rmtree(self.folder)
 

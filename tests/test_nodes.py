@@ -175,7 +175,7 @@ async def test_a_role_with_other_defaults_changes_nothing(queue: Queue) -> None:
         key: dict[str, Any] = {"Idempotency-Key": "a\\'b"}
         await asyncio.gather(*(each.add(number) for number in range(30) for each in (a, b)))
         assert await a.add(99, **key) == await b.add(99, **key)
-        session, _ = Servers(url.url, queue.name).connect()
+        session = Servers(url.url, queue.name).connect()
         with session:
             for name, value in (("client_min_messages", "warning"), ("statement_timeout", "0")):
                 assert session.execute(f"SHOW {name}").fetchall() == [(value,)]
@@ -378,7 +378,7 @@ async def told(served: Service, cursor: str) -> str:
 def held_lock(served: Service, queue: Queue) -> Iterator[psycopg.Connection[Any]]:
     """Hold the lock of all commits, as a node does in the midst of one."""
     schema = served.store._committer.schema  # type: ignore[attr-defined]
-    connection, _ = Servers(queue.cluster.url(), queue.name).connect()
+    connection = Servers(queue.cluster.url(), queue.name).connect()
     try:
         connection.execute("BEGIN")
         connection.execute(LOCK.format(lock=schema.lock))
@@ -391,20 +391,20 @@ def held_lock(served: Service, queue: Queue) -> Iterator[psycopg.Connection[Any]
 def blocked_writer(served: Service) -> Iterator[None]:
     """Keep a node's writer from connecting anew."""
     link = served.store._committer.link  # type: ignore[attr-defined]
-    connect = link._servers.connect
+    find = link._servers.find
     opened = asyncio.Event()
 
     def refuse() -> Any:
         if not opened.is_set() and "writer" in threading.current_thread().name:
             raise Lost("blocked")
-        return connect()
+        return find()
 
-    link._servers.connect = refuse
+    link._servers.find = refuse
     try:
         yield
     finally:
         opened.set()
-        link._servers.connect = connect
+        link._servers.find = find
 
 
 # 6: stopped nodes and a frozen server.

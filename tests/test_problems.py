@@ -36,6 +36,7 @@ CONTRACT = {
     "internal": 500,
     "outcome-unknown": 500,
     "queue-full": 503,
+    "store-unavailable": 503,
     "too-busy": 503,
     "stopping": 503,
     "disk-full": 507,

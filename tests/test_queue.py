@@ -28,11 +28,11 @@ from sanic_app.errors import (
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
-from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT
-from sanic_app.store import Commit, Lease, Write
+from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT, PRUNE_PAUSE
+from sanic_app.store import CANCEL_MAX, Commit, Lease, Place, Write
 from sanic_app.store.sqlite.store import SqliteStore
-from sanic_app.task import NewTask
-from tests.fake_clock import FakeClock
+from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Retention, State, Task
+from tests.fake_clock import PATIENCE, FakeClock
 from tests.parts import (
     BareService,
     Engine,
@@ -198,6 +198,7 @@ def is_full(running: BareService) -> bool:
     return running.queue.condition == "the queue is full"
 
 
+@only_sqlite
 async def test_waiting_tasks_count_for_the_limit(engine: Engine, clock: FakeClock) -> None:
     async with service(engine, clock, queue_max=5) as running:
         await running.queue.add(new(1, 1))
@@ -336,6 +337,40 @@ async def test_the_wait_runs_from_the_commit_that_started_it(running: BareServic
     assert [queue.timer.head] == [None]
 
 
+async def test_the_wait_runs_from_the_end_of_a_commit_that_took_long(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, queue, commit = running.clock, running.queue, running.store.commit
+
+    async def slow(lease: Lease, writes: Sequence[Write]) -> Commit:
+        done = await commit(lease, writes)
+        clock.advance(0.75)
+        return done
+
+    monkeypatch.setattr(running.store, "commit", slow)
+    await queue.add(new(3))
+    assert queue.timer.head is not None
+    assert queue.timer.head.deadline == clock.monotonic() + 3
+
+
+async def test_who_waits_for_a_task_misses_no_finish_during_the_look(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, look = running.queue, running.store.task
+    await queue.add(new(3))
+
+    async def slow(history_num: int) -> tuple[Task, Place | None] | None:
+        found = await look(history_num)
+        if found is not None and found[1] is not None:
+            await queue.finish(history_num)
+        return found
+
+    monkeypatch.setattr(running.store, "task", slow)
+    async with asyncio.timeout(PATIENCE):
+        found = await queue.view.task(1, wait=60)
+    assert found.task.state is State.DONE
+
+
 async def test_writes_that_do_not_move_the_head_leave_it(running: BareService) -> None:
     queue = running.queue
     await queue.add(new(3), "key", "r")
@@ -463,6 +498,22 @@ async def test_while_the_first_add_waits_for_its_commit_its_retry_is_not_told_th
 # A range of more than one slice.
 
 
+async def test_a_range_ends_where_the_queue_ends_in_its_first_commit(
+    running: BareService,
+) -> None:
+    queue = running.queue
+    await queue.add(new(*[9] * (CANCEL_MAX + 2)))
+    # One task was asked for before it, and waits for its commit. One comes between two slices.
+    pending = queue.add(new(8))
+    cancelling = asyncio.create_task(queue.cancel_range(2, HISTORY_NUM_MAX))
+    await until(lambda: queue.figures.last_finish_num)
+    between = await queue.add(new(7))
+    assert await cancelling == CANCEL_MAX + 2
+    left = [task.history_num for task in await queue.view.queue_page(0, 9)]
+    assert left == [1, between.first]
+    assert (await queue.view.task((await pending).first)).task.state is State.CANCELLED
+
+
 @pytest.mark.parametrize("slices", [0, 1])
 @pytest.mark.parametrize("kind", [Stopping, DiskFull])
 async def test_a_range_that_is_cut_short_does_not_claim_that_nothing_was_cancelled(
@@ -514,6 +565,36 @@ async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     assert running.queue.figures.depth == 2_001
     assert not is_short_of_disk()
     assert running.failures == []
+
+
+async def test_retention_on_a_full_disk_is_tried_again_once_a_minute(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = Retention(age=10 * SECOND)
+    async with service(engine, clock, history_keep=keep) as running:
+        await running.queue.add(new(1))
+        await running.queue.finish(1)
+        await clock.until_asleep(10)
+        commit, tries = running.store.commit, 0
+
+        async def full(lease: Lease, writes: Sequence[Write]) -> Commit:
+            nonlocal tries
+            tries += 1
+            assert tries < 9, "it tries all the time"
+            await asyncio.sleep(0)
+            raise DiskFull
+
+        monkeypatch.setattr(running.store, "commit", full)
+        clock.advance(10)
+        await clock.until_asleep(PRUNE_PAUSE)
+        assert tries == 1
+        clock.advance(PRUNE_PAUSE)
+        await until(lambda: tries == 2)
+        await clock.until_asleep(PRUNE_PAUSE)
+        monkeypatch.setattr(running.store, "commit", commit)
+        clock.advance(PRUNE_PAUSE)
+        await until(lambda: running.queue.figures.pruned)
+        assert tries == 2
 
 
 @only_sqlite

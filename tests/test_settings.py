@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from sanic_app.command_line import _parser
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, is_loopback, load
+from sanic_app.settings.values import PostgresUrl
 from sanic_app.task import SECOND, Retention
 
 SAMPLE = """\
@@ -22,6 +24,7 @@ LOGGER_LEVEL: INFO
 """The config_app.yaml of the sample that this service grew from."""
 
 SECRET = "very-s3cret"
+URL = f"postgresql://me:{SECRET}@db.internal:5433/jobs?sslmode=require"
 
 
 def given(
@@ -98,6 +101,9 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "PORT": ("0", "port", 0),
     "LOGGER_LEVEL": ("warning", "logger_level", "WARNING"),
     "DATABASE": ("sqlite:////var/q.db", "database", Path("/var/q.db")),
+    "DATABASE_FILE": ("", "database", PostgresUrl(URL)),
+    "DATABASE_SCHEMA": ("orders_2", "database_schema", "orders_2"),
+    "STORE_PATIENCE": ("2.5", "store_patience", 2.5),
     "API_TOKEN": (SECRET, "api_token", SECRET.encode()),
     "API_TOKEN_FILE": ("", "api_token", SECRET.encode()),
     "METRICS_TOKEN": (SECRET, "metrics_token", SECRET.encode()),
@@ -129,8 +135,9 @@ def test_each_key_works_from_the_file_and_from_the_environment(
 ) -> None:
     text, field, value = VALUES[key]
     if key.endswith("_FILE"):
-        (tmp_path / "token").write_text(f" {SECRET}\n", encoding="utf-8")
-        text = str(tmp_path / "token")
+        secret = URL if key == "DATABASE_FILE" else SECRET
+        (tmp_path / "secret").write_text(f" {secret}\n", encoding="utf-8")
+        text = str(tmp_path / "secret")
     if source == "file":
         settings = given(tmp_path, f"{key}: {text}")
     else:
@@ -143,6 +150,21 @@ def test_each_flag_sets_its_key(tmp_path: Path, key: str) -> None:
     text, field, value = VALUES[key]
     flags = [KEYS[key].flag] if value is True else [KEYS[key].flag, text]
     assert getattr(given(tmp_path, None, None, *flags), field) == value
+
+
+def test_a_url_of_postgresql_shows_no_password(tmp_path: Path) -> None:
+    settings = given(tmp_path, None, {"SANIC_APP_DATABASE": URL})
+    assert settings.database == PostgresUrl(URL)
+    assert str(settings.database) == "postgresql://db.internal:5433/jobs"
+    assert SECRET not in repr(settings)
+
+
+def test_the_database_is_given_in_one_way(tmp_path: Path) -> None:
+    environ = {"SANIC_APP_DATABASE": URL, "SANIC_APP_DATABASE_FILE": str(tmp_path / "url")}
+    (tmp_path / "url").write_text(URL, encoding="utf-8")
+    line = refusal(tmp_path, None, environ)
+    assert line.endswith("give either DATABASE or DATABASE_FILE, not both")
+    assert SECRET not in line
 
 
 # The file.
@@ -319,9 +341,12 @@ BAD: dict[str, list[str]] = {
         "sqlite://host/x.db",
         "sqlite:///x.db?mode=ro",
         "sqlite:///x.db#y",
-        "postgresql://x/y",
+        "mysql://x/y",
         "://x",
     ],
+    "DATABASE_FILE": ["", "/nowhere/at/all", "a\0b"],
+    "DATABASE_SCHEMA": ["", "A", "1a", "pg_x", "a-b", 'a"b', "a" * 64, "é"],
+    "STORE_PATIENCE": ["", "-1", "x", "3601", "nan", "inf"],
     "API_TOKEN": ["", " ", "a b", "a\tb", "é", "a\nb", "\x7f"],
     "API_TOKEN_FILE": ["", "/nowhere/at/all", "a\0b"],
     "METRICS_TOKEN": ["", "a b"],
@@ -526,6 +551,20 @@ def test_a_host_without_an_address_is_not_called_reachable(
 @pytest.mark.parametrize("host", ["[::1]", "a" * 300, "a..b"])
 def test_a_name_that_nobody_knows_counts_as_reachable(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_a_name_with_one_address_that_is_reachable_counts_as_reachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookup = socket.getaddrinfo
+
+    def each(name: str, port: None, **named: Any) -> list[Any]:
+        return [found for address in name.split("+") for found in lookup(address, port, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", each)
+    for name in ("127.0.0.1+192.0.2.1", "192.0.2.1+127.0.0.1", "::1+2001:db8::1"):
+        assert not is_loopback(name)
+    assert is_loopback("127.0.0.1+::1")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sanic_app.store.skipped import LEVELS, Block, blocks, passed
 from sanic_app.store.sqlite import file
 from sanic_app.task import SECOND, State, Task
 from tests.fake_clock import FakeClock
-from tests.parts import Opened, SqliteEngine, opened
+from tests.parts import SqliteEngine, count_rows, opened
 
 NUMBERS = st.builds(
     lambda width, block, offset: max(width * block + offset, 1),
@@ -75,13 +75,6 @@ def test_a_cancelled_range_is_hardly_more_rows_than_tasks() -> None:
     assert len(found) <= CANCEL_MAX + CANCEL_MAX // 64 + 2 + 2 + 2
 
 
-async def count(store: Opened) -> int:
-    ((rows,),) = await store.store._connections.reader.execute_fetchall(  # type: ignore[attr-defined]
-        "SELECT count(*) FROM skipped"
-    )
-    return int(rows)
-
-
 @pytest.mark.anyio
 async def test_what_the_front_has_passed_is_forgotten_little_by_little(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
@@ -90,20 +83,20 @@ async def test_what_the_front_has_passed_is_forgotten_little_by_little(
     async with opened(SqliteEngine(tmp_path), clock) as store:
         await store.add(*[1] * 600)
         await store.cancel(2, 500)
-        assert await count(store) == 499 + 8 + 1 + 1
+        assert await count_rows(store.store, "skipped") == 499 + 8 + 1 + 1
         clock.advance(1)
         await store.finish(1)
-        assert await count(store) == 509 - 150
+        assert await count_rows(store.store, "skipped") == 509 - 150
         await store.cancel(550)
-        assert await count(store) == 509 - 2 * 150 + 1 + 1
+        assert await count_rows(store.store, "skipped") == 509 - 2 * 150 + 1 + 1
         assert await store.place(560) == (58, 59.0)
         for number in range(501, 550):
             clock.advance(1)
             await store.finish(number)
-        assert await count(store) == 511 - 3 * 150
+        assert await count_rows(store.store, "skipped") == 511 - 3 * 150
         await store.cancel(560)
         # What is left: tasks 550 and 560, nine blocks of 64, and one of each level above.
-        assert await count(store) == 2 + 9 + 1 + 1
+        assert await count_rows(store.store, "skipped") == 2 + 9 + 1 + 1
         assert await store.place(570) == (18, 19.0)
 
 
@@ -118,7 +111,7 @@ async def test_nothing_is_kept_that_an_empty_queue_has_passed(
         await store.cancel(added.first + 1, added.last)
         await store.finish(added.first)
         assert (await store.store.figures()).last_history_num == LEVELS[-1].width - 1
-        assert await count(store) == 0
+        assert await count_rows(store.store, "skipped") == 0
 
 
 @pytest.mark.anyio

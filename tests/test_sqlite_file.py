@@ -247,14 +247,14 @@ async def test_a_database_without_rights_is_named(place: SqliteEngine, clock: Fa
 def test_a_folder_that_cannot_be_synced_is_warned_of(
     place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sync = sqlite_file._sync
+    sync = sqlite_file.sync
 
     def refuse(path: Path) -> None:
         if path.is_dir():
             raise OSError(errno.EINVAL, "Invalid argument")
         sync(path)
 
-    monkeypatch.setattr(sqlite_file, "_sync", refuse)
+    monkeypatch.setattr(sqlite_file, "sync", refuse)
     sqlite_file.prepare(place.path)
     assert place.path.exists()
     assert "cannot be synced: Invalid argument" in caplog.text

@@ -248,6 +248,7 @@ async def test_zero_timeouts_drain_in_runs_and_let_others_in_between(
 # Stopping and starting.
 
 
+@only_sqlite
 @pytest.mark.parametrize(("down", "left"), [(0, 2), (0.5, 1.5), (-9_999, 3)])
 async def test_a_restart_waits_only_the_rest(
     engine: Engine, clock: FakeClock, down: float, left: float
@@ -265,6 +266,7 @@ async def test_a_restart_waits_only_the_rest(
         assert await running.done() == [0]
 
 
+@only_sqlite
 async def test_what_became_due_while_it_was_down_is_finished_at_once_and_alone(
     engine: Engine, clock: FakeClock
 ) -> None:
@@ -408,6 +410,7 @@ async def test_after_a_failure_of_the_store_it_finishes_nothing_more(
         assert await running.done() == []
 
 
+@only_sqlite
 async def test_a_head_that_nobody_took_away_and_that_is_none_ends_the_worker(
     engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line that speaks HTTP to a running service."""
+"""The commands: those that speak HTTP to a running service, and those that work on a store."""
 
 COMMANDS = {
     "add": "Add a task, or with --file a batch; with --wait return when it is finished.",
@@ -13,3 +13,9 @@ COMMANDS = {
     "follow": "Print each finished number in order as it is done, or run a command for it.",
 }
 """What each command does, as its help says it."""
+
+STORE_COMMANDS = {
+    "check": "Say whether a store is whole, without changing it; a service may be using it.",
+    "copy": "Copy a whole queue, as of one moment, to a place where there is none.",
+}
+"""Those that work on a store itself, in service or not."""

@@ -41,8 +41,7 @@ Json = dict[str, Any]
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return its exit status."""
     for number in stop_signals():
-        # An exception, so that a terminal is left as it was.
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     return printing(partial(_run, arguments, environ))
 
 
@@ -239,7 +238,8 @@ def _refuse(text: str, status: int) -> int:
     return status
 
 
-def _stop(number: int, _: FrameType | None) -> None:
+def stop(number: int, _: FrameType | None) -> None:
+    """End the command by an exception, so that it leaves everything as it should."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(SIGNALED + number)

@@ -76,10 +76,12 @@ class Cursor:
 
     def heard(self, event: str) -> None:
         """Note that every result up to an event was dealt with; it is written soon."""
+        # The first one at once: by it the service knows its queue from another.
+        due = not self.position.event or time.monotonic() - self._saved_at >= EVENT_SECONDS
         if event != self.position.event:
             self.position = self.position._replace(event=event)
             self._unsaved = True
-        if time.monotonic() - self._saved_at >= EVENT_SECONDS:
+        if due:
             self.settle()
 
     def settle(self) -> None:

@@ -81,16 +81,22 @@ class Follower:
 
     def _listen(self) -> None:
         """Look at the results after each message of one stream, until it ends."""
-        with closing(self._service.events(self._cursor.position.event)) as events:
+        known = self._cursor.position.event
+        with closing(self._service.events(known)) as events:
             # First comes an id: the one that was sent, or that of this moment.
             first = next(events)
-            self._look(
-                self._check_same if first.id == self._cursor.position.event else self._deal_with_all
-            )
-            self._cursor.heard(first.id)
+            if known:
+                self._look(self._check_same)
+            else:
+                self._look(self._deal_with_all)
+                self._cursor.heard(first.id)
             for event in events:
-                if self._tells(event):
-                    self._look(self._cannot_go_on if event.kind == "reset" else self._deal_with_all)
+                if event.kind == "reset" and event.data.get("reason") != "removed":
+                    self._look(self._cannot_go_on)
+                    self._cursor.heard(event.id)
+                elif self._tells(event):
+                    # When finishes were removed: perhaps these results were dealt with already.
+                    self._look(self._deal_with_all)
                     self._cursor.heard(event.id)
                 elif not event.id:
                     self._cursor.settle()
@@ -113,13 +119,9 @@ class Follower:
             sys.stderr.write(f"sanic-app: {reset}; going on with what is there\n")
             self._start_over()
             self._deal_with_all()
-        self._looked_at = time.monotonic()
 
     def _cannot_go_on(self) -> NoReturn:
-        raise Reset(
-            f"the service cannot tell what comes after task {self._cursor.position.after}:"
-            " retention has removed some of it, or this is another database"
-        )
+        raise Reset(f"task {self._cursor.position.after} was followed in another database")
 
     def _deal_with_all(self) -> None:
         """Deal with every result that is there."""
@@ -132,6 +134,7 @@ class Follower:
         more = True
         while more:
             more = self._deal_with_page(self._cursor.position.after or 0)
+        self._looked_at = time.monotonic()
 
     def _deal_with_page(self, after: int) -> bool:
         """Deal with results behind a history number; return whether there may be more."""
@@ -179,12 +182,12 @@ class Follower:
 
     def _removed(self, number: int) -> bool:
         """Return whether retention has removed results from this number on that are not known."""
-        event = self._cursor.position.event
-        if not event:
+        if self._status(number) != HTTPStatus.GONE:
             # A task that is there was not removed, and nothing behind it was.
-            return self._status(number) == HTTPStatus.GONE
+            return False
+        event = self._cursor.position.event
         # The first time it has perhaps nothing to tell yet, and waits; the second time it has.
-        return "reset" in (self._first_after(event), self._first_after(event))
+        return not event or "reset" in (self._first_after(event), self._first_after(event))
 
     def _first_after(self, event: str) -> str:
         """Return the kind of the first message after an event."""

@@ -25,6 +25,8 @@ DISCARD_MAX: Final = 2**25
 """How many bytes of a refused body are read before the connection is closed."""
 CHUNK_LINE_MAX: Final = 64
 """The most bytes of a line with a chunk's length; as Sanic has it."""
+SHARED_BYTES: Final = 16_384
+"""Pieces of at least this size are sent without a copy."""
 EVENT_STREAM: Final = "text/event-stream"
 _DIGITS: Final = {10: re.compile(r"[0-9]+"), 16: re.compile(r"[0-9A-Fa-f]+")}
 _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
@@ -242,6 +244,17 @@ class RequestCycle(Http):
         for name, value in response.headers.items():
             head += f"{name}: {value.translate(_NO_LINE_ENDS)}\r\n"
         return f"{head}\r\n".encode()
+
+    async def http1_response_chunked(self, data: bytes, end_stream: bool) -> None:
+        """Send a piece of a stream. A large one is not copied: many listeners share its bytes."""
+        if len(data) < SHARED_BYTES:
+            await super().http1_response_chunked(data, end_stream)
+            return
+        await self._send(b"%x\r\n" % len(data))
+        await self._send(data)
+        await self._send(b"\r\n")
+        if end_stream:
+            await super().http1_response_chunked(b"", end_stream)
 
     async def _send_unframed(self, data: bytes, end_stream: bool) -> None:
         if data:

@@ -198,9 +198,9 @@ class EventFeed:
                         )
                         texts.append(message(kind, data, cursor))
                         self._catch_up_pace.charge(len(data.get("tasks", ())) / TASKS_MAX)
-                except Lost:
+                except Lost as lost:
                     cursor = self._cursor
-                    texts.append(reset(cursor))
+                    texts.append(reset(cursor, lost.reason))
                 if cursor == self._cursor:
                     # There is no await between this comparison and the next line: nothing is
                     # missed, and nothing is told twice.

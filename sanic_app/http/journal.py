@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from sanic_app.http.schemas import task_object
@@ -65,8 +66,22 @@ BEGINNING = Cursor("", 0, 0)
 """Of whoever was told nothing yet, of whatever queue."""
 
 
+class Reason(StrEnum):
+    """Why a listener has to look at the lists anew."""
+
+    REMOVED = "removed"
+    """Retention has removed finishes that it was not told of."""
+    ANOTHER = "another"
+    """Its cursor is of another queue."""
+
+
 class Lost(Exception):
     """What lies behind a cursor is not in the tables."""
+
+    def __init__(self, reason: Reason) -> None:
+        """Take why."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Journal:
@@ -90,9 +105,11 @@ class Journal:
         if (
             cursor.lineage != until.lineage
             or cursor.added > until.added
-            or not pruned <= cursor.finished <= until.finished
+            or cursor.finished > until.finished
         ):
-            raise Lost
+            raise Lost(Reason.ANOTHER)
+        if cursor.finished < pruned:
+            raise Lost(Reason.REMOVED)
         if cursor.added < until.added:
             last = min(until.added, cursor.added + TASKS_MAX)
             data = await self.added(cursor.added, last)
@@ -126,7 +143,7 @@ class Journal:
             last = await self._source.finished(until - 1, until)
             if first and last:
                 return summary(first[0].history_num, last[0].history_num, count)
-        raise Lost
+        raise Lost(Reason.REMOVED)
 
 
 def message(kind: str, data: Mapping[str, Any], cursor: Cursor) -> bytes:
@@ -145,6 +162,7 @@ def summary(first: int, last: int, count: int) -> Mapping[str, Any]:
     return {"first": first, "last": last, "count": count}
 
 
-def reset(cursor: Cursor) -> bytes:
+def reset(cursor: Cursor, reason: Reason) -> bytes:
     """Return the message for a listener that has to look at the lists anew."""
-    return message("reset", {"added": cursor.added, "finished": cursor.finished}, cursor)
+    data = {"added": cursor.added, "finished": cursor.finished, "reason": reason}
+    return message("reset", data, cursor)

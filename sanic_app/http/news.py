@@ -78,9 +78,9 @@ class News:
             if known is None or (len(untold.finishes) == 1 and known.tasks <= TASKS_MAX):
                 data = await self._journal.finished(cursor.finished, until)
                 return message("finished", data, after)
-        except Lost:
+        except Lost as lost:
             if known is None:
-                return reset(after)
+                return reset(after, lost.reason)
         assert known is not None  # noqa: S101 - else it was returned above
         return message("finished", summary(known.first, known.last, known.tasks), after)
 

@@ -108,7 +108,8 @@ _EVENTS: Final[Json] = {
             " the history numbers of the first and the last, and how many there were. An added task"
             " is shown as it is when the message is sent. Of several starts the newest is told."
             " `reset`: what comes next was removed, or `Last-Event-ID` is of another queue, such as"
-            " the one that this is a copy of; look at the lists anew.",
+            " the one that this is a copy of, as its `reason` says (`removed`, `another`); look at"
+            " the lists anew.",
         },
         "example": 'id: 6f2c1d3b8a7e4c5f9b0a1d2e3f405162.1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import adds, depth, lists, waits, wrk
+from tests.bench import adds, copies, depth, lists, waits, wrk
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.figures import Line
 from tests.bench.machine import machine
@@ -30,6 +30,7 @@ MEASURES: Mapping[str, Callable[[Bench], list[Line]]] = {
     "drift": waits.drift,
     "depth": depth.depth,
     "lists": lists.lists,
+    "copies": copies.copies,
 }
 LOADED = {"adds", "one", "connections", "batches", "listened", "depth"}
 """These need wrk."""

@@ -12,38 +12,33 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from sanic_app.__main__ import main
+from sanic_app.client import actions
+from sanic_app.client.cursor import Result
 from sanic_app.clock import SystemClock
-from sanic_app.errors import DiskFull, NotHead, StoreFailed
+from sanic_app.errors import DiskFull, StoreFailed
 from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
-from sanic_app.queue import TaskQueue, head
+from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Add, Added, Commit, Done, Finish, retention
+from sanic_app.store import Add, Added, Commit, retention
 from sanic_app.store.sqlite import checkpointer, connections, failures, origin
 from sanic_app.store.sqlite import file as sqlite_file
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
-from sanic_app.store.transition import Transition
 from sanic_app.task import NewTask
+from tests.proof.launch_nodes import NODE_CHANGES, put
 
 LAZY = 20
 """Of so many commits a lazy store makes one."""
 
 
-def _put(owner: object, name: str, value: object) -> None:
-    """Put something in the place of what the service has."""
-    getattr(owner, name)
-    setattr(owner, name, value)
-
-
 def checkpoint_pages(pages: str) -> None:
     """Checkpoint more often than the service does, so that a short run has many."""
-    _put(checkpointer, "CHECKPOINT_PAGES", int(pages))
+    put(checkpointer, "CHECKPOINT_PAGES", int(pages))
 
 
 def lazy_commit(_: str) -> None:
@@ -68,7 +63,7 @@ def lazy_commit(_: str) -> None:
         lazy: Any = Lazy(raw)
         return apply(lazy, *others, mark=mark)
 
-    _put(sqlite_rows, "apply", lazily)
+    put(sqlite_rows, "apply", lazily)
 
 
 def unsynced(_: str) -> None:
@@ -79,7 +74,7 @@ def unsynced(_: str) -> None:
         configure(raw)
         raw.execute("PRAGMA synchronous = NORMAL")
 
-    _put(connections, "_configure_writer", weaken)
+    put(connections, "_configure_writer", weaken)
 
 
 def no_recovery(_: str) -> None:
@@ -88,12 +83,12 @@ def no_recovery(_: str) -> None:
     async def nothing(_: checkpointer.Checkpointer) -> None:
         return
 
-    _put(checkpointer.Checkpointer, "recover", nothing)
+    put(checkpointer.Checkpointer, "recover", nothing)
 
 
 def _sort_failures(failure: Callable[[Exception], Exception]) -> None:
     for module in (sqlite_store, sqlite_file):
-        _put(module, "failure", failure)
+        put(module, "failure", failure)
 
 
 def going_on(_: str) -> None:
@@ -131,28 +126,28 @@ def forgetful(_: str) -> None:
             through += 1
         return through, prune_in
 
-    _put(retention, "prune", more)
+    put(retention, "prune", more)
 
 
 def wall_clock(_: str) -> None:
     """Wait by the wall clock: a step of it makes a task early or stuck."""
-    _put(SystemClock, "monotonic", lambda _: time.time())
+    put(SystemClock, "monotonic", lambda _: time.time())
 
 
 def no_marks(_: str) -> None:
     """Take any WAL for that of the database beside it."""
-    _put(origin, "belongs", lambda *_: True)
+    put(origin, "belongs", lambda *_: True)
 
 
 def no_lock(_: str) -> None:
     """Take no lock: everybody is the owner."""
-    _put(sqlite_lease, "_lock", lambda _: None)
+    put(sqlite_lease, "_lock", lambda _: None)
 
 
 def patient(_: str) -> None:
     """Wait for slow clients without limit."""
     for name in ("REQUEST_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS"):
-        _put(connection, name, 86_400)
+        put(connection, name, 86_400)
 
 
 def blocking_commit(_: str) -> None:
@@ -174,8 +169,8 @@ def blocking_commit(_: str) -> None:
 
         return opened()
 
-    _put(connections.Connections, "_connect", connect)
-    _put(connections.Connection, "run", run)
+    put(connections.Connections, "_connect", connect)
+    put(connections.Connection, "run", run)
 
 
 def handlers_commit(_: str) -> None:
@@ -196,7 +191,7 @@ def handlers_commit(_: str) -> None:
         assert isinstance(result, Added)
         return result
 
-    _put(TaskQueue, "add", add)
+    put(TaskQueue, "add", add)
 
 
 def lax_parsing(_: str) -> None:
@@ -206,86 +201,26 @@ def lax_parsing(_: str) -> None:
         fields = json.loads(body)
         return NewTask(fields["num"], int(fields["timeout"] * 1_000_000))
 
-    _put(adding, "parse_new_task", parse)
+    put(adding, "parse_new_task", parse)
 
 
-def any_start(_: str) -> None:
-    """Finish whatever the head is now: a finish that names no start."""
-    finish = Transition._finish
+def eager_cursor(_: str) -> None:
+    """Let a follower remember a number before its command has run."""
+    deal_with = actions.Command.deal_with
 
-    def blindly(self: Transition, _: Finish) -> Done:
-        if self._head is None:
-            raise NotHead
-        return finish(self, Finish(self._head))
+    def eager(self: actions.Command, result: Result, done: actions.Done) -> None:
+        done()
+        deal_with(self, result, done)
 
-    async def is_head(*_: object) -> bool:
-        return True
-
-    _put(Transition, "_finish", blindly)
-    _put(TaskQueue, "is_head", is_head)
+    put(actions.Command, "deal_with", eager)
 
 
-def repeats(_: str) -> None:
-    """Commit again whenever the answer is missing, without a look."""
-    from sanic_app.store.postgres.committer import Committer  # noqa: PLC0415 - an extra
-
-    async def absent(self: Committer) -> bool | None:
-        found, self._unanswered = self._unanswered, None
-        return None if found is None else False
-
-    _put(Committer, "_resolve", absent)
-
-
-def no_takeover(_: str) -> None:
-    """Leave each head to its keeper for ever."""
-    _put(head, "TAKEOVER_SECONDS", 1_000_000)
-
-
-def asynchronous(_: str) -> None:
-    """Answer before PostgreSQL has synced its WAL."""
-    from sanic_app.store.postgres import rows  # noqa: PLC0415 - an extra
-
-    send = rows._messages
-
-    def lazily(connection: Any, *statements: str) -> Any:
-        lazy = (each.replace("commit = on", "commit = off") for each in statements)
-        return send(connection, *lazy)
-
-    _put(rows, "_messages", lazily)
-
-
-def no_deadlines(_: str) -> None:
-    """Wait for the server as long as it takes."""
-    from sanic_app.store.postgres import changes, committer, reads, servers  # noqa: PLC0415
-
-    _put(changes, "DEADLINE_SECONDS", 86_400)
-    _put(committer, "COMMIT_SECONDS", 86_400)
-    _put(reads, "READ_SECONDS", 86_400)
-    _put(servers, "CONNECT_SECONDS", 86_400)
-
-
-def first_host(_: str) -> None:
-    """Take the first host that can be written, whatever the others are."""
-    from sanic_app.store.postgres.failures import Lost  # noqa: PLC0415 - an extra
-    from sanic_app.store.postgres.servers import Server, Servers  # noqa: PLC0415
-
-    def first(self: Servers) -> Any:
-        for host in self._hosts:
-            with suppress(Lost, StoreFailed):
-                self.floor = self.timeline = 0
-                return self._try(host)
-        raise Lost("no host")
-
-    _put(Servers, "connect", first)
-    _put(Server, "timeline", 0)
-
-
-CHANGES: dict[str, Callable[[str], None]] = {
+CHANGES: dict[str, Callable[[str], None]] = NODE_CHANGES | {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
         *(forgetful, no_lock, no_marks, patient, blocking_commit, handlers_commit, lax_parsing),
-        *(any_start, repeats, no_takeover, asynchronous, no_deadlines, first_host),
+        eager_cursor,
     )
 }
 

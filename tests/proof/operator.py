@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 
 from tests.proof.machine import emptied
@@ -58,11 +59,29 @@ def _load(running: Running, chance: random.Random) -> int:
     return last
 
 
-def _back_up(home: Path) -> float:
+def _copying(home: Path, source: str, target: str) -> subprocess.Popen[str]:
+    """Start the documented way of a backup and of a restore."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "copy", source, target],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _copy(home: Path, source: str, target: str) -> float:
     begun = time.monotonic()
-    with closing(sqlite3.connect(home / DATABASE, isolation_level=None)) as connection:
-        connection.execute("VACUUM INTO ?", (str(home / "copy.db"),))
+    process = _copying(home, source, target)
+    output, _ = process.communicate(timeout=60)
+    if process.returncode:
+        raise RuntimeError(output)
     return time.monotonic() - begun
+
+
+def _back_up(home: Path) -> float:
+    return _copy(home, DATABASE, "copy.db")
 
 
 def _last(home: Path) -> tuple[int, list[str]]:
@@ -115,11 +134,36 @@ def _backed_up_and_restored(home: Path, chance: random.Random) -> list[str]:
         running.kill()
     for suffix in ("", "-wal", "-shm"):
         (home / f"{DATABASE}{suffix}").unlink(missing_ok=True)
-    shutil.copyfile(home / "copy.db", home / DATABASE)
+    _copy(home, "copy.db", DATABASE)
     last, wrong = _last(home)
     if last != before:
         wrong.append(f"{last} restored, and {before} were backed up")
     return wrong + ([f"a backup took {seconds:.1f} s"] if seconds > BACKUP_SECONDS else [])
+
+
+def _copies_killed(home: Path, chance: random.Random) -> list[str]:
+    """Kill copies at random moments: the target is whole or not there, and the next one is made."""
+    running = service(home)
+    wrong = []
+    try:
+        before = _load(running, chance)
+        for _ in range(5):
+            process = _copying(home, DATABASE, "copy.db")
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=chance.uniform(0.1, 0.9))
+            process.kill()
+            process.communicate()
+            if (home / "copy.db").exists():
+                wrong += contradictions(home / "copy.db")
+                (home / "copy.db").unlink()
+        _back_up(home)
+    finally:
+        running.kill()
+    restored = home / "restored"
+    restored.mkdir()
+    _copy(home, "copy.db", str(restored / DATABASE))
+    last, more = _last(restored)
+    return wrong + more + ([f"{last} restored of {before}"] if last != before else [])
 
 
 def _restored_beside_its_wal(
@@ -204,6 +248,6 @@ _written_over = _touched(
 _written_over.__name__ = "_copied_over_while_it_runs"
 
 WALKS: tuple[Walk, ...] = (
-    *(_backed_up_and_restored, _restored_beside_its_wal, _three_files_copied, _wrong_file),
-    *(_deleted, _replaced, _written_over, _second_name),
+    *(_backed_up_and_restored, _copies_killed, _restored_beside_its_wal, _three_files_copied),
+    *(_wrong_file, _deleted, _replaced, _written_over, _second_name),
 )

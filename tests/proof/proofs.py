@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tests.proof.clock_steps import clock_steps
 from tests.proof.disk_errors import disk_errors
 from tests.proof.every_call import every_call
+from tests.proof.follower import follower
 from tests.proof.full_disk import full_disk
 from tests.proof.hostile_requests import hostile_requests
 from tests.proof.images import images
@@ -41,6 +42,7 @@ class Proof(NamedTuple):
 PROOFS = (
     Proof("kills", kills),
     Proof("listeners", listeners),
+    Proof("follower", follower),
     Proof("retention", retention),
     Proof("every-call", every_call, (Need.STRACE,)),
     Proof("disk-errors", disk_errors, (Need.STRACE,)),

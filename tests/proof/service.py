@@ -56,6 +56,12 @@ def resident_bytes(running: Running) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def most_resident_bytes(running: Running) -> int:
+    """Return the most memory that the process ever had."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1_024
+
+
 def wal_bytes(folder: Path) -> int:
     """Return the size of the WAL of the service in the folder."""
     try:

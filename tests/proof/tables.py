@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sanic_app.store.audit import faults
+from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from tests.proof.history import Row, Snapshot
 
 
@@ -27,7 +29,10 @@ def snapshot(database: Path) -> Snapshot:
 
 
 def contradictions(database: Path) -> list[str]:
-    """Return where the state row says something else than the tables, counted afresh."""
+    """Return where the state row says something else than the tables, counted afresh.
+
+    And what `sanic-app check` finds, which knows more rules and is no judge of itself.
+    """
     with closing(_open(database)) as connection:
         connection.execute("BEGIN")
         state = _one(connection, "SELECT * FROM state")
@@ -56,6 +61,8 @@ def contradictions(database: Path) -> list[str]:
         wrong.append(f"integrity_check: {damage}")
     if orphans:
         wrong.append("foreign_key_check finds orphans")
+    with SqliteSnapshot(database) as store:
+        wrong += faults(store)
     return wrong
 
 

@@ -12,13 +12,15 @@ from sanic_app.errors import (
 )
 from sanic_app.store import (
     CANCEL_MAX,
+    Add,
     Cancel,
+    Cancelled,
     CancelRange,
     Finish,
 )
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, State
 from tests.fake_clock import FakeClock
-from tests.parts import Engine, opened
+from tests.parts import Engine, new, opened
 from tests.store.state import done_numbers, queued_numbers
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +88,8 @@ async def test_what_is_not_in_the_queue_cannot_be_cancelled(
         for number, error in ((2, AlreadyFinished), (3, NotFound), (HISTORY_NUM_MAX, NotFound)):
             with pytest.raises(error):
                 await store.cancel(number)
+        with pytest.raises(NotFound, match=NotFound.no_task):
+            await store.cancel(3)
         assert await store.store.figures() == before
 
 
@@ -97,6 +101,34 @@ async def test_a_cancel_behind_its_own_add_in_one_commit(engine: Engine, clock: 
         commit = await store.commit(Finish(1), Cancel(2))
         assert commit.started is None
         assert await queued_numbers(store) == []
+
+
+@pytest.mark.parametrize("cancel", [Cancel(3), CancelRange(3, 9)])
+async def test_a_cancel_finds_what_its_own_commit_added(
+    engine: Engine, clock: FakeClock, cancel: Cancel | CancelRange
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(1)
+        commit = await store.commit(Add(new(2, 3)), cancel, Add(new(4)))
+        _, cancelled, _ = commit.results
+        assert isinstance(cancelled, Cancelled)
+        assert [task.history_num for task in cancelled.tasks] == [3]
+        assert await queued_numbers(store) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("cancel", [Cancel(1), CancelRange(1, 1)])
+async def test_what_the_commit_of_a_cancelled_head_adds_starts_in_it(
+    engine: Engine, clock: FakeClock, cancel: Cancel | CancelRange
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(1)
+        clock.advance(0.5)
+        commit = await store.commit(Add(new(2, 3)), cancel)
+        assert commit.started is not None
+        assert (commit.started.history_num, commit.started.started_at) == (2, clock.wall())
+        figures = commit.figures
+        assert (figures.head, figures.oldest_created_at) == (2, clock.wall())
+        assert await queued_numbers(store) == [2, 3]
 
 
 async def test_a_range_goes_from_its_end_in_slices(engine: Engine, clock: FakeClock) -> None:

@@ -12,9 +12,10 @@ from sanic_app.store import (
     Add,
     Added,
 )
+from sanic_app.store.keys import SWEEP
 from sanic_app.task import SECOND
 from tests.fake_clock import START, FakeClock
-from tests.parts import KEEP, Engine, new, opened
+from tests.parts import KEEP, Engine, count_rows, new, opened
 from tests.store.state import figures_agree_with_the_tables
 
 pytestmark = pytest.mark.anyio
@@ -126,6 +127,19 @@ async def test_many_keys_expire_and_are_free_again(engine: Engine, clock: FakeCl
             assert not (await store.add(1, key=f"key{n}", request="new")).replayed
         for n in range(30):
             assert (await store.add(1, key=f"key{n}", request="new")).replayed
+
+
+async def test_expired_keys_are_removed_some_with_each_new_key(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with opened(engine, clock) as store:
+        for n in range(2 * SWEEP + 5):
+            await store.add(0, key=f"key{n}", request="r")
+        await store.finish_head()
+        clock.advance(KEEP / SECOND)
+        for kept in (SWEEP + 6, 7, 3, 4):
+            await store.add(1, key=f"new{kept}", request="r")
+            assert await count_rows(store.store, "idempotency") == kept
 
 
 async def test_a_new_key_drives_out_none_that_still_lives(engine: Engine, clock: FakeClock) -> None:

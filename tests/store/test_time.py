@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sanic_app.store import Cancel, Cancelled
 from sanic_app.task import SECOND, Retention, State, Task
 from tests.fake_clock import START, FakeClock
 from tests.parts import Engine, Opened, only_sqlite, opened
@@ -77,6 +78,30 @@ async def test_the_rest_is_counted_by_stamps(engine: Engine, clock: FakeClock) -
         assert await rest_of_wait(store) == 3.0
         clock.advance(6)
         assert await rest_of_wait(store) == 2.0
+
+
+@pytest.mark.parametrize("back", [0.5, 3, 9_999])
+async def test_while_the_clock_is_behind_the_last_stamp_that_is_the_time(
+    engine: Engine, clock: FakeClock, back: float
+) -> None:
+    async with opened(engine, clock) as store:
+        await store.add(10)
+        clock.advance(4)
+        last = (await store.add(1)).created_at
+        clock.step_wall(-back)
+        for _ in range(2):
+            assert await rest_of_wait(store) == 6.0
+            assert (await store.store.overview()).now == last
+            _, place = await store.store.task(2) or (None, None)
+            assert place is not None
+            assert place.now == last
+            assert (await store.commit()).now == last
+    async with opened(engine, clock) as store:
+        assert await rest_of_wait(store) == 6.0
+        commit = await store.commit(Cancel(1))
+        (cancelled,) = commit.results
+        assert isinstance(cancelled, Cancelled)
+        assert cancelled.tasks[0].finished_at == commit.now == last
 
 
 @only_sqlite

@@ -95,10 +95,13 @@ class Link:
             self.cut()
             timers[0] = loop.call_later(RECUT_SECONDS, late)
 
+        def done(call: asyncio.Future[Any]) -> None:
+            timers[0].cancel()
+            # Its caller may be gone, and then nobody else asks for its failure.
+            call.exception()
+
         timers = [loop.call_later(seconds, late)]
-        call.add_done_callback(lambda _: timers[0].cancel())
-        # Its caller may be gone when it fails.
-        call.add_done_callback(_forget)
+        call.add_done_callback(done)
         await asyncio.wait({call, given_up}, return_when=asyncio.FIRST_COMPLETED)
         if given_up.done():
             raise Lost("there is no connection")
@@ -147,7 +150,7 @@ class Link:
         if self._connection is None:
             if self._closed or turn.given_up:
                 raise Lost("closed")
-            connection, server = self._servers.connect()
+            connection, server = self._servers.find()
             if self._greet is not None:
                 try:
                     with deadline(connection):
@@ -174,9 +177,3 @@ class Link:
 def fetch(connection: Connection, sql: str, *values: Any) -> list[Any]:
     """Return the rows of one statement."""
     return connection.execute(sql, values or None).fetchall()
-
-
-def _forget(call: asyncio.Future[Any]) -> None:
-    """Take the error of a call: perhaps nobody waits for it."""
-    if not call.cancelled():
-        call.exception()

@@ -121,7 +121,11 @@ class Servers:
             for each in self._hosts
         )
 
-    def connect(self) -> tuple[Connection, Server]:
+    def connect(self) -> Connection:
+        """Return a connection alone, see ``find``."""
+        return self.find()[0]
+
+    def find(self) -> tuple[Connection, Server]:
         """Return a connection to the writable server with the highest timeline.
 
         Raises:

@@ -96,7 +96,7 @@ def prepare(path: Path) -> None:
     left = size_of(Path(f"{path}-wal")) > 0
     try:
         version = _check(path)
-        _check_header(path)
+        check_header(path)
         if not left:
             origin.adopt(path)
     except sqlite3.Error as error:
@@ -130,7 +130,7 @@ def _create(path: Path) -> None:
         )
     new = Path(f"{path}.new")
     try:
-        for leftover in (new, Path(f"{new}-wal"), Path(f"{new}-shm"), Path(f"{new}-journal")):
+        for leftover in leftovers(new):
             leftover.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
@@ -141,15 +141,20 @@ def _create(path: Path) -> None:
             # The close would do this too, but swallow an I/O error or a full disk, and half a
             # database would get the name.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        _sync(new)
+        sync(new)
         new.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
     log.info("created the database", extra={"database": str(path)})
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return every file that may lie at the path of a database, in the order to remove them."""
+    return [path, *(Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))]
 
 
 def size_of(path: Path) -> int:
@@ -202,7 +207,8 @@ def _refused_as_full(path: Path, offset: int) -> bool:
     return False
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -210,20 +216,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, where it can be opened and its file system does that."""
     if sys.platform == "win32":
         return
     try:
-        _sync(path)
+        sync(path)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
             raise
         log.warning("the folder %s cannot be synced: %s", path, error.strerror)
 
 
-def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Apply the migrations that the database lacks; return their names.
+def migrate(connection: sqlite3.Connection, until: int | None = None) -> list[str]:
+    """Apply the migrations that the database lacks, up to this one or all; return their names.
 
     The number of the last one is ``user_version``. It lies in the database's header, so it is
     written in the same transaction as the migration: after a kill at any moment a database has a
@@ -231,7 +237,7 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     applied = []
-    for migration in migrations("sqlite")[version:]:
+    for migration in migrations("sqlite")[version:until]:
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{migration.sql}\n"
@@ -290,7 +296,7 @@ def _check(path: Path) -> int:
         return int(version)
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Refuse a header that this service never writes, where SQLite itself looks away.
 
     While no connection is open: closing a second handle on the file would drop its locks.

@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sanic_app.errors import NotOwner, StartError
@@ -92,6 +94,27 @@ class FileLease:
             if descriptor >= 0:
                 os.close(descriptor)
         self.descriptor = self._lock_file = -1
+
+
+@contextmanager
+def unowned(database: Path) -> Iterator[bool]:
+    """Keep owners away for a moment, without a file beside; say whether there was none.
+
+    Not while this process has the database open: to close a second handle drops SQLite's locks.
+    """
+    try:
+        descriptor = os.open(database, os.O_RDONLY | _NO_LINK | _NO_WAIT | _CLOSE)
+    except OSError:
+        yield False
+        return
+    try:
+        _lock(descriptor)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 if sys.platform == "win32":

@@ -79,7 +79,7 @@ def belongs(uri: str, through_wal: sqlite3.Connection) -> bool:
             mark = 0
         except (sqlite3.DatabaseError, TypeError):
             return True
-    if marks is None or (_is_mark(mark) and mark not in marks):
+    if marks is None or (is_mark(mark) and mark not in marks):
         return False
     return bool(marks[0] == 0 or cookie == COOKIE)
 
@@ -89,7 +89,7 @@ def _new_mark() -> int:
     return value << 32 | zlib.crc32(value.to_bytes(4))
 
 
-def _is_mark(mark: object) -> bool:
+def is_mark(mark: object) -> bool:
     """Return whether it was written whole."""
     if not isinstance(mark, int) or mark < 0:
         return False
