@@ -105,11 +105,13 @@ class Cluster:
             "--checkpoint=fast",
             "--no-sync",
         )
-        self.configure(f"port = {self.port}", *settings)
+        self.configure(f"port = {self.port}")
+        # Behind what ALTER SYSTEM has written on the primary.
+        self.configure(*settings, file="postgresql.auto.conf")
 
-    def configure(self, *lines: str) -> None:
-        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+    def configure(self, *lines: str, file: str = "postgresql.conf") -> None:
+        with (self.data / file).open("a", encoding="utf-8") as written:
+            written.write("".join(f"{line}\n" for line in lines))
 
     def run(self, program: str, *args: str) -> None:
         """Run one of PostgreSQL's programs to its end."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import statistics
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,90 +20,13 @@ from sanic_app.store.postgres import changes, committer
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.postgres.servers import Servers
-from tests import postgres
-from tests.postgres import Cluster
+from tests.nodes import SLACK, Queue, depth, frozen, node, seconds_of, times, until
 from tests.proxy import Proxy
 from tests.serving import ON_UVLOOP, Service, problem, service
 
 pytestmark = ON_UVLOOP
 
-SLACK = 1.0
-"""What a busy machine may add to a time."""
 LOCK = "SELECT pg_advisory_xact_lock({lock})"
-
-
-class Queue(NamedTuple):
-    """Where nodes keep their queue."""
-
-    cluster: Cluster
-    name: str
-
-    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement in the queue's schema."""
-        with psycopg.connect(self.cluster.url(), autocommit=True) as connection:
-            connection.execute(f"SET search_path TO {self.name}")
-            cursor = connection.execute(sql, values or None)
-            return cursor.fetchall() if cursor.description else []
-
-
-@pytest.fixture
-def queue() -> Queue:
-    """Return an empty queue on the server of all tests."""
-    return Queue(postgres.shared(), postgres.fresh_name())
-
-
-@pytest.fixture(scope="module")
-def _own() -> Iterator[Cluster]:
-    cluster = Cluster()
-    cluster.make()
-    cluster.start()
-    yield cluster
-    cluster.remove()
-
-
-@pytest.fixture
-def own(_own: Cluster) -> Queue:
-    """Return an empty queue on a server that a test may harm."""
-    if _own.process is None:
-        _own.start()
-    return Queue(_own, postgres.fresh_name())
-
-
-@asynccontextmanager
-async def node(queue: Queue, port: int = 0, **settings: Any) -> AsyncIterator[Service]:
-    """Serve as one node; with ``port`` through a proxy."""
-    url = queue.cluster.url()
-    if port:
-        url = url.replace(str(queue.cluster.port), str(port))
-    settings = {"database_schema": queue.name, **settings}
-    async with service(Path(), database=PostgresUrl(url), **settings) as served:
-        yield served
-
-
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10) -> float:
-    """Return how many seconds it took until the condition holds."""
-    begun = time.monotonic()
-    while not await condition():
-        assert time.monotonic() < begun + seconds, condition
-        await asyncio.sleep(0.005)
-    return time.monotonic() - begun
-
-
-async def depth(served: Service) -> int:
-    """Return the depth of the queue as the node knows it, without asking the store."""
-    return served.parts.queue.figures.depth
-
-
-def times(task: dict[str, Any]) -> tuple[float, float]:
-    """Return when a task was started and finished, in seconds."""
-    started, finished = (feed_time(task[name]) for name in ("date_started", "date_finished"))
-    return started, finished
-
-
-def feed_time(date: str) -> float:
-    from datetime import datetime  # noqa: PLC0415
-
-    return datetime.fromisoformat(date).timestamp()
 
 
 # 1 and 2: one lock, one order; the state row.
@@ -136,7 +57,7 @@ async def test_a_stamp_is_taken_behind_the_lock(queue: Queue) -> None:
             await asyncio.sleep(0.3)
             ((before,),) = queue.query("SELECT extract(epoch FROM clock_timestamp())::float8")
         task = await waiting
-        assert feed_time(task["date_created"]) >= before
+        assert seconds_of(task["date_created"]) >= before
 
 
 async def test_the_state_row_is_appended_and_never_updated(queue: Queue) -> None:
@@ -336,7 +257,7 @@ async def test_each_node_answers_what_any_other_was_asked(queue: Queue) -> None:
         assert (await waiting)["state"] == "cancelled"
         assert time.monotonic() - begun < 0.5 + SLACK
         due = [(await each.get("/api/v1/tasks/3"))["date_due"] for each in (a, b)]
-        assert abs(feed_time(due[0]) - feed_time(due[1])) < 0.5 + SLACK
+        assert abs(seconds_of(due[0]) - seconds_of(due[1])) < 0.5 + SLACK
 
 
 async def test_a_finished_task_is_in_the_result_list_of_each_node_at_once(queue: Queue) -> None:
@@ -491,20 +412,6 @@ async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) 
         with pytest.raises(Lost):
             await asyncio.to_thread(found.connect)
         assert time.monotonic() - begun < 2.0 + SLACK
-
-
-@contextmanager
-def frozen(cluster: Cluster) -> Iterator[None]:
-    """Stop every process of the server."""
-    assert cluster.process is not None
-    children = cluster.children()
-    for pid in (cluster.process.pid, *children):
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in (*children, cluster.process.pid):
-            os.kill(pid, signal.SIGCONT)
 
 
 # 7: a lost connection is not a lost answer.
