@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import postgres
 from tests.fake_clock import FakeClock
+from tests.nodes import Queue
 from tests.parts import ENGINES, Engine
+from tests.postgres import Cluster
 
 
 def pytest_configure() -> None:
@@ -56,6 +59,57 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     """Return an empty place for a store; a test that asks for it runs once for each engine."""
     made: Engine = request.param(tmp_path)
     return made
+
+
+@pytest.fixture
+def queue() -> Queue:
+    """Return an empty queue on the server of all tests."""
+    return Queue(postgres.shared(), postgres.fresh_name())
+
+
+@pytest.fixture(scope="session")
+def _own() -> Iterator[Cluster]:
+    cluster = Cluster()
+    cluster.make()
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def own(_own: Cluster) -> Queue:
+    """Return an empty queue on a server that a test may harm."""
+    if _own.process is None:
+        _own.start()
+    return Queue(_own, postgres.fresh_name())
+
+
+@pytest.fixture(scope="session")
+def _hosts() -> Iterator[list[Cluster]]:
+    primary, standby = Cluster(["synchronous_standby_names = '*'"]), Cluster()
+    try:
+        primary.make()
+        primary.start()
+        yield [primary, standby]
+    finally:
+        for each in (standby, primary):
+            each.remove()
+
+
+@pytest.fixture
+def pair(_hosts: list[Cluster]) -> list[Cluster]:
+    """Return a server and its synchronous standby, whatever a test before has made of them."""
+    primary, standby = _hosts
+    standby.stop(signal.SIGKILL)
+    if primary.process is None:
+        primary.start()
+    standby.make_standby(primary, "synchronous_standby_names = ''")
+    standby.start()
+    end = time.monotonic() + 30
+    while not primary.query("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return [primary, standby]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,12 +22,17 @@ _BIN = ("/usr/lib/postgresql", "/usr/local/pgsql")
 _numbers = count(1)
 
 
-def programs() -> Path:
-    """Return the folder of the newest PostgreSQL's programs."""
-    found = sorted(
+def installed() -> list[Path]:
+    """Return the folders of PostgreSQL's programs, the newest last."""
+    return sorted(
         (path.parent for root in _BIN for path in Path(root).glob("**/bin/initdb")),
         key=lambda path: [int(part) for part in path.parts if part.isdigit()],
     )
+
+
+def programs() -> Path:
+    """Return the folder of the newest PostgreSQL's programs."""
+    found = installed()
     if not found:
         raise FileNotFoundError("PostgreSQL is not installed (Debian's package postgresql)")
     return found[-1]
@@ -89,9 +94,26 @@ class Cluster:
             *self.settings,
         )
 
-    def configure(self, *lines: str) -> None:
-        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+    def make_standby(self, primary: Cluster, *settings: str) -> None:
+        """Make it a standby of a server that runs, with its own settings behind the primary's."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.run(
+            "pg_basebackup",
+            "-D",
+            str(self.data),
+            "-d",
+            primary.url(),
+            "-R",
+            "--checkpoint=fast",
+            "--no-sync",
+        )
+        self.configure(f"port = {self.port}")
+        # Behind what ALTER SYSTEM has written on the primary.
+        self.configure(*settings, file="postgresql.auto.conf")
+
+    def configure(self, *lines: str, file: str = "postgresql.conf") -> None:
+        with (self.data / file).open("a", encoding="utf-8") as written:
+            written.write("".join(f"{line}\n" for line in lines))
 
     def run(self, program: str, *args: str) -> None:
         """Run one of PostgreSQL's programs to its end."""
@@ -129,10 +151,19 @@ class Cluster:
         if self.process is None:
             return
         if number == signal.SIGKILL:
-            # All its processes, as a power cut would.
-            for child in self.children():
+            # All its processes, as a power cut would; stopped, it starts no more of them.
+            self.process.send_signal(signal.SIGSTOP)
+            children = self.children()
+            for child in children:
                 with suppress(ProcessLookupError):
                     os.kill(child, number)
+            self.process.kill()
+            self.process.wait(30)
+            # The next server would find that they still have its memory.
+            while any(_runs(child) for child in children):
+                time.sleep(0.005)
+            self.process = None
+            return
         self.process.send_signal(number)
         self.process.wait(30)
         self.process = None
@@ -157,6 +188,14 @@ class Cluster:
     def query(self, sql: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             return connection.execute(sql).fetchall()
+
+
+def _runs(pid: int) -> bool:
+    """Return whether the process is there, and not only waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 _shared: Cluster | None = None

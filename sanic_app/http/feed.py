@@ -37,6 +37,10 @@ TURN_PAGES = 4
 """A listener that catches up reads so many pages in one turn."""
 TURN_COST = 0.1
 """What a turn costs beside its pages, in messages."""
+LEARN_SECONDS = 1.0
+"""How long a listener that comes from another node waits for this one to learn as much."""
+LEARN_PAUSE = 0.02
+"""As soon as that the store looks again."""
 RETRY_MS = 1_000
 """A listener that lost its connection should come back after so many milliseconds."""
 
@@ -154,6 +158,7 @@ class EventFeed:
         try:
             yield f"retry: {RETRY_MS}\nid: {cursor or self._cursor}\n\n".encode()
             if cursor is not None:
+                await self._learn(cursor)
                 async for text in self._missed(cursor, listener):
                     yield text
             while listener in self._listeners:
@@ -162,6 +167,18 @@ class EventFeed:
                     yield text
         finally:
             self._listeners.discard(listener)
+
+    async def _learn(self, cursor: Cursor) -> None:
+        """Wait a moment if another node has told more than this one has learned of yet."""
+        end = time.monotonic() + LEARN_SECONDS
+        while (
+            self._source.shared
+            and cursor.ahead_of(self._cursor)
+            and time.monotonic() < end
+            and not self._stopping.is_set()
+        ):
+            self._source.look()
+            await asyncio.sleep(LEARN_PAUSE)
 
     async def _missed(self, cursor: Cursor, listener: Listener) -> AsyncGenerator[bytes, None]:
         """Return what the tables hold behind the cursor; then let the listener follow live.

@@ -26,6 +26,13 @@ class Source(Protocol):
     def lineage(self) -> str:
         """Which queue this is."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes commit too."""
+
+    def look(self) -> None:
+        """Have it learn of them soon."""
+
     async def overview(self) -> Overview:
         """Return the state row and the head."""
 
@@ -47,6 +54,12 @@ class Cursor(NamedTuple):
     def __str__(self) -> str:
         """Return it as a message's id."""
         return f"{self.lineage}.{self.added}.{self.finished}"
+
+    def ahead_of(self, other: Cursor) -> bool:
+        """Return whether it is of the same queue and was told something that the other was not."""
+        return self.lineage == other.lineage and (
+            self.added > other.added or self.finished > other.finished
+        )
 
 
 BEGINNING = Cursor("", 0, 0)

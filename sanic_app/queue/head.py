@@ -43,7 +43,12 @@ class HeadTimer:
         A start by another node is reckoned once, in full from the moment it was learned of.
         """
         started = committed.commit.started
-        if started is not None:
+        if started is not None and self.head is not None and self.head.task == started:
+            # Learned of before: by looking, while the answer to the own commit was on its way.
+            if not committed.foreign:
+                self.head = self.head._replace(patience=0.0)
+                self._changed.set()
+        elif started is not None:
             patience = takeover(started.timeout) if committed.foreign else 0.0
             self.head = Head(started, committed.ended + started.timeout / SECOND, patience)
             self._changed.set()

@@ -110,6 +110,9 @@ class QueueView:
     ) -> AsyncGenerator[Slice, None]:
         """Read up to the last history number as of the first read."""
         until = self._last_history_num
+        if self._store.shared:
+            # Another node may have answered an add of which this one has not learned yet.
+            until = (await self._store.figures()).last_history_num
         part = await read(0, until)
         yield part
         while part.last is not None:

@@ -93,7 +93,7 @@ class Worker:
             except DiskFull:
                 log.warning("the disk is full: the head is finished when there is room")
                 await self._clock.wait(asyncio.Event(), FULL_PAUSE)
-            except OutcomeUnknown:
+            except (OutcomeUnknown, StoreFailed):
                 if self._queue.failed:
                     # The queue has the process ended; until then there is nothing to do.
                     return

@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from sanic_app.errors import DiskFull, Internal, ServiceError, StoreBusy
+from sanic_app.errors import (
+    DiskFull,
+    Internal,
+    OutcomeUnknown,
+    ServiceError,
+    StoreBusy,
+    StoreUnavailable,
+)
 from sanic_app.store import Commit, Overview, Result, Write
 
 log = logging.getLogger(__name__)
@@ -37,20 +44,22 @@ async def commit_isolated(
             # An empty commit finds out what retention wants.
             return Commit([Internal()], before.figures, before.now, prune_in=0.0)
     results: list[Result | ServiceError] = []
-    started = prune_in = None
+    started = last = None
     for write in writes:
         try:
-            done = await _commit_patiently(write, commit, overview)
-        except DiskFull as refusal:
+            last = await _commit_patiently(write, commit, overview)
+        except (DiskFull, OutcomeUnknown, StoreUnavailable) as refusal:
+            # Of this write alone: those before it may be applied.
             results.append(refusal)
         else:
-            results += done.results
-            started = done.started or started
-            prune_in = done.prune_in
-    after = await overview()
-    if started is not None and started.history_num != after.figures.head:
+            results += last.results
+            started = last.started or started
+    if last is None:
+        before = await overview()
+        last = Commit([], before.figures, before.now)
+    if started is not None and started.history_num != last.figures.head:
         started = None
-    return Commit(results, after.figures, after.now, started, prune_in)
+    return Commit(results, last.figures, last.now, started, last.prune_in)
 
 
 async def _commit_patiently(

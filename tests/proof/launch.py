@@ -30,20 +30,15 @@ from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
 from sanic_app.task import NewTask
+from tests.proof.launch_nodes import NODE_CHANGES, put
 
 LAZY = 20
 """Of so many commits a lazy store makes one."""
 
 
-def _put(owner: object, name: str, value: object) -> None:
-    """Put something in the place of what the service has."""
-    getattr(owner, name)
-    setattr(owner, name, value)
-
-
 def checkpoint_pages(pages: str) -> None:
     """Checkpoint more often than the service does, so that a short run has many."""
-    _put(checkpointer, "CHECKPOINT_PAGES", int(pages))
+    put(checkpointer, "CHECKPOINT_PAGES", int(pages))
 
 
 def lazy_commit(_: str) -> None:
@@ -68,7 +63,7 @@ def lazy_commit(_: str) -> None:
         lazy: Any = Lazy(raw)
         return apply(lazy, *others, mark=mark)
 
-    _put(sqlite_rows, "apply", lazily)
+    put(sqlite_rows, "apply", lazily)
 
 
 def unsynced(_: str) -> None:
@@ -79,7 +74,7 @@ def unsynced(_: str) -> None:
         configure(raw)
         raw.execute("PRAGMA synchronous = NORMAL")
 
-    _put(connections, "_configure_writer", weaken)
+    put(connections, "_configure_writer", weaken)
 
 
 def no_recovery(_: str) -> None:
@@ -88,12 +83,12 @@ def no_recovery(_: str) -> None:
     async def nothing(_: checkpointer.Checkpointer) -> None:
         return
 
-    _put(checkpointer.Checkpointer, "recover", nothing)
+    put(checkpointer.Checkpointer, "recover", nothing)
 
 
 def _sort_failures(failure: Callable[[Exception], Exception]) -> None:
     for module in (sqlite_store, sqlite_file):
-        _put(module, "failure", failure)
+        put(module, "failure", failure)
 
 
 def going_on(_: str) -> None:
@@ -131,28 +126,28 @@ def forgetful(_: str) -> None:
             through += 1
         return through, prune_in
 
-    _put(retention, "prune", more)
+    put(retention, "prune", more)
 
 
 def wall_clock(_: str) -> None:
     """Wait by the wall clock: a step of it makes a task early or stuck."""
-    _put(SystemClock, "monotonic", lambda _: time.time())
+    put(SystemClock, "monotonic", lambda _: time.time())
 
 
 def no_marks(_: str) -> None:
     """Take any WAL for that of the database beside it."""
-    _put(origin, "belongs", lambda *_: True)
+    put(origin, "belongs", lambda *_: True)
 
 
 def no_lock(_: str) -> None:
     """Take no lock: everybody is the owner."""
-    _put(sqlite_lease, "_lock", lambda _: None)
+    put(sqlite_lease, "_lock", lambda _: None)
 
 
 def patient(_: str) -> None:
     """Wait for slow clients without limit."""
     for name in ("REQUEST_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS"):
-        _put(connection, name, 86_400)
+        put(connection, name, 86_400)
 
 
 def blocking_commit(_: str) -> None:
@@ -174,8 +169,8 @@ def blocking_commit(_: str) -> None:
 
         return opened()
 
-    _put(connections.Connections, "_connect", connect)
-    _put(connections.Connection, "run", run)
+    put(connections.Connections, "_connect", connect)
+    put(connections.Connection, "run", run)
 
 
 def handlers_commit(_: str) -> None:
@@ -196,7 +191,7 @@ def handlers_commit(_: str) -> None:
         assert isinstance(result, Added)
         return result
 
-    _put(TaskQueue, "add", add)
+    put(TaskQueue, "add", add)
 
 
 def lax_parsing(_: str) -> None:
@@ -206,7 +201,7 @@ def lax_parsing(_: str) -> None:
         fields = json.loads(body)
         return NewTask(fields["num"], int(fields["timeout"] * 1_000_000))
 
-    _put(adding, "parse_new_task", parse)
+    put(adding, "parse_new_task", parse)
 
 
 def eager_cursor(_: str) -> None:
@@ -217,10 +212,10 @@ def eager_cursor(_: str) -> None:
         done()
         deal_with(self, result, done)
 
-    _put(actions.Command, "deal_with", eager)
+    put(actions.Command, "deal_with", eager)
 
 
-CHANGES: dict[str, Callable[[str], None]] = {
+CHANGES: dict[str, Callable[[str], None]] = NODE_CHANGES | {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),

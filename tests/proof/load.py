@@ -203,6 +203,7 @@ def load(
     history: History,
     seed: int,
     *,
+    others: Sequence[Target] = (),
     adders: int = 3,
     waits: Sequence[float] = WAITS,
     pause: float = 0.0,
@@ -211,28 +212,33 @@ def load(
 ) -> Iterator[list[Client]]:
     """Let clients add, and one read, while the context lasts and the target is up.
 
+    With ``others``, further nodes, each client speaks to one of them all, and the reader to each
+    in turn.
     ``keyed``: the share of adds with a key; those alone are tried again when the answer is lost.
     ``steered``: another adds batches, cancels, pauses and resumes; in the end the queue runs, for
     which the service has to be there.
     """
-    clients = [Client(f"adder {number}", target, history) for number in range(adders)]
-    reader = Client("reader", target, history)
+    targets = (target, *others)
+    spread = [targets[number % len(targets)] for number in range(adders)]
+    clients = [Client(f"adder {number}", each, history) for number, each in enumerate(spread)]
+    readers = [Client("reader", each, history) for each in targets]
     numbers = count(seed % 1_000 * 1_000_000 + 1)
     threads = [
         threading.Thread(
             target=_add,
-            args=(target, client, random.Random(f"{seed} {i}")),
+            args=(spread[i], client, random.Random(f"{seed} {i}")),
             kwargs={"numbers": numbers, "waits": waits, "pause": pause, "keyed": keyed},
         )
         for i, client in enumerate(clients)
     ]
-    threads.append(threading.Thread(target=_read, args=(target, reader, random.Random(seed))))
+    reading = random.Random(seed)
+    threads.append(threading.Thread(target=_read, args=(targets, readers, reading)))
     if steered:
-        steward = Client("steward", target, history)
+        steward = Client("steward", targets[-1], history)
         clients.append(steward)
         threads.append(
             threading.Thread(
-                target=_steer, args=(target, steward, random.Random(f"{seed} s"), numbers)
+                target=_steer, args=(targets[-1], steward, random.Random(f"{seed} s"), numbers)
             )
         )
     for thread in threads:
@@ -240,11 +246,12 @@ def load(
     try:
         yield clients
     finally:
-        target.over.set()
-        target.up.set()
+        for each in targets:
+            each.over.set()
+            each.up.set()
         for thread in threads:
             thread.join(SECONDS * 2)
-        for client in (*clients, reader):
+        for client in (*clients, *readers):
             client.close()
 
 
@@ -299,9 +306,16 @@ def _resume(target: Target, client: Client) -> None:
         time.sleep(0.01)
 
 
-def _read(target: Target, client: Client, chance: random.Random) -> None:
+def _read(targets: Sequence[Target], clients: Sequence[Client], chance: random.Random) -> None:
     after = 0
-    while target.up.wait() and not target.over.is_set():
+    for turn in count():
+        target, client = targets[turn % len(targets)], clients[turn % len(targets)]
+        if len(targets) == 1:
+            target.up.wait()
+        if target.over.is_set():
+            return
+        if not target.up.is_set():
+            continue
         # The queue first and then the results: what was added is in one of them.
         if chance.random() < 0.3:
             client.read_queue()

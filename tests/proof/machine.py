@@ -16,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from tests import postgres
+
 SHUTDOWN = 0x8004587D
 """``EXT4_IOC_SHUTDOWN``: from now on nothing reaches the disk."""
 NO_LOG_FLUSH = 2
@@ -34,6 +36,7 @@ class Need(StrEnum):
     FAKETIME = "libfaketime"
     WRK = "wrk"
     PRLIMIT = "prlimit and setpriv"
+    POSTGRES = "PostgreSQL's server"
 
 
 def lacking(needs: Sequence[Need]) -> str | None:
@@ -54,6 +57,8 @@ def _has(need: Need) -> bool:
             return shutil.which("wrk") is not None
         case Need.PRLIMIT:
             return shutil.which("prlimit") is not None and shutil.which("setpriv") is not None
+        case Need.POSTGRES:
+            return bool(postgres.installed())
         case Need.TMPFS:
             return _mounts(tmpfs)
         case Need.LOOP:

@@ -18,12 +18,14 @@ from tests.proof.listeners import listeners
 from tests.proof.long_wal import long_wal
 from tests.proof.lost_clients import lost_clients
 from tests.proof.machine import Need
+from tests.proof.nodes_faults import nodes_cut, nodes_kill, nodes_stop
 from tests.proof.odd_input import odd_input
 from tests.proof.operator import operator
 from tests.proof.outcome import Outcome, Scale
 from tests.proof.owners import owners
 from tests.proof.power_cuts import power_cuts
 from tests.proof.retention import retention
+from tests.proof.server_faults import failover, server_frozen, server_kill
 from tests.proof.slow_clients import slow_clients
 from tests.proof.slow_disk import slow_disk
 from tests.proof.unwritable import unwritable
@@ -57,4 +59,10 @@ PROOFS = (
     Proof("hostile-requests", hostile_requests),
     Proof("odd-input", odd_input),
     Proof("long-wal", long_wal, (Need.WRK,)),
+    Proof("nodes-kill", nodes_kill, (Need.POSTGRES,)),
+    Proof("nodes-stop", nodes_stop, (Need.POSTGRES,)),
+    Proof("nodes-cut", nodes_cut, (Need.POSTGRES,)),
+    Proof("server-kill", server_kill, (Need.POSTGRES,)),
+    Proof("server-frozen", server_frozen, (Need.POSTGRES,)),
+    Proof("failover", failover, (Need.POSTGRES,)),
 )

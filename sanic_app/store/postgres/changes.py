@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from sanic_app.errors import StartError, StoreBusy, StoreFailed
+from sanic_app.errors import DiskFull, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Change, Figures, Overview
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import reads, schema
@@ -75,10 +75,18 @@ class Changes:
     """Looks for commits of others, on a connection of its own."""
 
     def __init__(
-        self, servers: Servers, now: Callable[[], str], reconnected: Callable[[], None]
+        self,
+        servers: Servers,
+        now: Callable[[], str],
+        reconnected: Callable[[], None],
+        told_time: Callable[[int], None],
     ) -> None:
-        """Take where to connect, what the server calls its time, and who hears of reconnects."""
+        """Take where to connect, and what the server calls its time.
+
+        ``reconnected`` is called after each reconnect, ``told_time`` with the server's clock.
+        """
         self._reconnected = reconnected
+        self._told_time = told_time
         self._servers = servers
         self._link = Link(servers, "changes", self._greet)
         self._now = now
@@ -135,7 +143,7 @@ class Changes:
             look_behind = partial(self._look, self.seen.finish_num, self._delivered)
             try:
                 look = await self._link.run(look_behind, LOOK_SECONDS + DEADLINE_SECONDS)
-            except (Lost, StoreBusy, StartError) as error:
+            except (Lost, DiskFull, StoreBusy, StartError) as error:
                 if self.up and not self._closed:
                     log.warning("PostgreSQL is unavailable: %s", error)
                 self.up = False
@@ -207,6 +215,7 @@ class Changes:
         if not rows:
             raise StoreFailed("corrupt", "the state row is missing")
         number, lineage, compatible_from, now, *values = rows[0]
+        self._told_time(now)
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
         if number < least:

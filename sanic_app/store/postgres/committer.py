@@ -23,7 +23,7 @@ from sanic_app.store import Add, Commit, Write
 from sanic_app.store.postgres.failures import Lost, failure
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.rows import PostgresRows, prepare
-from sanic_app.store.postgres.schema import Schema
+from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.transition import Limits, Transition
 
@@ -100,7 +100,9 @@ class Committer:
         )
         while True:
             try:
-                await self._resolve()
+                if (applied := await self._resolve()) is not None:
+                    # Its callers have long been told that nobody knows.
+                    self._notice("applied" if applied else "absent")
                 return await self.link.run(partial(self._write, writes), seconds)
             except Unanswered as unanswered:
                 self._unanswered = unanswered.made
@@ -108,6 +110,8 @@ class Committer:
                 made = await self._resolved(unanswered.made, end)
                 if made is not None:
                     return made
+                if time.monotonic() >= end:
+                    raise StoreUnavailable from None
             except (Lost, StoreBusy, StartError) as error:
                 if time.monotonic() >= end:
                     log.warning("the store is unavailable: %s", error)
@@ -157,11 +161,16 @@ class Committer:
         if self._prepared is not connection:
             prepare(connection)
             self._prepared = connection
+        # Before the look: when this node was stopped behind it, others have gone on since.
+        floor = self._servers.floor
         rows = PostgresRows(connection, schema.lock, writes, self._limits, self._now())
         opening = rows.opening
         if opening.lineage != schema.lineage:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
-        if opening.commit_num < self._servers.floor:
+        if opening.agreed != agreed(self._limits):
+            # Started while this one was cut off, so that it did not see it running.
+            raise StoreFailed("other", "another node has other IDEMPOTENCY_KEEP or HISTORY_KEEP")
+        if opening.commit_num < floor:
             raise StoreFailed("other", "the queue went back to an earlier state while in use")
         transition = Transition(rows, self._limits)
         results = [transition.apply(write) for write in writes]
@@ -204,7 +213,11 @@ class Committer:
         found = connection.execute(
             f"SELECT 1 FROM node_commit WHERE node = '{self._node}' AND commit_num = {number}"
         ).fetchall()
-        connection.execute(f"UPDATE node SET resolves = resolves + 1 WHERE node = '{self._node}'")
+        # A row for certain: without a write COMMIT would wait for nothing.
+        connection.execute(
+            f"INSERT INTO node (node, resolves) VALUES ('{self._node}', 1) ON CONFLICT (node) DO"
+            " UPDATE SET resolves = node.resolves + 1, seen_at = clock_timestamp()"
+        )
         connection.add_notice_handler(note)
         try:
             connection.execute("COMMIT")

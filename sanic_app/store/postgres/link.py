@@ -7,8 +7,6 @@ the deadline is over the socket is shut down, and the call in the thread fails a
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +16,37 @@ from typing import Any, TypeVar
 import psycopg
 
 from sanic_app.store.postgres.failures import Lost, failure
-from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.postgres.servers import Connection, Servers, deadline, shut
 
 T = TypeVar("T")
 
 RECUT_SECONDS = 0.5
+
+
+class Turn:
+    """One call: it begins, or it is given up before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = False
+        self.given_up = False
+
+    def begin(self) -> None:
+        """Begin.
+
+        Raises:
+            Lost: it was given up.
+        """
+        with self._lock:
+            if self.given_up:
+                raise Lost("given up")
+            self._begun = True
+
+    def give_up(self) -> bool:
+        """Give it up; return False if it has begun."""
+        with self._lock:
+            self.given_up = not self._begun
+            return self.given_up
 
 
 class Link:
@@ -36,7 +60,9 @@ class Link:
         self._greet = greet
         self._thread = ThreadPoolExecutor(1, f"postgres-{name}")
         self._connection: Connection | None = None
+        self._timeline = 0
         self._closed = False
+        servers.on_promotion.append(self._leave)
         # Nobody shuts down a socket whose number means another one already.
         self._lock = threading.Lock()
 
@@ -48,37 +74,50 @@ class Link:
     async def run(self, function: Callable[[Connection], T], seconds: float) -> T:
         """Return what the function makes of the connection in the link's thread.
 
-        After the seconds its socket is shut down, and the function fails. A caller that is
-        cancelled leaves it running.
+        After the seconds its socket is shut down, and the function fails. While there is no
+        connection yet, the function is given up and never runs. A caller that is cancelled leaves
+        it running.
 
         Raises:
             Lost: there is no connection, or no more.
             whatever stands for an error of the server (see ``failures.py``).
         """
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._thread, self._call, function)
+        turn = Turn()
+        call: asyncio.Future[Any] = loop.run_in_executor(self._thread, self._call, function, turn)
+        given_up: asyncio.Future[Any] = loop.create_future()
 
         def late() -> None:
-            # Again and again: the call may only have begun, or be connecting.
+            if turn.give_up():
+                given_up.set_result(None)
+                return
+            # Again and again: the function may be between two statements.
             self.cut()
             timers[0] = loop.call_later(RECUT_SECONDS, late)
 
-        def done(call: asyncio.Future[T]) -> None:
+        def done(call: asyncio.Future[Any]) -> None:
             timers[0].cancel()
             # Its caller may be gone, and then nobody else asks for its failure.
             call.exception()
 
         timers = [loop.call_later(seconds, late)]
         call.add_done_callback(done)
-        return await asyncio.shield(call)
+        await asyncio.wait({call, given_up}, return_when=asyncio.FIRST_COMPLETED)
+        if given_up.done():
+            raise Lost("there is no connection")
+        result: T = call.result()
+        return result
 
     def cut(self) -> None:
         """Let a call that waits for the server fail."""
-        with self._lock, suppress(OSError, psycopg.Error):
+        with self._lock:
             if self._connection is not None:
-                descriptor = os.dup(self._connection.fileno())
-                with socket.socket(fileno=descriptor) as sock:
-                    sock.shutdown(socket.SHUT_RDWR)
+                shut(self._connection)
+
+    def _leave(self) -> None:
+        """Leave a server that was replaced: it may go on reading what is no longer true."""
+        if self._timeline < self._servers.timeline:
+            self.cut()
 
     async def close(self) -> None:
         """Close the connection and end the thread; may be called twice."""
@@ -89,9 +128,11 @@ class Link:
             await loop.run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
 
-    def _call(self, function: Callable[[Connection], T]) -> T:
+    def _call(self, function: Callable[[Connection], T], turn: Turn) -> T:
         try:
-            return function(self._connected())
+            connected = self._connected(turn)
+            turn.begin()
+            return function(connected)
         except Exception as error:
             found = failure(error) if isinstance(error, psycopg.Error) else error
             connection = self._connection
@@ -103,13 +144,21 @@ class Link:
                 raise
             raise found from error
 
-    def _connected(self) -> Connection:
+    def _connected(self, turn: Turn) -> Connection:
+        if self._connection is not None and self._timeline < self._servers.timeline:
+            self._drop()
         if self._connection is None:
-            if self._closed:
+            if self._closed or turn.given_up:
                 raise Lost("closed")
-            self._connection = self._servers.connect()
+            connection, server = self._servers.find()
             if self._greet is not None:
-                self._greet(self._connection)
+                try:
+                    with deadline(connection):
+                        self._greet(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+            self._connection, self._timeline = connection, server.timeline
         return self._connection
 
     def _roll_back(self, connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -112,6 +113,9 @@ class PostgresReads:
         """Return the server's clock, as far as this process knows it."""
         return self._clock.wall() + self._offset
 
+    def _tell_time(self, now: int) -> None:
+        self._offset = now - self._clock.wall()
+
     async def figures(self) -> Figures:
         """Return the state row."""
         return (await self.overview()).figures
@@ -122,7 +126,7 @@ class PostgresReads:
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
         _, _, _, now, *values = rows[0]
-        self._offset = now - self._clock.wall()
+        self._tell_time(now)
         size = len(Figures._fields)
         return overview(Figures(*values[:size]), now, values[size:])
 
@@ -210,14 +214,15 @@ class PostgresReads:
 
         link = link or self._reader
         stale = link.connected
+        end = time.monotonic() + READ_SECONDS
         try:
             try:
                 return await link.run(read, READ_SECONDS)
             except Lost:
-                if not stale:
+                if not stale or time.monotonic() >= end:
                     raise
                 # The connection was lost while nobody used it.
-                return await link.run(read, READ_SECONDS)
+                return await link.run(read, end - time.monotonic())
         except (Lost, StoreBusy, StartError):
             raise StoreUnavailable from None
         except StoreFailed as found:

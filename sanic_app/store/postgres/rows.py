@@ -30,6 +30,8 @@ from sanic_app.task import Task
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The server's clock in microseconds."""
 LINEAGE = "replace(lineage::text, '-', '')"
+AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
+"""The settings that concern the whole queue."""
 NEWEST = "commit_num = (SELECT max(commit_num) FROM state)"
 FRONT = 2
 """Tasks that are read with the lock: the head, and the one that starts next."""
@@ -48,6 +50,8 @@ class Opening(NamedTuple):
     now: int
     """The server's clock after the wait for the lock."""
     lineage: str
+    agreed: tuple[int | None, ...]
+    """The settings that concern the whole queue."""
     lock_wait: float
     """In seconds."""
 
@@ -324,7 +328,7 @@ def prepare(connection: Connection) -> None:
 
 def _newest_state(now: str) -> str:
     return (
-        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, compatible_from, {NOW}"
+        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {AGREED}, compatible_from, {NOW}"
         f" FROM state, meta WHERE {NEWEST}"
     )
 
@@ -346,13 +350,19 @@ def _messages(connection: Connection, *statements: str) -> list[list[Any]]:
 def _opening(rows: list[Any], before: int) -> Opening:
     if not rows:
         raise StoreFailed("corrupt", "the state row is missing")
-    commit_num, first, *figures, now, lineage, compatible_from, after = rows[0]
+    commit_num, first, *figures, now, lineage, keep, tasks, age, compatible_from, after = rows[0]
     if compatible_from > len(migrations("postgres")):
         raise StoreFailed(
             "other", "the schema was migrated by a newer service, which this one cannot join"
         )
     return Opening(
-        commit_num, first, Figures(*figures), now, lineage, max(after - before, 0) / 1_000_000
+        commit_num,
+        first,
+        Figures(*figures),
+        now,
+        lineage,
+        (keep, tasks, age),
+        max(after - before, 0) / 1_000_000,
     )
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 from sanic_app.errors import StartError
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.rows import LINEAGE
+from sanic_app.store.postgres.rows import AGREED, LINEAGE
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.transition import Limits
 
@@ -98,14 +98,8 @@ def _version(connection: Connection, name: str) -> int:
 
 def _agree(connection: Connection, limits: Limits) -> None:
     """Keep the settings that concern the whole queue, or compare them with those that are kept."""
-    retention = limits.retention
-    mine = (
-        limits.idempotency_keep,
-        retention and retention.tasks,
-        retention and retention.age,
-    )
-    columns = "idempotency_keep, history_keep_tasks, history_keep_age"
-    (theirs,) = fetch(connection, f"SELECT {columns} FROM meta")
+    mine = agreed(limits)
+    (theirs,) = fetch(connection, f"SELECT {AGREED} FROM meta")
     if theirs == mine:
         return
     others = fetch(
@@ -121,7 +115,17 @@ def _agree(connection: Connection, limits: Limits) -> None:
             "IDEMPOTENCY_KEEP and HISTORY_KEEP differ from those of the nodes that are running:"
             " give all nodes the same, or stop them all to change them"
         )
-    connection.execute(f"UPDATE meta SET ({columns}) = (%s, %s, %s)", mine)
+    connection.execute(f"UPDATE meta SET ({AGREED}) = (%s, %s, %s)", mine)
+
+
+def agreed(limits: Limits) -> tuple[int | None, ...]:
+    """Return the settings that concern the whole queue, as they are kept."""
+    retention = limits.retention
+    return (
+        limits.idempotency_keep,
+        retention.tasks if retention else None,
+        retention.age if retention else None,
+    )
 
 
 def present(connection: Connection) -> None:

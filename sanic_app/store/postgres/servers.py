@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from sanic_app.errors import StartError
+from sanic_app.errors import StartError, StoreFailed
 from sanic_app.store.postgres.failures import Lost, failure
 
 Connection = psycopg.Connection[TupleRow]
@@ -49,6 +52,8 @@ _LOOK = """
            CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
 """
 
+_OLDER = "its timeline is older than one that was seen"
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +75,7 @@ class Server(NamedTuple):
 
     @property
     def timeline(self) -> int:
-        """The timeline: each promotion of a standby begins a greater one."""
+        """The timeline of its WAL."""
         return int((self.wal_file or "0")[:8], 16)
 
     def unfit(self) -> str:
@@ -98,7 +103,10 @@ class Servers:
         self._hosts = _hosts(url)
         self._lock = threading.Lock()
         self._system: int | None = None
-        self._timeline = 0
+        self.timeline = 0
+        """The greatest timeline that was seen: each promotion of a standby begins a greater one."""
+        self.on_promotion: list[Callable[[], None]] = []
+        """Called when a greater one is found."""
         self.floor = 0
         """The greatest number of a commit that was seen; a server with less is not used."""
         self.found: Server | None = None
@@ -114,20 +122,35 @@ class Servers:
         )
 
     def connect(self) -> Connection:
+        """Return a connection alone, see ``find``."""
+        return self.find()[0]
+
+    def find(self) -> tuple[Connection, Server]:
         """Return a connection to the writable server with the highest timeline.
 
         Raises:
             Lost: there is none now.
             StartError: one can be reached and must not be used.
+            StoreFailed: one can be reached, and lacks commits which were seen. Whoever starts
+                anew takes it as it is.
         """
         if len(self._hosts) == 1:
             connection, server = self._try(self._hosts[0])
         else:
             connection, server = self._race()
         with self._lock:
-            self._system, self._timeline = server.system, server.timeline
-            self.found = server
-        return connection
+            promoted = server.timeline > self.timeline
+            late = server.timeline < self.timeline
+            if not late:
+                self._system, self.timeline, self.found = server.system, server.timeline, server
+        if late:
+            connection.close()
+            raise Lost(_OLDER)
+        if promoted:
+            # Whoever waits for the server before, or would read there, comes here too.
+            for cut in self.on_promotion:
+                cut()
+        return connection, server
 
     def _race(self) -> tuple[Connection, Server]:
         """Ask all hosts at the same time; the first good one gives the others a short grace."""
@@ -137,7 +160,7 @@ class Servers:
         }
         pool.shutdown(wait=False)
         best: tuple[Connection, Server] | None = None
-        unfit: StartError | None = None
+        unfit: StartError | StoreFailed | None = None
         reasons: list[str] = []
         end: float | None = None
         while calls:
@@ -147,7 +170,7 @@ class Servers:
                 break
             for call in done:
                 error = call.exception()
-                if isinstance(error, StartError):
+                if isinstance(error, StartError | StoreFailed):
                     unfit = error
                 elif error is not None:
                     reasons.append(str(error))
@@ -174,7 +197,8 @@ class Servers:
         except psycopg.Error as error:
             raise _not_connected(error) from None
         try:
-            return connection, self._verify(connection)
+            with deadline(connection):
+                return connection, self._verify(connection)
         except BaseException as error:
             connection.close()
             if isinstance(error, psycopg.Error):
@@ -195,8 +219,8 @@ class Servers:
         with self._lock:
             if self._system not in (None, server.system):
                 raise Lost("it is another cluster than before")
-            if server.timeline < self._timeline:
-                raise Lost("its timeline is older than one that was seen")
+            if server.timeline < self.timeline:
+                raise Lost(_OLDER)
         check = (
             "SET client_connection_check_interval = '1s';"
             if server.version_num >= CHECKING_SERVER * 10_000
@@ -205,6 +229,8 @@ class Servers:
         connection.execute(
             sql.SQL(
                 "SET search_path TO {}; SET lock_timeout = '{}s';"
+                # A role may hide the warning that a commit is not on the standby.
+                " SET client_min_messages = warning;"
                 " SET idle_in_transaction_session_timeout = '{}s'; SET statement_timeout = 0;"
                 " SET default_transaction_isolation = 'read committed';"
                 " SET default_transaction_read_only = off; SET jit = off;"
@@ -217,12 +243,32 @@ class Servers:
                 sql.SQL(check),
             )
         )
-        if self.floor:
+        # Before the look: other threads go on meanwhile.
+        if floor := self.floor:
             ((newest,),) = connection.execute("SELECT max(commit_num) FROM state").fetchall()
-            if newest is None or newest < self.floor:
-                log.error("a server was found that lacks commits which were seen: it is not used")
-                raise Lost("its queue is older than what was seen before")
+            if newest is None or newest < floor:
+                raise StoreFailed("other", "the queue went back to an earlier state while in use")
         return server
+
+
+@contextmanager
+def deadline(connection: Connection) -> Iterator[None]:
+    """Shut the socket down when the block takes too long: the server may be frozen."""
+    timer = threading.Timer(CONNECT_SECONDS, shut, [connection])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def shut(connection: Connection) -> None:
+    """Let whoever waits for an answer on it fail at once."""
+    with suppress(OSError, psycopg.Error):
+        descriptor = os.dup(connection.fileno())
+        with socket.socket(fileno=descriptor) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _hosts(url: str) -> list[dict[str, Any]]:

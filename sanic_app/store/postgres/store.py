@@ -68,7 +68,8 @@ class PostgresStore(PostgresReads):
         self._committer = Committer(
             self._servers, self._node, self._limits, patience, now=now, notice=self._note
         )
-        self._changes = Changes(self._servers, now, partial(self._note, "reconnect"))
+        reconnected = partial(self._note, "reconnect")
+        self._changes = Changes(self._servers, now, reconnected, self._tell_time)
         self.lineage = ""
 
     @property

@@ -1,0 +1,92 @@
+"""What can be changed in nodes for a control: see launch.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sanic_app.errors import NotHead, StoreFailed
+from sanic_app.queue import TaskQueue, head
+from sanic_app.store import Done, Finish
+from sanic_app.store.postgres import changes, committer, reads, rows, servers
+from sanic_app.store.postgres.committer import Committer
+from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.servers import Server, Servers
+from sanic_app.store.transition import Transition
+
+
+def put(owner: object, name: str, value: object) -> None:
+    """Put something in the place of what the service has."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def any_start(_: str) -> None:
+    """Finish whatever the head is now: a finish that names no start."""
+    finish = Transition._finish
+
+    def blindly(self: Transition, _: Finish) -> Done:
+        if self._head is None:
+            raise NotHead
+        return finish(self, Finish(self._head))
+
+    async def is_head(*_: object) -> bool:
+        return True
+
+    put(Transition, "_finish", blindly)
+    put(TaskQueue, "is_head", is_head)
+
+
+def repeats(_: str) -> None:
+    """Commit again whenever the answer is missing, without a look."""
+
+    async def absent(self: Committer) -> bool | None:
+        found, self._unanswered = self._unanswered, None
+        return None if found is None else False
+
+    put(Committer, "_resolve", absent)
+
+
+def no_takeover(_: str) -> None:
+    """Leave each head to its keeper for ever."""
+    put(head, "TAKEOVER_SECONDS", 1_000_000)
+
+
+def asynchronous(_: str) -> None:
+    """Answer before PostgreSQL has synced its WAL."""
+    send = rows._messages
+
+    def lazily(connection: Any, *statements: str) -> Any:
+        lazy = (each.replace("commit = on", "commit = off") for each in statements)
+        return send(connection, *lazy)
+
+    put(rows, "_messages", lazily)
+
+
+def no_deadlines(_: str) -> None:
+    """Wait for the server as long as it takes."""
+    put(changes, "DEADLINE_SECONDS", 86_400)
+    put(committer, "COMMIT_SECONDS", 86_400)
+    put(reads, "READ_SECONDS", 86_400)
+    put(servers, "CONNECT_SECONDS", 86_400)
+
+
+def first_host(_: str) -> None:
+    """Take the first host that can be written, whatever the others are."""
+
+    def first(self: Servers) -> Any:
+        for host in self._hosts:
+            with suppress(Lost, StoreFailed):
+                self.floor = self.timeline = 0
+                return self._try(host)
+        raise Lost("no host")
+
+    put(Servers, "find", first)
+    put(Server, "timeline", 0)
+
+
+NODE_CHANGES: dict[str, Callable[[str], None]] = {
+    change.__name__: change
+    for change in (any_start, repeats, no_takeover, asynchronous, no_deadlines, first_host)
+}

@@ -1,0 +1,479 @@
+"""Several nodes on one queue: each of the thirteen points of several nodes (ARCHITECTURE.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sanic_app.errors import NotHead
+from sanic_app.settings.values import PostgresUrl
+from sanic_app.store.postgres import changes, committer
+from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.rows import PostgresRows
+from sanic_app.store.postgres.servers import Servers
+from tests.nodes import SLACK, Queue, depth, frozen, node, seconds_of, times, until
+from tests.proxy import Proxy
+from tests.serving import ON_UVLOOP, Service, problem, service
+
+pytestmark = ON_UVLOOP
+
+LOCK = "SELECT pg_advisory_xact_lock({lock})"
+
+
+# 1 and 2: one lock, one order; the state row.
+
+
+async def test_tasks_of_three_nodes_have_one_gapless_order(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b, node(queue) as c:
+        nodes = (a, b, c)
+
+        async def add(number: int) -> dict[str, Any]:
+            return await nodes[number % 3].add(number, 1_000)
+
+        tasks = await asyncio.gather(*map(add, range(150)))
+        numbers = sorted(task["history_num"] for task in tasks)
+        assert numbers == list(range(1, 151))
+        rows = queue.query("SELECT history_num, created_at FROM queue ORDER BY 1")
+        assert [row[1] for row in rows] == sorted(row[1] for row in rows)
+        # What one node has answered stands before what another is asked later.
+        later = await b.add(1_000, 1_000)
+        assert later["history_num"] == 151
+
+
+async def test_a_stamp_is_taken_behind_the_lock(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        with held_lock(a, queue):
+            waiting = asyncio.create_task(a.add(2, 1_000))
+            await asyncio.sleep(0.3)
+            ((before,),) = queue.query("SELECT extract(epoch FROM clock_timestamp())::float8")
+        task = await waiting
+        assert seconds_of(task["date_created"]) >= before
+
+
+async def test_the_state_row_is_appended_and_never_updated(queue: Queue) -> None:
+    async with node(queue) as a:
+        for number in range(5):
+            await a.add(number)
+    assert len(queue.query("SELECT 1 FROM state")) == 1
+    # The statistics of a session arrive when it ends, or a while later.
+    ((updated,),) = queue.query(
+        "SELECT n_tup_upd FROM pg_stat_user_tables WHERE schemaname = current_schema()"
+        " AND relname = 'state'"
+    )
+    assert updated == 0
+
+
+async def test_a_role_with_other_defaults_changes_nothing(queue: Queue) -> None:
+    role = f"odd_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    for setting in (
+        "default_transaction_isolation = serializable",
+        "default_transaction_read_only = on",
+        "synchronous_commit = local",
+        "client_min_messages = error",
+        "statement_timeout = 100",
+        "standard_conforming_strings = off",
+        "search_path = pg_catalog",
+        "TimeZone = 'Asia/Tokyo'",
+        "DateStyle = 'German'",
+    ):
+        queue.query(f"ALTER ROLE {role} SET {setting}")
+    url = PostgresUrl(queue.cluster.url(role))
+    async with (
+        service(Path(), database=url, database_schema=queue.name) as a,
+        service(Path(), database=url, database_schema=queue.name) as b,
+    ):
+        key: dict[str, Any] = {"Idempotency-Key": "a\\'b"}
+        await asyncio.gather(*(each.add(number) for number in range(30) for each in (a, b)))
+        assert await a.add(99, **key) == await b.add(99, **key)
+        session = Servers(url.url, queue.name).connect()
+        with session:
+            for name, value in (("client_min_messages", "warning"), ("statement_timeout", "0")):
+                assert session.execute(f"SHOW {name}").fetchall() == [(value,)]
+
+
+# 3 and 4: keeper and takeover; a finish names its start.
+
+
+async def test_another_node_finishes_the_head_of_a_keeper_that_does_not(queue: Queue) -> None:
+    async with node(queue) as keeper, node(queue) as other:
+        await keeper.parts.worker.stop()
+        late = []
+        for number in range(1, 9):
+            await keeper.add(number, 0.3)
+            task = await other.get(f"/api/v1/tasks/{number}?wait=10")
+            started, finished = times(task)
+            late.append(finished - started - 0.3)
+        assert await other.result() == list(range(1, 9))
+        assert min(late) >= 0.25, "it was left to its keeper for too short a time"
+        assert statistics.median(late) <= 0.5
+        # The head that it finished has made it the keeper of none: each was alone in the queue.
+        assert other.metric("takeovers_total") == 8
+        assert keeper.metric("takeovers_total") == 0
+
+
+async def test_the_keeper_finishes_at_the_exact_deadline(queue: Queue) -> None:
+    async with node(queue) as keeper, node(queue) as other:
+        late = []
+        for number in range(1, 9):
+            await keeper.add(number, 0.1)
+            started, finished = times(await other.get(f"/api/v1/tasks/{number}?wait=10"))
+            late.append(finished - started - 0.1)
+        assert min(late) >= 0
+        assert statistics.median(late) < 0.2
+        assert other.metric("takeovers_total") == 0
+
+
+async def test_a_start_is_reckoned_once_whatever_reconnects(queue: Queue) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as other, node(queue) as keeper:
+            await keeper.parts.worker.stop()
+            await keeper.add(1, 1.0)
+            await until(lambda: depth(other))
+            first = other.parts.queue.timer.head
+            end = time.monotonic() + 0.7
+            while time.monotonic() < end:
+                proxy.cut()
+                await asyncio.sleep(0.05)
+                assert other.parts.queue.timer.head == first
+            started, finished = times(await other.get("/api/v1/tasks/1?wait=10"))
+            assert 0.25 <= finished - started - 1.0 < 0.5 + SLACK
+
+
+async def test_a_start_that_was_seen_before_its_answer_came_is_reckoned_from_then(
+    queue: Queue,
+) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as keeper:
+            await keeper.add(1, 1_000)
+            proxy.on_commit = "in"
+            # While the answer is missing, the node looks and learns of its own commit.
+            with blocked_writer(keeper):
+                cancelled = asyncio.create_task(keeper.client.delete("/api/v1/tasks/1"))
+                adding = asyncio.create_task(keeper.add(2, 1_000))
+                await asyncio.sleep(0.1)
+            assert (await cancelled).status_code == 200
+            await adding
+            head = keeper.parts.queue.timer.head
+            assert head is not None
+            assert head.task.history_num == 2
+            assert head.patience == 0.0
+
+
+async def test_a_finish_with_another_start_is_refused(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        await a.add(1, 1_000)
+        await until(lambda: depth(b))
+        head = b.parts.queue.timer.head
+        assert head is not None
+        with pytest.raises(NotHead):
+            await b.parts.queue.finish(1, (head.task.started_at or 0) - 1)
+        assert (await b.get("/api/v1/tasks/1"))["state"] == "waiting"
+
+
+async def test_a_restarted_queue_waits_only_the_rest(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 60)
+    queue.query("UPDATE queue SET created_at = created_at - 59 * 1000000")
+    queue.query(
+        "UPDATE state SET head_started_at = head_started_at - 59 * 1000000,"
+        " oldest_created_at = oldest_created_at - 59 * 1000000"
+    )
+    async with node(queue) as b:
+        begun = time.monotonic()
+        await b.get("/api/v1/tasks/1?wait=10")
+        assert 0.5 < time.monotonic() - begun < 1.5 + SLACK
+
+
+# 5: learning.
+
+
+async def test_a_node_learns_at_once_by_notifications(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        took = []
+        for number in range(1, 11):
+            await a.add(number, 1_000)
+
+            async def learned(number: int = number) -> bool:
+                return await depth(b) >= number
+
+            took.append(await until(learned))
+            await asyncio.sleep(0.05)
+        assert statistics.median(took) < 0.1, took
+
+
+async def test_a_node_learns_in_a_fifth_of_a_second_without_them(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        # As if each notification were lost.
+        a.store._changes._channel = "nobody"  # type: ignore[attr-defined]
+        took = []
+        for number in range(1, 8):
+            await a.add(number, 1_000)
+
+            async def learned(number: int = number) -> bool:
+                return await depth(b) >= number
+
+            took.append(await until(learned))
+        assert statistics.median(took) < 0.25, took
+
+
+async def test_there_are_at_most_fifty_notifications_a_second(queue: Queue) -> None:
+    async with node(queue) as a:
+        channel = a.store._changes._channel  # type: ignore[attr-defined]
+        with psycopg.connect(queue.cluster.url(), autocommit=True) as connection:
+            connection.execute(f"LISTEN {channel}")
+            begun = time.monotonic()
+            for number in range(300):
+                await a.add(number, 1_000)
+            await asyncio.sleep(0.1)
+            seconds = time.monotonic() - begun
+            count = len(list(connection.notifies(timeout=0.1)))
+        assert 1 <= count <= 50 * seconds + 2
+
+
+async def test_each_node_answers_what_any_other_was_asked(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        for number in range(1, 4):
+            await a.add(number, 1_000)
+            # At once, before the other node can have learned of it.
+            listed = (await b.get("/get_queue_work"))["tasks"]
+            assert [task["num"] for task in listed] == list(range(1, number + 1))
+            placed = await b.get(f"/api/v1/tasks/{number}")
+            assert placed["position"] == number - 1
+        waiting = asyncio.create_task(b.get("/api/v1/tasks/2?wait=20"))
+        await asyncio.sleep(0.1)
+        assert (await a.client.delete("/api/v1/tasks/2")).status_code == 200
+        begun = time.monotonic()
+        assert (await waiting)["state"] == "cancelled"
+        assert time.monotonic() - begun < 0.5 + SLACK
+        due = [(await each.get("/api/v1/tasks/3"))["date_due"] for each in (a, b)]
+        assert abs(seconds_of(due[0]) - seconds_of(due[1])) < 0.5 + SLACK
+
+
+async def test_a_finished_task_is_in_the_result_list_of_each_node_at_once(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        for number in range(1, 6):
+            await a.add(number)
+            await a.get(f"/api/v1/tasks/{number}?wait=10")
+            assert await b.result() == list(range(1, number + 1))
+
+
+async def test_a_listener_goes_on_at_any_node(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "LOOK_SECONDS", 5.0)
+    async with node(queue) as a, node(queue) as b:
+        # As if notifications were lost: the other node does not know of the task yet.
+        a.store._changes._channel = "nobody"  # type: ignore[attr-defined]
+        await a.add(1, 1_000)
+        assert await depth(b) == 0
+        cursor = f"{a.store.lineage}.1.0"
+        heard = asyncio.create_task(told(b, cursor))
+        await asyncio.sleep(0.3)
+        await b.add(2, 1_000)
+        assert await heard == "added"
+
+
+async def told(served: Service, cursor: str) -> str:
+    """Return the kind of the first event behind a cursor."""
+    headers = {"Last-Event-ID": cursor}
+    async with served.client.stream("GET", "/api/v1/events", headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                return value
+    raise AssertionError("the stream ended")
+
+
+@contextmanager
+def held_lock(served: Service, queue: Queue) -> Iterator[psycopg.Connection[Any]]:
+    """Hold the lock of all commits, as a node does in the midst of one."""
+    schema = served.store._committer.schema  # type: ignore[attr-defined]
+    connection = Servers(queue.cluster.url(), queue.name).connect()
+    try:
+        connection.execute("BEGIN")
+        connection.execute(LOCK.format(lock=schema.lock))
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def blocked_writer(served: Service) -> Iterator[None]:
+    """Keep a node's writer from connecting anew."""
+    link = served.store._committer.link  # type: ignore[attr-defined]
+    find = link._servers.find
+    opened = asyncio.Event()
+
+    def refuse() -> Any:
+        if not opened.is_set() and "writer" in threading.current_thread().name:
+            raise Lost("blocked")
+        return find()
+
+    link._servers.find = refuse
+    try:
+        yield
+    finally:
+        opened.set()
+        link._servers.find = find
+
+
+# 6: stopped nodes and a frozen server.
+
+
+async def test_a_node_stopped_with_the_lock_holds_nothing_up_for_long(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        with held_lock(a, queue):
+            begun = time.monotonic()
+            await a.add(2, 1_000)
+            assert time.monotonic() - begun < 2.0 + SLACK
+
+
+async def test_a_node_stopped_behind_its_look_goes_on(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(queue) as a, node(queue) as b:
+        await a.add(1, 1_000)
+        stopped, opened = threading.Event(), threading.Event()
+
+        class Stopped(PostgresRows):
+            """Stops behind the first message, as a node that gets no time from its machine."""
+
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                monkeypatch.undo()
+                stopped.set()
+                opened.wait(10)
+
+        monkeypatch.setattr(committer, "PostgresRows", Stopped)
+        adding = asyncio.create_task(a.add(3, 1_000))
+        await asyncio.to_thread(stopped.wait, 10)
+        await b.add(2, 1_000)
+
+        async def learned() -> bool:
+            return await depth(a) == 2
+
+        # Another thread of the node sees what others have done meanwhile.
+        await until(learned)
+        opened.set()
+        assert (await adding)["history_num"] == 3
+        assert a.exits == []
+
+
+async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(own: Queue) -> None:
+    async with node(own) as a:
+        await a.add(1, 1_000)
+        with frozen(own.cluster):
+            begun = time.monotonic()
+            paths = ["/get_queue_work", "/api/v1/queue", "/api/v1/tasks/1", "/api/v1/results"] * 5
+            answers = await asyncio.gather(*map(a.client.get, paths))
+            # However many ask: nobody waits behind the others.
+            assert time.monotonic() - begun < 2.0 + SLACK
+            for answer in answers:
+                problem(answer, "store-unavailable", 503)
+            answer = await a.client.get("/health/ready")
+            assert answer.status_code == 503
+            assert (await a.client.get("/health/live")).status_code == 200
+            assert a.metric("store_up") == 0
+        begun = time.monotonic()
+
+        async def back() -> bool:
+            return (await a.client.get("/health/ready")).status_code == 200
+
+        assert await until(back) < 1.0 + SLACK
+        await a.add(2, 1_000)
+        assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
+
+
+async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        found = Servers(
+            queue.cluster.url().replace(str(queue.cluster.port), str(proxy.port)), "no_schema"
+        )
+        verify, proxy_freezes = found._verify, proxy.freeze
+
+        def freeze_then_verify(connection: Any) -> Any:
+            proxy_freezes()
+            return verify(connection)
+
+        found._verify = freeze_then_verify  # type: ignore[method-assign]
+        begun = time.monotonic()
+        with pytest.raises(Lost):
+            await asyncio.to_thread(found.connect)
+        assert time.monotonic() - begun < 2.0 + SLACK
+
+
+# 7: a lost connection is not a lost answer.
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [("before", "repeated"), ("in", "applied"), ("after", "applied")]
+)
+async def test_a_lost_answer_is_resolved(queue: Queue, fault: str, outcome: str) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a, node(queue) as b:
+            await a.add(1, 1_000)
+            proxy.on_commit = fault
+            task = await a.add(2, 1_000)
+            assert task["history_num"] == 2
+            assert a.metric("commits_resolved_total", outcome=outcome) == 1
+            numbers = [task["num"] for task in (await b.get("/get_queue_work"))["tasks"]]
+            assert numbers == [1, 2]
+            assert (await b.add(3, 1_000))["history_num"] == 3
+
+
+async def test_a_commit_without_answer_is_resolved_after_two_seconds(queue: Queue) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a:
+            await a.add(1, 1_000)
+            proxy.on_commit = "freeze"
+            adding = asyncio.create_task(a.add(2, 1_000))
+            await asyncio.sleep(2.5)
+            assert not adding.done()
+            proxy.thaw()
+            assert (await adding)["history_num"] == 2
+            assert a.metric("commits_resolved_total", outcome="applied") == 1
+
+
+@pytest.mark.parametrize(("fault", "numbers"), [("in", [1, 2, 3]), ("before", [1, 3])])
+async def test_what_cannot_be_resolved_is_unknown_and_never_repeated(
+    queue: Queue, fault: str, numbers: list[int]
+) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port, store_patience=1.0) as a:
+            await a.add(1, 1_000)
+            proxy.on_commit = fault
+            body = {"num": 2, "timeout": 1_000}
+            with blocked_writer(a):
+                answer = await a.client.post("/add_task", json=body)
+                assert problem(answer, "outcome-unknown", 500)["applied"] is None
+                # Nothing else is committed meanwhile, and that is certain.
+                answer = await a.client.post("/add_task", json=body)
+                assert problem(answer, "store-unavailable", 503)["applied"] is False
+            await a.add(3, 1_000)
+            listed = (await a.get("/get_queue_work"))["tasks"]
+            assert [task["num"] for task in listed] == numbers
+            outcome = "applied" if fault == "in" else "absent"
+            assert a.metric("commits_resolved_total", outcome=outcome) == 1
+
+
+async def test_a_resolved_commit_has_a_write_of_its_own(queue: Queue) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a:
+            await a.add(1, 1_000)
+            # As if it had run for longer than rows of nodes are kept.
+            queue.query("DELETE FROM node")
+            proxy.on_commit = "in"
+            await a.add(2, 1_000)
+            assert queue.query("SELECT resolves FROM node") == [(1,)]

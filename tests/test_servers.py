@@ -1,0 +1,286 @@
+"""PostgreSQL as nodes find it: which server is used, what is refused, and what comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sanic_app.errors import StartError
+from sanic_app.settings.values import PostgresUrl
+from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.link import Turn
+from sanic_app.store.postgres.servers import Servers
+from sanic_app.task import Retention
+from tests.nodes import GRANTS, SLACK, Queue, depth, frozen, node, until, url_of
+from tests.postgres import Cluster
+from tests.serving import ON_UVLOOP, problem, service
+
+pytestmark = ON_UVLOOP
+
+
+# Losing the database is not a death; the best host is used.
+
+
+async def test_a_server_that_crashed_is_used_again_at_once(own: Queue) -> None:
+    async with node(own) as a, node(own) as b:
+        await a.add(1, 1_000)
+        await asyncio.to_thread(own.cluster.stop, signal.SIGKILL)
+        answer = await a.client.get("/api/v1/queue")
+        problem(answer, "store-unavailable", 503)
+        waiting = asyncio.create_task(b.add(2, 1_000))
+        await asyncio.to_thread(own.cluster.start)
+        begun = time.monotonic()
+        assert (await waiting)["history_num"] == 2
+        assert (await a.add(3, 1_000))["history_num"] == 3
+        assert time.monotonic() - begun < 1.0 + SLACK
+        assert a.exits == b.exits == []
+
+        # Later than the first commit, which connects for itself.
+        async def counted() -> bool:
+            return a.metric("store_reconnects_total") == 1
+
+        await until(counted)
+
+
+async def test_a_write_waits_only_so_long_for_the_server(own: Queue) -> None:
+    async with node(own, store_patience=1.0) as a:
+        await a.add(1, 1_000)
+        await asyncio.to_thread(own.cluster.stop, signal.SIGKILL)
+        begun = time.monotonic()
+        answer = await a.client.post("/add_task", json={"num": 2, "timeout": 0})
+        assert problem(answer, "store-unavailable", 503)["applied"] is False
+        assert answer.headers["retry-after"]
+        assert 0.9 < time.monotonic() - begun < 1.5 + SLACK
+        await asyncio.to_thread(own.cluster.start)
+
+
+@pytest.mark.parametrize("order", ["primary first", "standby first"])
+async def test_the_writable_host_is_used_wherever_it_stands(
+    pair: list[Cluster], order: str
+) -> None:
+    hosts = pair if order == "primary first" else pair[::-1]
+    async with service(Path(), database=url_of(hosts)) as a:
+        before = (await a.get("/api/v1/queue"))["depth"]
+        await a.add(1, 1_000)
+        listed = pair[0].query("SELECT depth FROM sanic_app.state")
+        assert listed == [(before + 1,)]
+
+
+@pytest.mark.parametrize("fault", ["dead", "frozen"])
+async def test_a_promoted_standby_is_used_and_the_server_before_never_again(
+    pair: list[Cluster], fault: str
+) -> None:
+    old, new = pair
+    name = f"failover_{fault}"
+    with ExitStack() as life:
+        async with service(Path(), database=url_of(pair), database_schema=name) as a:
+            await a.add(1, 1_000)
+            if fault == "dead":
+                await asyncio.to_thread(old.stop, signal.SIGKILL)
+            else:
+                life.enter_context(frozen(old))
+            new.execute("SELECT pg_promote()")
+            begun = time.monotonic()
+            assert (await a.add(2, 1_000))["history_num"] == 2
+            assert time.monotonic() - begun < 2.0 + SLACK
+            # The server before comes back, and nobody waits for a standby there any more.
+            life.close()
+            await asyncio.to_thread(old.stop, signal.SIGKILL)
+            (old.data / "postgresql.auto.conf").write_text("synchronous_standby_names = ''\n")
+            await asyncio.to_thread(old.start)
+            new.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'sanic-app'"
+            )
+            for number in (3, 4):
+                assert (await a.add(number, 1_000))["history_num"] == number
+                assert len((await a.get("/get_queue_work"))["tasks"]) == number
+            assert old.query(f"SELECT depth FROM {name}.state") == [(1,)]
+            assert a.exits == []
+    # As the primary it had before, for other tests.
+    new.stop(signal.SIGKILL)
+    (old.data / "postgresql.auto.conf").write_text("synchronous_standby_names = '*'\n")
+    old.stop()
+    old.start()
+
+
+async def test_another_cluster_and_an_older_timeline_are_refused(pair: list[Cluster]) -> None:
+    found = Servers(url_of(pair[:1]).url, "any")
+    found.connect().close()
+    found.timeline += 1
+    with pytest.raises(Lost, match="timeline"):
+        found.connect()
+    found.timeline -= 1
+    found._system = 1
+    with pytest.raises(Lost, match="another cluster"):
+        found.connect()
+
+
+# The wait for a synchronous standby.
+
+
+@pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
+async def test_a_wait_for_the_standby_that_was_ended_is_no_success(
+    pair: list[Cluster], how: str
+) -> None:
+    primary, standby = pair
+    name = f"away_{how}"
+    async with service(
+        Path(), database=url_of(pair[:1]), database_schema=name, store_patience=2.0
+    ) as a:
+        await a.add(1, 1_000)
+        with frozen(standby):
+            adding = asyncio.create_task(
+                a.client.post("/add_task", json={"num": 2, "timeout": 1_000})
+            )
+            end = time.monotonic() + 4
+            while not adding.done() and time.monotonic() < end:
+                primary.query(
+                    f"SELECT {how}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                )
+                await asyncio.sleep(0.1)
+            answer = await adding
+            assert problem(answer, "outcome-unknown", 500)["applied"] is None
+
+        # When the standby is back, everything goes on, and the task is there once.
+        async def added() -> bool:
+            return (await a.client.post("/add_task", json={"num": 3, "timeout": 0})).is_success
+
+        await until(added)
+        numbers = [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]]
+        assert numbers[:3] == [1, 2, 3]
+
+
+# What all nodes have to agree on.
+
+
+@pytest.mark.parametrize(
+    "other", [{"idempotency_keep_us": 1}, {"history_keep": Retention(tasks=5)}]
+)
+async def test_a_node_with_other_settings_does_not_start(
+    queue: Queue, other: dict[str, Any]
+) -> None:
+    async with node(queue) as a:
+        await a.add(1)
+        with pytest.raises(StartError, match="IDEMPOTENCY_KEEP"):
+            async with node(queue, **other):
+                raise AssertionError("it serves")
+        await a.add(2)
+    # When no node runs they may be changed.
+    async with node(queue, **other) as b:
+        await b.add(3)
+
+
+async def test_a_node_that_was_cut_off_notices_that_the_settings_were_changed(
+    queue: Queue, tmp_path: Path
+) -> None:
+    async with node(queue) as a:
+        await a.add(1)
+        queue.query("UPDATE meta SET history_keep_tasks = 5")
+        answer = await a.client.post("/add_task", json={"num": 2, "timeout": 0})
+        problem(answer, "outcome-unknown", 500)
+        await ended(a.exits)
+    assert len(queue.query("SELECT 1 FROM history")) + len(queue.query("SELECT 1 FROM queue")) == 1
+
+
+async def test_a_full_queue_is_found_in_the_commit(queue: Queue) -> None:
+    async with node(queue, queue_max=3) as a, node(queue, queue_max=3) as b:
+        answers = await asyncio.gather(
+            *(
+                each.client.post("/add_task", json={"num": number, "timeout": 1_000})
+                for number in range(5)
+                for each in (a, b)
+            )
+        )
+        assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 7
+        assert queue.query("SELECT depth FROM state") == [(3,)]
+
+
+async def test_ages_go_by_the_clock_of_the_server(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sanic_app.store.postgres.rows.NOW",
+        "((extract(epoch FROM clock_timestamp()) + 600) * 1000000)::bigint",
+    )
+    async with node(queue) as a, node(queue) as b:
+        await a.add(1, 1_000)
+        await until(lambda: depth(b))
+        for each in (a, b):
+            assert each.metric("queue_oldest_task_age_seconds") < 5
+            assert 0 <= (await each.get("/api/v1/queue"))["oldest_task_age_seconds"] < 5
+
+
+async def ended(exits: list[int]) -> None:
+    """Return when the process would have ended with status 70."""
+
+    async def gone() -> bool:
+        return bool(exits)
+
+    await until(gone)
+    assert set(exits) == {70}
+
+
+# Migrations, releases side by side, lineage.
+
+
+async def test_a_newer_schema_that_is_compatible_is_used(queue: Queue) -> None:
+    async with node(queue) as a:
+        queue.query("UPDATE meta SET schema = 1000, compatible_from = 1")
+        await a.add(1)
+        async with node(queue) as b:
+            await b.add(2)
+
+
+async def test_a_server_that_is_too_old_is_refused(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sanic_app.store.postgres.servers.OLDEST_SERVER", 1_000)
+    with pytest.raises(StartError, match="1000 or newer is needed"):
+        Servers(queue.cluster.url(), "any").connect()
+
+
+async def test_a_schema_that_becomes_too_new_ends_a_node(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        queue.query("UPDATE meta SET schema = 1000, compatible_from = 1000")
+        await ended(a.exits)
+
+
+# Rights.
+
+
+async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: Queue) -> None:
+    role = f"serving_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN")
+    url = PostgresUrl(queue.cluster.url(role))
+    with pytest.raises(StartError, match="permission denied"):
+        async with service(Path(), database=url, database_schema=queue.name):
+            raise AssertionError("it serves")
+    async with node(queue) as owner:
+        for line in GRANTS.format(schema=queue.name, role=role).strip().splitlines():
+            queue.query(line)
+        async with service(Path(), database=url, database_schema=queue.name) as a:
+            await a.add(1)
+            await a.get("/api/v1/tasks/1?wait=5")
+            assert await owner.result() == await a.result() == [1]
+            await a.add(2, 1_000, **{"Idempotency-Key": "key"})
+            assert (await a.client.delete("/api/v1/tasks/2")).status_code == 200
+            # What resolves a lost commit needs its rights as well.
+            await asyncio.to_thread(
+                a.store._committer.link._call,  # type: ignore[attr-defined]
+                lambda connection: a.store._committer._look(1, connection),  # type: ignore[attr-defined]
+                Turn(),
+            )
+        with (
+            psycopg.connect(url.url, autocommit=True) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(f"DROP TABLE {queue.name}.history")
