@@ -18,6 +18,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from sanic_app.store.postgres.schema import Schema, prepare
+from sanic_app.store.postgres.servers import Servers
+from sanic_app.store.transition import Limits
 from tests.nodes import GRANTS, Queue, frozen, url_of
 from tests.postgres import Cluster, free_port, unprivileged
 from tests.proxy import Proxy
