@@ -6,15 +6,21 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
+import psycopg
 import pytest
 
+from sanic_app.store.postgres.schema import Schema, prepare
+from sanic_app.store.postgres.servers import Servers
+from sanic_app.store.transition import Limits
 from tests.nodes import GRANTS, Queue, frozen, url_of
 from tests.postgres import Cluster, free_port, unprivileged
 from tests.proxy import Proxy
@@ -128,17 +134,32 @@ def test_a_pooler_is_recognised(pooler: int, tmp_path: Path) -> None:
 # Migrations, and another queue in the place of the one that was served.
 
 
-def test_six_nodes_migrate_at_the_same_time(queue: Queue, tmp_path: Path) -> None:
-    with ExitStack() as life, ThreadPoolExecutor(6) as pool:
+def test_six_nodes_migrate_at_the_same_time(queue: Queue) -> None:
+    limits = Limits(1, 1)
+    for number in range(3):
+        name = f"{queue.name}_{number}"
+        together = threading.Barrier(6)
 
-        def start(_: int) -> Running:
-            environ = {"SANIC_APP_DATABASE_SCHEMA": queue.name}
-            return Running(tmp_path, "-D", queue.cluster.url(), environ=environ, ready=False)
+        def migrate(_: int, name: str = name, together: threading.Barrier = together) -> Schema:
+            with Servers(queue.cluster.url(), name).connect() as connection:
+                together.wait(20)
+                return prepare(connection, name, uuid4(), limits)
 
-        nodes = [life.enter_context(each) for each in pool.map(start, range(6))]
-        for number, each in enumerate(nodes):
-            each.wait_until_serving(40)
-            assert each.add(number, 1_000)["history_num"] == number + 1
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(migrate, range(6)))) == 1
+
+
+def test_a_node_that_is_killed_while_it_migrates_leaves_nothing_behind(queue: Queue) -> None:
+    limits = Limits(1, 1)
+    with Proxy(queue.cluster.port) as proxy:
+        url = proxy.url
+        with Servers(url, queue.name).connect() as connection:
+            proxy.on_commit = "before"
+            with pytest.raises(psycopg.OperationalError):
+                prepare(connection, queue.name, uuid4(), limits)
+        assert queue.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", queue.name) == []
+        with Servers(url, queue.name).connect() as connection:
+            prepare(connection, queue.name, uuid4(), limits)
 
 
 def test_a_schema_that_is_too_new_is_refused(queue: Queue, tmp_path: Path) -> None:

@@ -90,8 +90,11 @@ async def test_a_promoted_standby_is_used_and_the_server_before_never_again(
             begun = time.monotonic()
             assert (await a.add(2, 1_000))["history_num"] == 2
             assert time.monotonic() - begun < 2.0 + SLACK
-            # The server before comes back, and nobody waits for a standby there any more.
+            # A server that was only stopped answers again, and nobody asks it.
             life.close()
+            for path in ("/get_queue_work", "/api/v1/tasks"):
+                assert len((await a.get(path))["tasks"]) == 2
+            # It comes back, and does not wait for a standby any more.
             await asyncio.to_thread(old.stop, signal.SIGKILL)
             (old.data / "postgresql.auto.conf").write_text("synchronous_standby_names = ''\n")
             await asyncio.to_thread(old.start)
@@ -103,7 +106,14 @@ async def test_a_promoted_standby_is_used_and_the_server_before_never_again(
                 assert (await a.add(number, 1_000))["history_num"] == number
                 assert len((await a.get("/get_queue_work"))["tasks"]) == number
             assert old.query(f"SELECT depth FROM {name}.state") == [(1,)]
+            # Not even while it is the only one: to end would be to start anew on it.
+            await asyncio.to_thread(new.stop, signal.SIGKILL)
+            answer = await a.client.get("/api/v1/queue")
+            problem(answer, "store-unavailable", 503)
+            await asyncio.sleep(0.5)
             assert a.exits == []
+            await asyncio.to_thread(new.start)
+            assert (await a.add(5, 1_000))["history_num"] == 5
     # As the primary it had before, for other tests.
     new.stop(signal.SIGKILL)
     (old.data / "postgresql.auto.conf").write_text("synchronous_standby_names = '*'\n")

@@ -26,7 +26,6 @@ PAUSE = 0.01
 """Seconds between two adds of a client, so that the queue is short and heads are many."""
 TAKEN_OVER = 0.2
 """A head that was so late was left to its keeper first."""
-DRAINED_SECONDS = 30.0
 
 
 class Nodes:
@@ -102,7 +101,7 @@ class Nodes:
                 )
         return total
 
-    def drained(self, seconds: float = DRAINED_SECONDS) -> bool:
+    def drained(self, seconds: float = 30.0) -> bool:
         """Wait until the queue is empty; return whether it got so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

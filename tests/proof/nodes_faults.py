@@ -187,7 +187,9 @@ def _run(seed: int, rounds: int, parent: Path, fault: Fault, changes: tuple[str,
             rounds -= count
             with emptied(parent) as folder, proxies(server) as between:
                 nodes = Nodes(folder, [proxy.url for proxy in between], changes)
-                _once(server, Faulty(nodes, between, chance, History()), fault, count, run)
+                faulty = Faulty(nodes, between, chance, History())
+                # A broken service may never get there.
+                _once(server, faulty, fault, run, rounds=count, patience=5 if changes else 30)
             server.execute("DROP SCHEMA sanic_app CASCADE")
     run.late.sort()
     return run
@@ -204,7 +206,9 @@ def proxies(server: Cluster) -> Iterator[list[Proxy]]:
             proxy.close()
 
 
-def _once(server: Cluster, faulty: Faulty, fault: Fault, rounds: int, run: Run) -> None:
+def _once(
+    server: Cluster, faulty: Faulty, fault: Fault, run: Run, *, rounds: int, patience: float
+) -> None:
     nodes, _, chance, history = faulty
     try:
         with loaded(nodes, history, chance.randrange(10**6)):
@@ -213,7 +217,7 @@ def _once(server: Cluster, faulty: Faulty, fault: Fault, rounds: int, run: Run) 
                 with history.fault():
                     fault(faulty)
             time.sleep(1)
-        if not nodes.drained():
+        if not nodes.drained(patience):
             run.wrong.append("the queue is not drained")
         for outcome in ("applied", "repeated", "absent"):
             found = nodes.metric("commits_resolved_total", outcome=outcome)

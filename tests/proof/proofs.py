@@ -25,7 +25,7 @@ from tests.proof.outcome import Outcome, Scale
 from tests.proof.owners import owners
 from tests.proof.power_cuts import power_cuts
 from tests.proof.retention import retention
-from tests.proof.server_faults import failover, server_frozen, server_kill
+from tests.proof.server_faults import failover, server_frozen, server_kill, standby_away
 from tests.proof.slow_clients import slow_clients
 from tests.proof.slow_disk import slow_disk
 from tests.proof.unwritable import unwritable
@@ -65,4 +65,5 @@ PROOFS = (
     Proof("server-kill", server_kill, (Need.POSTGRES,)),
     Proof("server-frozen", server_frozen, (Need.POSTGRES,)),
     Proof("failover", failover, (Need.POSTGRES,)),
+    Proof("standby-away", standby_away, (Need.POSTGRES,)),
 )

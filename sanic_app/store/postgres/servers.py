@@ -178,7 +178,9 @@ class Servers:
                     if best is not None:
                         best[0].close()
                     best = call.result()
-                    end = end or time.monotonic() + GRACE_SECONDS
+                    # A promotion that nobody knew of: there is no better one to wait for.
+                    promoted = best[1].timeline > self.timeline > 0
+                    end = end or time.monotonic() + (0.0 if promoted else GRACE_SECONDS)
                 else:
                     call.result()[0].close()
         for call in calls:
