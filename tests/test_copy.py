@@ -213,7 +213,7 @@ async def test_no_service_starts_at_a_place_that_is_copied_to(
 
 
 def store_at(path: Path) -> stores._Store:
-    return stores._Store(str(path), lambda: SqliteSnapshot(path))
+    return stores._Store(str(path), lambda: SqliteSnapshot(path), lambda: SqliteTarget(path))
 
 
 async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
@@ -234,7 +234,7 @@ async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
             raise StoreBusy
 
     monkeypatch.setattr(SqliteSnapshot, "verify", busy)
-    assert stores._copy(store_at(place.path), tmp_path / "copy.db") == 0
+    assert stores._copy(store_at(place.path), store_at(tmp_path / "copy.db")) == 0
     assert len(tries) == 3
     assert "copied" in capsys.readouterr().out
     assert found(tmp_path / "copy.db") == []
@@ -244,7 +244,7 @@ async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
     monkeypatch.setattr(stores, "TRIES", 2)
     tries.clear()
     with pytest.raises(StoreBusy):
-        stores._copy(store_at(place.path), tmp_path / "other.db")
+        stores._copy(store_at(place.path), store_at(tmp_path / "other.db"))
     assert not (tmp_path / "other.db").exists()
 
 
