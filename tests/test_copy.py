@@ -414,7 +414,7 @@ def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) 
         assert service.add(7, 600)["history_num"] == saved + 1
         copied(moved / "queue.db", moved / "backup.db")
         assert service.add(8, 600)["history_num"] == saved + 2
-        before = _lines_of(service, "0.0", 2)[1]
+        before = lines_of(service, "0.0", 2)[1]
         service.stop()
 
     # A restore: what was added since the backup is gone, and listeners are told so.
@@ -425,10 +425,10 @@ def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) 
     with Running(moved) as service:
         assert service.request("GET", f"/api/v1/tasks/{saved + 1}")[1]["num"] == 7
         assert service.add(9, 600)["history_num"] == saved + 2
-        assert "event: reset" in _lines_of(service, before.removeprefix("id: "), 5)
+        assert "event: reset" in lines_of(service, before.removeprefix("id: "), 5)
 
 
-def _lines_of(service: Running, after: str, count: int) -> list[str]:
+def lines_of(service: Running, after: str, count: int) -> list[str]:
     """Return the first lines of the stream of events after an id."""
     request = urllib.request.Request(f"{service.url}/api/v1/events")
     request.add_header("Last-Event-ID", after)

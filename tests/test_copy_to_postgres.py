@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from tests.fake_clock import FakeClock
 from tests.parts import Opened, PostgresEngine, SqliteEngine, opened
 from tests.running import Running
 from tests.test_check import command, found, lived_in
-from tests.test_copy import batches, rows_of
+from tests.test_copy import batches, lines_of, rows_of
 from tests.test_sqlite_file import change
 
 pytestmark = pytest.mark.anyio
@@ -401,3 +403,70 @@ def test_a_copy_that_is_killed_leaves_nothing_that_is_seen(
             target.cluster.execute(f"DROP SCHEMA {target.name} CASCADE")
     copied(source, url_of(target), tmp_path)
     assert command("check", url_of(target), folder=tmp_path).returncode == 0
+
+
+# The documented steps.
+
+
+def test_backup_and_restore_with_postgres_as_documented(
+    target: PostgresEngine, tmp_path: Path
+) -> None:
+    """README.md, "In production": "With PostgreSQL", from two nodes under load."""
+    url = url_of(target)
+    with under_load(url, tmp_path) as node, Running(tmp_path, "-D", url) as other:
+        copied(url, "backup.db", tmp_path)
+        assert command("check", "backup.db", folder=tmp_path).returncode == 0
+        assert command("check", url, folder=tmp_path).returncode == 0
+        ((saved,),) = _rows(tmp_path / "backup.db", "SELECT last_history_num FROM state")
+        assert other.add(7, 600)["history_num"] > saved > 30_000
+        seen = lines_of(other, "0.0", 2)[1].removeprefix("id: ")
+        refused = command("copy", "backup.db", url, folder=tmp_path)
+        assert refused.returncode == 1
+        assert "is not empty" in refused.stderr
+        assert node.add(8, 600)
+    target.cluster.execute(f"ALTER SCHEMA {target.name} RENAME TO {target.name}_before")
+    copied("backup.db", url, tmp_path)
+    assert command("check", url, folder=tmp_path).returncode == 0
+    with Running(tmp_path, "-D", url) as node:
+        assert node.add(9, 600)["history_num"] == saved + 1
+        assert "event: reset" in lines_of(node, seen, 5)
+
+
+def _rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with SqliteSnapshot(path) as store:
+        return list(store.select(sql))
+
+
+def test_a_move_there_and_back_as_documented_leaves_the_wait_as_it_is(
+    target: PostgresEngine, tmp_path: Path
+) -> None:
+    """Each service that has the queue finishes the head that the one before has started."""
+    seconds = 12
+    places = ["queue.db", url_of(target), "back.db"]
+    add = {"num": 5, "timeout": seconds}
+    key = {"Idempotency-Key": "moved"}
+    with Running(tmp_path, "-D", places[0]) as service:
+        status, head = service.request("POST", "/api/v1/tasks", add, key)
+        assert status == 201
+        for num in (6, 7):
+            service.add(num, seconds)
+        service.request("DELETE", "/api/v1/tasks/2")
+        service.stop()
+    for number, (before, place) in enumerate(itertools.pairwise(places)):
+        copied(before, place, tmp_path)
+        with Running(tmp_path, "-D", place) as service:
+            # It is the same add.
+            again = service.request("POST", "/api/v1/tasks", add, key)[1]
+            assert again["history_num"] == head["history_num"]
+            waiting = service.request("GET", "/api/v1/queue")[1]["head"]
+            assert waiting["num"] == (5, 7)[number]
+            service.wait_for_result([5, 7][: number + 1], 2 * seconds)
+            path = f"/api/v1/tasks/{waiting['history_num']}"
+            done = service.request("GET", path)[1]
+            wait = datetime.fromisoformat(done["date_finished"]) - datetime.fromisoformat(
+                waiting["date_started"]
+            )
+            assert done["date_started"] == waiting["date_started"]
+            assert 0 <= wait.total_seconds() - seconds < 1
+            service.stop()
+        assert command("check", place, folder=tmp_path).returncode == 0
