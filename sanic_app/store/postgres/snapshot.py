@@ -84,12 +84,19 @@ class PostgresTables:
         """Do nothing: the server keeps the moment."""
 
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """Return the rows of a query, through a cursor of the server."""
+        """Return the rows of a query, through a cursor of the server.
+
+        One that is not read to its end stays open until the transaction ends: whoever collects the
+        garbage must not talk to the server.
+        """
         self._cursors += 1
+        name = f"rows{self._cursors}"
+        execute = self._connection.execute
         try:
-            with self._connection.cursor(f"rows{self._cursors}") as cursor:
-                cursor.itersize = ROWS
-                yield from cursor.execute(sql)
+            execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}")
+            while rows := execute(f"FETCH {ROWS} FROM {name}").fetchall():
+                yield from rows
+            execute(f"CLOSE {name}")
         except psycopg.Error as error:
             found = failure(error)
             with bulk.explained("the connection to PostgreSQL was lost"):
@@ -118,6 +125,11 @@ class PostgresTables:
             f" WHERE connamespace = (SELECT oid {mine}) AND NOT convalidated"
         ):
             yield f"the constraint {name} is not validated"
+        for table, name in self.select(
+            "SELECT relname::text, tgname::text FROM pg_trigger JOIN pg_class ON pg_class.oid ="
+            f" tgrelid WHERE relnamespace = (SELECT oid {mine}) AND NOT tgisinternal"
+        ):
+            yield f"{table} has the trigger {name}, which no migration makes"
         if list(self.select("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'")):
             try:
                 list(
