@@ -347,6 +347,36 @@ async def test_a_server_that_cannot_be_written_is_one_line(
             assert not any(part in done.stderr for part in ("sesame", "ses", "ame@")), done
 
 
+async def test_a_role_needs_few_rights(
+    place: SqliteEngine, target: PostgresEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A backup and a check may read, a restore owns a schema that was made for it."""
+    await lived_in(place, clock)
+    copied(place.path, url_of(target), tmp_path)
+    name, admin = target.name, target.cluster.execute
+    admin(
+        f"CREATE ROLE {name}_reads LOGIN; GRANT USAGE ON SCHEMA {name} TO {name}_reads;"
+        f" GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {name}_reads;"
+        f" CREATE ROLE {name}_owns LOGIN; GRANT CREATE ON DATABASE postgres TO {name}_owns"
+    )
+    reads = f"{target.cluster.url(f'{name}_reads')}?schema={name}"
+    assert command("check", reads, folder=tmp_path).returncode == 0
+    copied(reads, tmp_path / "backup.db", tmp_path)
+    assert rows_of(tmp_path / "backup.db") == rows_of(place.path)
+    done = command("copy", reads, f"{reads}_2", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"sanic-app: cannot write the schema {name}_2 at 127.0.0.1 port {target.cluster.port}:"
+        " permission denied for database postgres\n"
+    )
+    owns = target.cluster.url(f"{name}_owns")
+    for schema in (f"{name}_3", f"{name}_4"):
+        if schema.endswith("4"):
+            admin(f"CREATE SCHEMA {schema} AUTHORIZATION {name}_owns")
+        copied(place.path, f"{owns}?schema={schema}", tmp_path)
+        assert command("check", f"{owns}?schema={schema}", folder=tmp_path).returncode == 0
+
+
 # While the source is in service, and killed.
 
 
