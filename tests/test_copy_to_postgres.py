@@ -108,6 +108,11 @@ async def test_a_file_becomes_a_schema_and_a_file_again(
         f"SELECT lineage FROM {target.name}.meta UNION SELECT lineage FROM {other.name}.meta"
     )
     assert len(lineages) == 2
+    for each in (target, other):
+        assert each.cluster.query(
+            "SELECT commit_num, first_history_num, idempotency_keep, history_keep_tasks"
+            f" FROM {each.name}.state, {each.name}.meta"
+        ) == [(0, 6, None, None)]
     clock.advance(2)
     for engine in (target, other, SqliteEngine(tmp_path)):
         # The first node that starts may have other settings than the source had.
