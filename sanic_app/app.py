@@ -135,7 +135,7 @@ def _store(settings: Settings, clock: Clock, lease: FileLease | None) -> Store:
         clock,
         settings.idempotency_keep_us,
         settings.queue_max,
-        name=settings.database_schema,
+        name=settings.database.schema or settings.database_schema,
         patience=settings.store_patience,
         history_keep=settings.history_keep,
     )
