@@ -1,4 +1,4 @@
-"""The shipped files of Prometheus, read by Prometheus' own tool."""
+"""The shipped files, read by the programs that they are for."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,8 @@ import yaml
 
 pytestmark = pytest.mark.system
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+FOLDER = DEPLOY / "prometheus"
 RULES = FOLDER / "alerts.yml"
 SCRAPED = 'instance="sanic-app:8000", job="sanic-app"'
 
@@ -23,10 +24,26 @@ def promtool(*arguments: str) -> str:
     return output
 
 
-def test_prometheus_accepts_the_configuration_and_finds_the_rules() -> None:
-    output = promtool(
-        "check", "config", "--lint=all", "--lint-fatal", str(FOLDER / "prometheus.yml")
+@pytest.mark.parametrize("file", sorted(path.name for path in DEPLOY.glob("docker-compose*.yaml")))
+def test_the_oldest_compose_that_is_promised_reads_the_file(file: str) -> None:
+    """Debian's is version 1.29, which checks against the schema of Compose and resolves anchors."""
+    done = subprocess.run(
+        ["docker-compose", "--file", str(DEPLOY / file), "config"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    read, written = (
+        set(yaml.safe_load(text)["services"]) for text in (done.stdout, (DEPLOY / file).read_text())
+    )
+    assert read == written
+
+
+@pytest.mark.parametrize("file", ["prometheus.yml", "nodes.yml"])
+def test_prometheus_accepts_the_configuration_and_finds_the_rules(file: str) -> None:
+    output = promtool("check", "config", "--lint=all", "--lint-fatal", str(FOLDER / file))
     assert "1 rule files found" in output
     assert "WARNING" not in output
 
