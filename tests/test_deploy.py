@@ -436,7 +436,10 @@ def test_the_examples_in_the_sample_configuration_are_good(tmp_path: Path) -> No
     assert settings.allowed_hosts == {"queue.example.org", "sanic-app"}
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", *COMPOSED, "sanic-app.service", "config_app.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["Dockerfile", *COMPOSED, "sanic-app.service", "sanic-app@.service", "config_app.yaml"],
+)
 def test_no_shipped_file_names_an_unknown_setting(name: str) -> None:
     text = (DEPLOY / name).read_text(encoding="utf-8")
     assert set(re.findall(rf"\b{PREFIX}([A-Z_]*[A-Z])\b", text)) <= set(KEYS)
@@ -479,6 +482,23 @@ def test_the_unit_leaves_the_metrics_of_the_process_and_the_folder_of_the_config
     # With DynamicUser it can give the folder to a transient user.
     assert "ConfigurationDirectory" not in service
     assert service["WorkingDirectory"] == "-/etc/sanic-app"
+
+
+def test_an_instance_differs_from_the_unit_in_its_place_and_settings_alone() -> None:
+    def lines(name: str) -> set[str]:
+        text = (DEPLOY / name).read_text(encoding="utf-8")
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    one, many = lines("sanic-app.service"), lines("sanic-app@.service")
+    assert {line.partition("=")[0] for line in one - many} == {
+        *("Description", "WorkingDirectory", "StateDirectory", "Environment"),
+    }
+    assert many - one == {
+        "Description=The queue %i, which works through its tasks one at a time",
+        "EnvironmentFile=/etc/sanic-app/%i.env",
+        "WorkingDirectory=/var/lib/sanic-app/%i",
+        "StateDirectory=sanic-app/%i",
+    }
 
 
 def test_the_backup_unit_copies_a_busy_queue_and_removes_old_backups(tmp_path: Path) -> None:

@@ -41,6 +41,25 @@ def test_the_oldest_compose_that_is_promised_reads_the_file(file: str) -> None:
     assert read == written
 
 
+@pytest.mark.parametrize(
+    "file", sorted(path.name for path in DEPLOY.iterdir() if path.suffix in {".service", ".timer"})
+)
+def test_systemd_accepts_the_unit(file: str, tmp_path: Path) -> None:
+    for path in (*DEPLOY.glob("*.service"), *DEPLOY.glob("*.timer")):
+        # It looks whether the program is there.
+        text = path.read_text(encoding="utf-8").replace("/opt/sanic-app/bin/sanic-app", "/bin/true")
+        (tmp_path / path.name.replace("@.", "@orders.")).write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / file.replace("@.", "@orders."))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    own = [line for line in done.stderr.splitlines() if "sanic-app" in line]
+    assert (done.returncode, own) == (0, [])
+
+
 @pytest.mark.parametrize("file", ["prometheus.yml", "nodes.yml"])
 def test_prometheus_accepts_the_configuration_and_finds_the_rules(file: str) -> None:
     output = promtool("check", "config", "--lint=all", "--lint-fatal", str(FOLDER / file))
