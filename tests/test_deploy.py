@@ -55,14 +55,22 @@ def compose(name: str = "docker-compose.yaml") -> dict[str, Any]:
 
 
 COMPOSED = {
-    "docker-compose.yaml": {"sanic-app", "prometheus"},
-    "docker-compose.postgres.yaml": {"postgres", "node-1", "node-2", "haproxy", "prometheus"},
+    "docker-compose.yaml": {"sanic-app", "prometheus", "grafana"},
+    "docker-compose.postgres.yaml": {
+        *("postgres", "node-1", "node-2", "haproxy", "prometheus", "grafana"),
+    },
 }
 SERVICES = [(file, service) for file, services in COMPOSED.items() for service in sorted(services)]
-TMPFS = {"postgres": ["/var/run/postgresql", "/tmp"], "node-1": ["/data"], "node-2": ["/data"]}
+TMPFS = {
+    "postgres": ["/var/run/postgresql", "/tmp"],
+    "node-1": ["/data"],
+    "node-2": ["/data"],
+    "grafana": ["/tmp"],
+}
+WATCHING = {"prometheus": "9090:9090", "grafana": "3001:3000"}
 PUBLISHED = {
-    "docker-compose.yaml": {"sanic-app": "3000:8000", "prometheus": "9090:9090"},
-    "docker-compose.postgres.yaml": {"haproxy": "3000:8000", "prometheus": "9090:9090"},
+    "docker-compose.yaml": {"sanic-app": "3000:8000", **WATCHING},
+    "docker-compose.postgres.yaml": {"haproxy": "3000:8000", **WATCHING},
 }
 
 
@@ -203,14 +211,68 @@ def test_haproxy_balances_what_compose_runs() -> None:
     assert f"bind :{published.split(':')[-1]}\n" in text
 
 
+def families(text: str) -> set[str]:
+    """Return the metrics that a text names, without what a histogram appends."""
+    found = set(re.findall(r"\bsanic_app_\w+", text))
+    return {re.sub(r"(_bucket|_count|_sum)$", "", name) for name in found}
+
+
+def listed_families() -> set[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `(sanic_app_\w+)` \|", readme, re.MULTILINE))
+
+
 def test_alerts_speak_of_metrics_that_the_readme_lists() -> None:
-    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
-    used = {
-        re.sub(r"(_bucket|_count)$", "", name) for name in re.findall(r"\bsanic_app_\w+", alerts)
-    }
-    listed = set(re.findall(r"\bsanic_app_\w+", (ROOT / "README.md").read_text(encoding="utf-8")))
+    used = families((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))
     assert used
-    assert used <= listed
+    assert used <= listed_families()
+
+
+def dashboard() -> dict[str, Any]:
+    path = DEPLOY / "grafana" / "dashboards" / "sanic-app.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_dashboard_shows_every_metric_that_the_readme_lists() -> None:
+    shown = families(
+        " ".join(
+            target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])
+        )
+    )
+    assert shown == listed_families()
+
+
+@pytest.mark.parametrize("file", COMPOSED)
+def test_grafana_finds_its_dashboard_and_its_prometheus(file: str) -> None:
+    grafana = compose(file)["grafana"]
+    mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    mounts = {target: DEPLOY / source for source, target in mounts.items()}
+    provisioning = mounts["/etc/grafana/provisioning"]
+    (source,) = parsed(provisioning / "datasources" / "prometheus.yaml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in compose(file)
+    (provider,) = parsed(provisioning / "dashboards" / "sanic-app.yaml")["providers"]
+    (path,) = mounts[provider["options"]["path"]].iterdir()
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert mounts[str(home.parent)] / home.name == path
+    assert json.loads(path.read_text(encoding="utf-8")) == dashboard()
+
+
+def test_no_panel_lies_on_another_one() -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        covered = {
+            (place["x"] + right, place["y"] + down)
+            for right in range(place["w"])
+            for down in range(place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not covered & cells, panel["title"]
+        cells |= covered
+    ids = [panel["id"] for panel in dashboard()["panels"]]
+    assert len(set(ids)) == len(ids)
 
 
 # --- The image -----------------------------------------------------------------------------------

@@ -139,6 +139,20 @@ TROUBLES = [
         "ticket",
         ', reason="queue_full"',
     ),
+    Trouble(f"sanic_app_store_up{{{SCRAPED}}}", "1x200 0x100", "SanicAppStoreUnavailable", "page"),
+    Trouble(
+        f"sanic_app_takeovers_total{{{SCRAPED}}}",
+        "0x60 2x60 4x60 6x120",
+        "SanicAppTakeovers",
+        "ticket",
+        scraped='job="sanic-app"',
+    ),
+    Trouble(
+        f'sanic_app_commits_resolved_total{{outcome="applied", {SCRAPED}}}',
+        "0x60 2x60 4x60 6x120",
+        "SanicAppCommitsResolved",
+        "ticket",
+    ),
     # Half a gibibyte is left; and two, of which a gibibyte is gone in an hour.
     Trouble(
         f"sanic_app_store_free_bytes{{{SCRAPED}}}",
@@ -204,6 +218,9 @@ WELL = {
     f"sanic_app_store_free_bytes{{{SCRAPED}}}": f"{2**30}x300",
     f'sanic_app_store_size_bytes{{file="wal", {SCRAPED}}}': f"{2**22}x300",
     f'sanic_app_store_size_bytes{{file="database", {SCRAPED}}}': f"{2**40}x300",
+    f"sanic_app_store_up{{{SCRAPED}}}": "1x300",
+    f"sanic_app_takeovers_total{{{SCRAPED}}}": "0x100 1x200",
+    f'sanic_app_commits_resolved_total{{outcome="applied", {SCRAPED}}}': "0x100 1x200",
     f"sanic_app_queue_paused{{{SCRAPED}}}": "0x300",
     f"sanic_app_queue_depth{{{SCRAPED}}}": "100x300",
     f"sanic_app_queue_limit{{{SCRAPED}}}": "1000x300",
