@@ -36,7 +36,7 @@ from tests.running import Running
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-YAML_FILES = sorted(path for path in DEPLOY.rglob("*") if path.suffix in {".yaml", ".yml"})
+YAML_FILES = sorted(path for path in DEPLOY.rglob("*.y*ml") if path.parent.name != "kubernetes")
 POSTGRES = "docker-compose.postgres.yaml"
 PIN_FILES = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt"]
 PINNED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+(\.\d+)?[a-z-]*@sha256:[0-9a-f]{64}")
