@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 UV := uv==0.13.9
-COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) \
-  --project-name sanic-app --file deploy/docker-compose.yaml
+COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
+SECRETS := deploy/secrets
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -50,7 +50,22 @@ local_app: run ## the same as run
 
 .PHONY: compose
 compose: ## build the image, then run it with Prometheus in Docker Compose (port 3000)
-	$(COMPOSE) up --build $(ARGS)
+	$(COMPOSE) --project-name sanic-app --file deploy/docker-compose.yaml up --build $(ARGS)
+
+.PHONY: compose-postgres
+compose-postgres: $(SECRETS)/database-url ## the same with two nodes on PostgreSQL behind haproxy
+	$(COMPOSE) --project-name sanic-app-postgres --file deploy/docker-compose.postgres.yaml \
+	  up --build $(ARGS)
+
+# Containers read them as users of their own; the folder keeps others of this machine out.
+$(SECRETS)/postgres-password:
+	@mkdir -p -m 700 $(SECRETS)
+	@$(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' >$@
+	@chmod 644 $@
+
+$(SECRETS)/database-url: $(SECRETS)/postgres-password
+	@echo "postgresql://sanic_app:$$(cat $<)@postgres/sanic_app" >$@
+	@chmod 644 $@
 
 # --- Working on it ---------------------------------------------------------------------------
 
