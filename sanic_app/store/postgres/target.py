@@ -100,8 +100,7 @@ class PostgresTarget:
     def publish(self) -> None:
         """Give the schema its name, under the lock that a starting node takes."""
         with self._explained():
-            # A table that a cursor of the check reads is not moved.
-            self._connection.execute(f"CLOSE ALL; SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+            self._connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
             self._refuse_what_is_there()
             if self._exists():
                 # It was made for this queue, with rights perhaps: it stays.
