@@ -155,19 +155,25 @@ async def test_a_start_that_was_seen_before_its_answer_came_is_reckoned_from_the
 ) -> None:
     with Proxy(queue.cluster.port) as proxy:
         async with node(queue, proxy.port) as keeper:
-            await keeper.add(1, 1_000)
+            for number in (1, 2):
+                await keeper.add(number, 1_000)
+            timer = keeper.parts.queue.timer
+
+            async def learned() -> bool:
+                return timer.head is not None and timer.head.task.history_num == 2
+
             proxy.on_commit = "in"
             # While the answer is missing, the node looks and learns of its own commit.
             with blocked_writer(keeper):
                 cancelled = asyncio.create_task(keeper.client.delete("/api/v1/tasks/1"))
-                adding = asyncio.create_task(keeper.add(2, 1_000))
-                await asyncio.sleep(0.1)
+                await until(learned)
+                seen = timer.head
+                await asyncio.sleep(0.2)
             assert (await cancelled).status_code == 200
-            await adding
-            head = keeper.parts.queue.timer.head
-            assert head is not None
-            assert head.task.history_num == 2
-            assert head.patience == 0.0
+            assert seen is not None
+            # The deadline is that of the first sight, and the keeper leaves it to nobody.
+            assert timer.head == seen._replace(patience=0.0)
+            assert seen.patience > 0
 
 
 async def test_a_finish_with_another_start_is_refused(queue: Queue) -> None:

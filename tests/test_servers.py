@@ -218,7 +218,7 @@ async def test_ages_go_by_the_clock_of_the_server(
 ) -> None:
     monkeypatch.setattr(
         "sanic_app.store.postgres.rows.NOW",
-        "((extract(epoch FROM clock_timestamp()) + 600) * 1000000)::bigint",
+        "((extract(epoch FROM clock_timestamp()) - 600) * 1000000)::bigint",
     )
     async with node(queue) as a, node(queue) as b:
         await a.add(1, 1_000)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.postgres import Cluster
 from tests.proof.checker import Kind, Verdict
 from tests.proof.history import History
+from tests.proof.load import Client
 from tests.proof.machine import emptied
 from tests.proof.nodes import Nodes, cluster, judged, loaded, share
 from tests.proof.outcome import Outcome, Scale
@@ -96,7 +97,7 @@ def nodes_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
 def nodes_stop(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Stop a node at a random moment, in mid-transaction too, and let it go on."""
     run = _run(seed, scale.pick(8, 500), folder, _stop)
-    control = _run(seed, 12, folder, _stop, ("any_start",))
+    control = _run(seed, 5, folder, _stop_keeper, ("any_start",))
     wanted = {Kind.EARLY, Kind.OVERLAP}
     return Outcome(
         promise="a node that is stopped holds nothing up, and does nothing twice when it goes on",
@@ -156,6 +157,22 @@ def _stop(faulty: Faulty) -> None:
     nodes, _, chance, _ = faulty
     with nodes.stopped(chance.randrange(NODES)):
         time.sleep(chance.choice((0.02, 0.3, 1.0, 2.0)) * chance.uniform(0.5, 1))
+
+
+def _stop_keeper(faulty: Faulty) -> None:
+    """Stop the node that adds a task until another one has finished it, and a long one waits."""
+    nodes, _, chance, history = faulty
+    keeper, other = (Client(f"stop {each}", nodes.targets[each], history) for each in (0, 1))
+    number = 10**12 + chance.randrange(10**9)
+    keeper.add(number, 0.2)
+    with nodes.stopped(0):
+        other.add(number + 1, 1.5)
+        time.sleep(0.8)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        other.read_results(max(other.added[-1].last - 5, 0))
+    for client in (keeper, other):
+        client.close()
 
 
 def _cut(faulty: Faulty) -> None:
