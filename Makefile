@@ -74,11 +74,15 @@ devenv: $(VENV)/.dev $(VENV)/.package ## make the virtual environment with every
 
 .PHONY: test
 test: devenv ## run every test that Python alone can run (ARGS=--cov: and measure what it reaches)
-	$(PYTEST) -m "not system" $(ARGS)
+	$(PYTEST) -m "not system and not deploy" $(ARGS)
 
 .PHONY: test-system
 test-system: devenv ## run the tests that need Chromium, Prometheus, strace or root
 	$(PYTEST) -m system $(ARGS)
+
+.PHONY: test-deploy
+test-deploy: devenv ## build the image by podman and run it (needs root, podman, runc, debootstrap)
+	$(BIN)/python -m pytest -m deploy $(ARGS)
 
 .PHONY: proof
 proof: devenv ## break it in every way there is and show that nothing is lost (ARGS="--seed 1")
