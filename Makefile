@@ -37,7 +37,7 @@ endif
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- Serving ---------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ devenv: $(VENV)/.dev $(VENV)/.package ## make the virtual environment with every
 
 .PHONY: test
 test: devenv ## run every test that Python alone can run (ARGS=--cov: and measure what it reaches)
-	$(PYTEST) -m "not system" $(ARGS)
+	$(PYTEST) -m "not system and not deploy" $(ARGS)
 
 .PHONY: test-postgres
 test-postgres: devenv ## run the tests of the HTTP interface on PostgreSQL, in servers of their own
@@ -84,6 +84,10 @@ test-postgres: devenv ## run the tests of the HTTP interface on PostgreSQL, in s
 .PHONY: test-system
 test-system: devenv ## run the tests that need Chromium, Prometheus, strace or root
 	$(PYTEST) -m system $(ARGS)
+
+.PHONY: test-deploy
+test-deploy: devenv ## build the image by podman and run it (needs root, podman, runc, debootstrap)
+	$(BIN)/python -m pytest -m deploy $(ARGS)
 
 .PHONY: proof
 proof: devenv ## break it in every way there is and show that nothing is lost (ARGS="--seed 1")

@@ -754,18 +754,8 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 # --- Targets -------------------------------------------------------------------------------------
 
 TARGETS = {
-    *(
-        "run",
-        "local_app",
-        "compose",
-        "compose-postgres",
-        "devenv",
-        "test",
-        "test-system",
-        "check",
-        "format",
-    ),
-    *("wheel", "pins", "clean", "help"),
+    *("run", "local_app", "compose", "compose-postgres", "devenv", "test", "test-system"),
+    *("test-deploy", "check", "format", "wheel", "pins", "clean", "help"),
 }
 
 
