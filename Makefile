@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 UV := uv==0.13.9
-COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) \
-  --project-name sanic-app --file deploy/docker-compose.yaml
+COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
+SECRETS := deploy/secrets
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -50,7 +50,22 @@ local_app: run ## the same as run
 
 .PHONY: compose
 compose: ## build the image, then run it with Prometheus in Docker Compose (port 3000)
-	$(COMPOSE) up --build $(ARGS)
+	$(COMPOSE) --project-name sanic-app --file deploy/docker-compose.yaml up --build $(ARGS)
+
+.PHONY: compose-postgres
+compose-postgres: $(SECRETS)/database-url ## the same with two nodes on PostgreSQL behind haproxy
+	$(COMPOSE) --project-name sanic-app-postgres --file deploy/docker-compose.postgres.yaml \
+	  up --build $(ARGS)
+
+# Containers read them as users of their own; the folder keeps others of this machine out.
+$(SECRETS)/postgres-password:
+	@mkdir -p -m 700 $(SECRETS)
+	@$(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' >$@
+	@chmod 644 $@
+
+$(SECRETS)/database-url: $(SECRETS)/postgres-password
+	@echo "postgresql://sanic_app:$$(cat $<)@postgres/sanic_app" >$@
+	@chmod 644 $@
 
 # --- Working on it ---------------------------------------------------------------------------
 
@@ -60,6 +75,11 @@ devenv: $(VENV)/.dev $(VENV)/.package ## make the virtual environment with every
 .PHONY: test
 test: devenv ## run every test that Python alone can run (ARGS=--cov: and measure what it reaches)
 	$(PYTEST) -m "not system" $(ARGS)
+
+.PHONY: test-postgres
+test-postgres: devenv ## run the tests of the HTTP interface on PostgreSQL, in servers of their own
+	TEST_ENGINE=postgres $(PYTEST) -m "not on_sqlite" tests/test_http.py tests/test_batch.py \
+	  tests/test_control.py tests/test_events.py $(ARGS)
 
 .PHONY: test-system
 test-system: devenv ## run the tests that need Chromium, Prometheus, strace or root
@@ -117,6 +137,10 @@ bench: devenv ## measure everything, print a table and write BENCHMARKS.md (ARGS
 .PHONY: bench-quick
 bench-quick: devenv ## measure less of everything, in two minutes
 	$(BIN)/python -m tests.bench --quick $(ARGS)
+
+.PHONY: bench-nodes
+bench-nodes: devenv ## measure several nodes on PostgreSQL beside SQLite (needs Debian's postgresql)
+	$(BIN)/python -m tests.bench --only nodes $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: devenv .venv-bench/.peers ## install other queues aside and measure them beside ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -101,6 +102,7 @@ def create_app(
         batch_max=settings.batch_limit,
         batch_bytes=settings.batch_max * TASK_BYTES,
         base_path=settings.base_path,
+        host=socket.gethostname() if store.shared else "",
     )
     for room in (classic, tasks, results, queue, events, operations, page):
         app.blueprint(room.blueprint)
@@ -135,7 +137,7 @@ def _store(settings: Settings, clock: Clock, lease: FileLease | None) -> Store:
         clock,
         settings.idempotency_keep_us,
         settings.queue_max,
-        name=settings.database_schema,
+        name=settings.database.schema or settings.database_schema,
         patience=settings.store_patience,
         history_keep=settings.history_keep,
     )

@@ -283,9 +283,12 @@ async def service(
 
 async def count_rows(store: Store, table: str) -> int:
     """Count what no read of the store shows."""
-    assert isinstance(store, SqliteStore)
     sql = f"SELECT count(*) FROM {table}"
-    ((rows,),) = await store._connections.reader.execute_fetchall(sql)
+    if isinstance(store, PostgresStore):
+        ((rows,),) = await store._read(sql)
+    else:
+        assert isinstance(store, SqliteStore)
+        ((rows,),) = await store._connections.reader.execute_fetchall(sql)
     return int(rows)
 
 

@@ -56,9 +56,11 @@ def unprivileged() -> dict[str, int]:
 class Cluster:
     """One server, from ``start`` to ``stop``."""
 
-    def __init__(self, settings: Sequence[str] = (), port: int | None = None) -> None:
-        """Make an empty cluster; ``settings`` are lines of its configuration."""
-        self.folder = Path(tempfile.mkdtemp(prefix="sanic-app-postgres-"))
+    def __init__(
+        self, settings: Sequence[str] = (), port: int | None = None, parent: Path | None = None
+    ) -> None:
+        """Take the lines of its configuration, and where its folder is made."""
+        self.folder = Path(tempfile.mkdtemp(prefix="sanic-app-postgres-", dir=parent))
         self.data = self.folder / "data"
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -23,7 +25,9 @@ from sanic_app.http.blueprints import App
 from sanic_app.lifecycle import serving
 from sanic_app.process import bind
 from sanic_app.settings import Settings
+from sanic_app.settings.values import PostgresUrl
 from sanic_app.store import Commit, Lease, Store, Write
+from tests import postgres
 
 ON_UVLOOP = [
     pytest.mark.anyio,
@@ -33,6 +37,9 @@ ON_UVLOOP = [
 
 # The framework rewrites methods of its own when it starts, and only so can do that again.
 Sanic.test_mode = True
+
+ENGINE = os.environ.get("TEST_ENGINE", "sqlite")
+"""The engine below the services of this run: see the target `test-postgres`."""
 
 JSON = {"Content-Type": "application/json"}
 URN = "urn:sanic-app:problem:"
@@ -248,12 +255,21 @@ def problem(answer: httpx.Response, slug: str, status: int) -> dict[str, Any]:
     return document
 
 
+def place(folder: Path) -> dict[str, Any]:
+    """Return the settings of the queue of a folder, on the engine that this run is for."""
+    if ENGINE == "sqlite":
+        return {"database": folder / "queue.db"}
+    name = "served_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return {"database": PostgresUrl(postgres.shared().url()), "database_schema": name}
+
+
 @asynccontextmanager
 async def service(
     folder: Path, *, clock: Clock | None = None, stop_delay: float = 0.0, **settings: Any
 ) -> AsyncIterator[Service]:
     """Serve with a queue in the folder as long as the context lasts."""
-    settings.setdefault("database", folder / "queue.db")
+    if "database" not in settings:
+        settings |= place(folder)
     exits: list[int] = []
     async with asyncio.timeout(SECONDS):
         app = create_app(Settings(**settings), clock=clock, exit_process=exits.append)

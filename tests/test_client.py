@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sanic_app.client import COMMANDS, STORE_COMMANDS
+from tests.following import Following
 from tests.running import Running, back_date
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -327,6 +328,25 @@ class Proxy(BaseHTTPRequestHandler):
         pass
 
 
+class Another(BaseHTTPRequestHandler):
+    """Another program, which answers everything with 200."""
+
+    kind: ClassVar[str] = ""
+    body: ClassVar[bytes] = b""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Content-Type", self.kind)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_DELETE = do_GET  # noqa: N815 - the names that the library calls
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class Forwarding(BaseHTTPRequestHandler):
     """A proxy that forwards whatever it gets to one service, and remembers it."""
 
@@ -432,6 +452,27 @@ def test_what_only_a_proxy_answers_is_a_service_that_is_not_there() -> None:
         assert refusal(url, "queue") == f"no answer from {url}: a proxy answered with status 502"
         Proxy.answers = [(404, page, b"<html>")]
         assert "not from this service" in refusal(url, "queue")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_another_program_at_the_address_is_one_line_and_never_a_success() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Another)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        commands = ("queue", "results", "task 1", "add 1 0", "cancel 1 3", "pause", "watch")
+        bodies = (b"{}", b"[]", b"null", b"<html>\n\n", b"\xff", b'{"status": "ok", "id": 1}')
+        for number, command in enumerate(commands):
+            body = bodies[number % len(bodies)]
+            Another.kind, Another.body = "application/json", body
+            assert refusal(url, *command.split()) == f"what answers at {url} is not this service"
+        # It may be the page of a proxy while the service restarts.
+        Another.kind, Another.body = "text/html", b"<html>\n\n"
+        with Following(url, "--after", "0") as follower:
+            follower.until_says(f"what answers at {url} is not this service; trying again")
+            assert follower.process.poll() is None
     finally:
         server.shutdown()
         server.server_close()
@@ -565,6 +606,7 @@ class Beating(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         if self.path == "/api/v1/events":
             self.resumed.append(self.headers["Last-Event-ID"])

@@ -213,7 +213,7 @@ async def test_no_service_starts_at_a_place_that_is_copied_to(
 
 
 def store_at(path: Path) -> stores._Store:
-    return stores._Store(str(path), lambda: SqliteSnapshot(path))
+    return stores._Store(str(path), lambda: SqliteSnapshot(path), lambda: SqliteTarget(path))
 
 
 async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
@@ -234,7 +234,7 @@ async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
             raise StoreBusy
 
     monkeypatch.setattr(SqliteSnapshot, "verify", busy)
-    assert stores._copy(store_at(place.path), tmp_path / "copy.db") == 0
+    assert stores._copy(store_at(place.path), store_at(tmp_path / "copy.db")) == 0
     assert len(tries) == 3
     assert "copied" in capsys.readouterr().out
     assert found(tmp_path / "copy.db") == []
@@ -244,7 +244,7 @@ async def test_a_service_that_starts_meanwhile_has_its_store_read_anew(
     monkeypatch.setattr(stores, "TRIES", 2)
     tries.clear()
     with pytest.raises(StoreBusy):
-        stores._copy(store_at(place.path), tmp_path / "other.db")
+        stores._copy(store_at(place.path), store_at(tmp_path / "other.db"))
     assert not (tmp_path / "other.db").exists()
 
 
@@ -414,7 +414,7 @@ def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) 
         assert service.add(7, 600)["history_num"] == saved + 1
         copied(moved / "queue.db", moved / "backup.db")
         assert service.add(8, 600)["history_num"] == saved + 2
-        before = _lines_of(service, "0.0", 2)[1]
+        before = lines_of(service, "0.0", 2)[1]
         service.stop()
 
     # A restore: what was added since the backup is gone, and listeners are told so.
@@ -425,10 +425,10 @@ def test_backup_restore_and_move_as_documented(loaded: Running, tmp_path: Path) 
     with Running(moved) as service:
         assert service.request("GET", f"/api/v1/tasks/{saved + 1}")[1]["num"] == 7
         assert service.add(9, 600)["history_num"] == saved + 2
-        assert "event: reset" in _lines_of(service, before.removeprefix("id: "), 5)
+        assert "event: reset" in lines_of(service, before.removeprefix("id: "), 5)
 
 
-def _lines_of(service: Running, after: str, count: int) -> list[str]:
+def lines_of(service: Running, after: str, count: int) -> list[str]:
     """Return the first lines of the stream of events after an id."""
     request = urllib.request.Request(f"{service.url}/api/v1/events")
     request.add_header("Last-Event-ID", after)

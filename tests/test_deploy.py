@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
 import tarfile
@@ -27,6 +28,7 @@ from packaging.utils import canonicalize_name
 import sanic_app
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
+from sanic_app.settings.values import PostgresUrl
 from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.supervisor import STOP_MARGIN
@@ -34,9 +36,10 @@ from tests.running import Running
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-YAML_FILES = sorted(path for path in DEPLOY.rglob("*") if path.suffix in {".yaml", ".yml"})
+YAML_FILES = sorted(path for path in DEPLOY.rglob("*.y*ml") if path.parent.name != "kubernetes")
+POSTGRES = "docker-compose.postgres.yaml"
 PIN_FILES = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt"]
-PINNED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}")
+PINNED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+(\.\d+)?[a-z-]*@sha256:[0-9a-f]{64}")
 PREFIX = "SANIC_APP_"
 
 # --- Compose and Prometheus ----------------------------------------------------------------------
@@ -46,12 +49,29 @@ def parsed(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def compose() -> dict[str, Any]:
-    services: dict[str, Any] = parsed(DEPLOY / "docker-compose.yaml")["services"]
+def compose(name: str = "docker-compose.yaml") -> dict[str, Any]:
+    services: dict[str, Any] = parsed(DEPLOY / name)["services"]
     return services
 
 
-SERVICES = ["sanic-app", "prometheus"]
+COMPOSED = {
+    "docker-compose.yaml": {"sanic-app", "prometheus", "grafana"},
+    "docker-compose.postgres.yaml": {
+        *("postgres", "node-1", "node-2", "haproxy", "prometheus", "grafana"),
+    },
+}
+SERVICES = [(file, service) for file, services in COMPOSED.items() for service in sorted(services)]
+TMPFS = {
+    "postgres": ["/var/run/postgresql", "/tmp"],
+    "node-1": ["/data"],
+    "node-2": ["/data"],
+    "grafana": ["/tmp"],
+}
+WATCHING = {"prometheus": "9090:9090", "grafana": "3001:3000"}
+PUBLISHED = {
+    "docker-compose.yaml": {"sanic-app": "3000:8000", **WATCHING},
+    "docker-compose.postgres.yaml": {"haproxy": "3000:8000", **WATCHING},
+}
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
@@ -59,46 +79,51 @@ def test_every_yaml_file_parses(path: Path) -> None:
     assert isinstance(parsed(path), dict)
 
 
-def test_compose_runs_the_service_and_prometheus() -> None:
-    assert sorted(compose()) == sorted(SERVICES)
+@pytest.mark.parametrize("file", COMPOSED)
+def test_compose_runs_the_services_that_it_names(file: str) -> None:
+    assert set(compose(file)) == COMPOSED[file]
 
 
-def test_compose_files_are_read_by_version_1_29_too() -> None:
-    file = parsed(DEPLOY / "docker-compose.yaml")
+@pytest.mark.parametrize("file", COMPOSED)
+def test_compose_files_are_read_by_version_1_29_too(file: str) -> None:
+    content = parsed(DEPLOY / file)
     # It knows no `name` of the project; the volumes keep theirs whatever the project is called.
-    assert set(file) == {"services", "volumes"}
-    assert {name: volume["name"] for name, volume in file["volumes"].items()} == {
-        name: f"sanic-app_{name}" for name in ("queue", "prometheus")
+    assert set(content) <= {"services", "volumes", "secrets"}
+    assert all(volume["name"].startswith("sanic-app_") for volume in content["volumes"].values())
+
+
+def test_the_compose_files_share_no_data() -> None:
+    names = [
+        volume["name"] for file in COMPOSED for volume in parsed(DEPLOY / file)["volumes"].values()
+    ]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("file", COMPOSED)
+def test_compose_publishes_on_the_loopback_only(file: str) -> None:
+    published = {
+        name: service["ports"] for name, service in compose(file).items() if "ports" in service
     }
+    assert published == {name: [f"127.0.0.1:{ports}"] for name, ports in PUBLISHED[file].items()}
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_compose_publishes_on_the_loopback_only(name: str) -> None:
-    ports = compose()[name]["ports"]
-    assert ports
-    assert all(str(port).startswith("127.0.0.1:") for port in ports)
-
-
-def test_compose_publishes_the_service_on_3000_and_prometheus_on_9090() -> None:
-    assert compose()["sanic-app"]["ports"] == ["127.0.0.1:3000:8000"]
-    assert compose()["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_container_may_write_to_its_volume_and_nowhere_else(name: str) -> None:
-    service = compose()[name]
+@pytest.mark.parametrize(("file", "name"), SERVICES)
+def test_a_container_may_write_to_its_volume_and_nowhere_else(file: str, name: str) -> None:
+    service = compose(file)[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "cap_add", "network_mode", "pid", "tmpfs"} & set(service)
-    writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
-    assert len(writable) == 1
-    assert writable[0].split(":")[0] in parsed(DEPLOY / "docker-compose.yaml")["volumes"]
+    assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
+    assert service.get("tmpfs", []) == TMPFS.get(name, [])
+    mounts = service.get("volumes", [])
+    writable = {volume.split(":")[0] for volume in mounts if not volume.endswith(":ro")}
+    assert len(writable) <= 1
+    assert writable <= set(parsed(DEPLOY / file)["volumes"])
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_container_is_watched_and_started_again(name: str) -> None:
-    service = compose()[name]
+@pytest.mark.parametrize(("file", "name"), SERVICES)
+def test_a_container_is_watched_and_started_again(file: str, name: str) -> None:
+    service = compose(file)[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] == "CMD"
     assert {"interval", "timeout", "retries"} <= set(service["healthcheck"])
@@ -109,30 +134,145 @@ def test_prometheus_starts_when_the_service_is_healthy() -> None:
     assert waits_for == {"sanic-app": {"condition": "service_healthy"}}
 
 
-def test_prometheus_scrapes_the_service_that_compose_runs() -> None:
-    config = parsed(DEPLOY / "prometheus" / "prometheus.yml")
-    (job,) = config["scrape_configs"]
-    assert job["job_name"] == "sanic-app"
-    assert job["static_configs"] == [{"targets": ["sanic-app:8000"]}]
-    assert job.get("metrics_path", "/metrics") == "/metrics"
+def test_nodes_start_when_postgres_is_healthy_and_reach_it_by_a_secret() -> None:
+    services = compose(POSTGRES)
+    secrets = parsed(DEPLOY / POSTGRES)["secrets"]
+    assert services["node-1"] == services["node-2"]
+    assert services["node-1"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name, key, secret in (
+        ("node-1", "SANIC_APP_DATABASE_FILE", "database-url"),
+        ("postgres", "POSTGRES_PASSWORD_FILE", "postgres-password"),
+    ):
+        assert services[name]["environment"][key] == f"/run/secrets/{secret}"
+        assert services[name]["secrets"] == [secret]
+        assert secrets[secret] == {"file": f"./secrets/{secret}"}
 
 
-def test_prometheus_finds_its_rules_beside_its_configuration() -> None:
+def test_make_writes_the_secrets_of_compose_once(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    arguments = (f"SECRETS={folder}", "COMPOSE=true", "compose-postgres")
+    make(*arguments)
+    password = (folder / "postgres-password").read_text().strip()
+    url = (folder / "database-url").read_text()
+    assert re.fullmatch("[0-9a-f]{64}", password)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    # The users of the containers read them; on the host nobody gets through the folder.
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+    user, database = (
+        compose(POSTGRES)["postgres"]["environment"][key]
+        for key in ("POSTGRES_USER", "POSTGRES_DB")
+    )
+    assert url == f"postgresql://{user}:{password}@postgres/{database}\n"
+    environ = image_environment() | compose(POSTGRES)["node-1"]["environment"]
+    environ["SANIC_APP_DATABASE_FILE"] = str(folder / "database-url")
+    assert load({}, environ, tmp_path).database == PostgresUrl(url.strip())
+    make(*arguments)
+    assert (folder / "database-url").read_text() == url
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "targets"),
+    [
+        ("docker-compose.yaml", "prometheus.yml", ["sanic-app:8000"]),
+        ("docker-compose.postgres.yaml", "nodes.yml", ["node-1:8000", "node-2:8000"]),
+    ],
+)
+def test_prometheus_scrapes_what_compose_runs(
+    file: str, config: str, targets: list[str], tmp_path: Path
+) -> None:
     folder = DEPLOY / "prometheus"
-    config = parsed(folder / "prometheus.yml")
-    assert config["rule_files"] == ["alerts.yml"]
+    content = parsed(folder / config)
+    (job,) = content["scrape_configs"]
+    assert job["job_name"] == "sanic-app"
+    assert job["static_configs"] == [{"targets": targets}]
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+    assert content["rule_files"] == ["alerts.yml"]
     assert (folder / "alerts.yml").is_file()
-    assert "./prometheus:/etc/prometheus:ro" in compose()["prometheus"]["volumes"]
+    prometheus = compose(file)["prometheus"]
+    assert "./prometheus:/etc/prometheus:ro" in prometheus["volumes"]
+    named = [part for part in prometheus["command"] if part.startswith("--config.file")]
+    assert named in ([], [f"--config.file=/etc/prometheus/{config}"])
+    # Its names are served without a token.
+    hosts = {target.removesuffix(":8000") for target in targets}
+    for host in hosts:
+        service = compose(file)[host]
+        environ = image_environment() | service["environment"]
+        environ.pop("SANIC_APP_DATABASE_FILE", None)
+        assert load({}, environ, tmp_path).allowed_hosts == hosts
+
+
+def test_haproxy_balances_what_compose_runs() -> None:
+    text = (DEPLOY / "proxy" / "haproxy.cfg").read_text(encoding="utf-8")
+    servers = re.findall(r"^    server \S+ (\S+)$", text, re.MULTILINE)
+    assert servers == ["node-1:8000", "node-2:8000"]
+    mounts = compose(POSTGRES)["haproxy"]["volumes"]
+    assert mounts == ["./proxy/haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro"]
+    (published,) = compose(POSTGRES)["haproxy"]["ports"]
+    assert f"bind :{published.split(':')[-1]}\n" in text
+
+
+def families(text: str) -> set[str]:
+    """Return the metrics that a text names, without what a histogram appends."""
+    found = set(re.findall(r"\bsanic_app_\w+", text))
+    return {re.sub(r"(_bucket|_count|_sum)$", "", name) for name in found}
+
+
+def listed_families() -> set[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `(sanic_app_\w+)` \|", readme, re.MULTILINE))
 
 
 def test_alerts_speak_of_metrics_that_the_readme_lists() -> None:
-    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
-    used = {
-        re.sub(r"(_bucket|_count)$", "", name) for name in re.findall(r"\bsanic_app_\w+", alerts)
-    }
-    listed = set(re.findall(r"\bsanic_app_\w+", (ROOT / "README.md").read_text(encoding="utf-8")))
+    used = families((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))
     assert used
-    assert used <= listed
+    assert used <= listed_families()
+
+
+def dashboard() -> dict[str, Any]:
+    path = DEPLOY / "grafana" / "dashboards" / "sanic-app.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_dashboard_shows_every_metric_that_the_readme_lists() -> None:
+    shown = families(
+        " ".join(
+            target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])
+        )
+    )
+    assert shown == listed_families()
+
+
+@pytest.mark.parametrize("file", COMPOSED)
+def test_grafana_finds_its_dashboard_and_its_prometheus(file: str) -> None:
+    grafana = compose(file)["grafana"]
+    mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    mounts = {target: DEPLOY / source for source, target in mounts.items()}
+    provisioning = mounts["/etc/grafana/provisioning"]
+    (source,) = parsed(provisioning / "datasources" / "prometheus.yaml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in compose(file)
+    (provider,) = parsed(provisioning / "dashboards" / "sanic-app.yaml")["providers"]
+    (path,) = mounts[provider["options"]["path"]].iterdir()
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert mounts[str(home.parent)] / home.name == path
+    assert json.loads(path.read_text(encoding="utf-8")) == dashboard()
+
+
+def test_no_panel_lies_on_another_one() -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        covered = {
+            (place["x"] + right, place["y"] + down)
+            for right in range(place["w"])
+            for down in range(place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not covered & cells, panel["title"]
+        cells |= covered
+    ids = [panel["id"] for panel in dashboard()["panels"]]
+    assert len(set(ids)) == len(ids)
 
 
 # --- The image -----------------------------------------------------------------------------------
@@ -166,7 +306,9 @@ def test_images_are_pinned_by_version_and_digest() -> None:
     assert PINNED_IMAGE.fullmatch(base)
     stages = [rest for word, rest in instructions() if word == "FROM"]
     assert stages == ["${PYTHON} AS builder", "${PYTHON}"]
-    assert PINNED_IMAGE.fullmatch(compose()["prometheus"]["image"])
+    for file, name in SERVICES:
+        image = compose(file)[name]["image"]
+        assert image == "sanic-app" or PINNED_IMAGE.fullmatch(image), image
 
 
 def test_the_image_installs_pins_with_hashes_and_no_build_tools() -> None:
@@ -189,8 +331,10 @@ def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
 
 def test_the_image_keeps_the_database_in_its_one_volume() -> None:
     volume = only("VOLUME")
-    database = Path(image_environment()["SANIC_APP_DATABASE"])
-    assert database.parent == Path(volume)
+    assert only("WORKDIR") == volume
+    assert Settings().database == Path("queue.db")
+    # Nobody could take it back, to give DATABASE_FILE.
+    assert "SANIC_APP_DATABASE" not in image_environment()
     assert f"queue:{volume}" in compose()["sanic-app"]["volumes"]
 
 
@@ -221,7 +365,8 @@ def health_command() -> list[str]:
 
 
 def test_compose_asks_for_health_as_the_image_does() -> None:
-    assert compose()["sanic-app"]["healthcheck"]["test"] == ["CMD", *health_command()]
+    for service in (compose()["sanic-app"], compose(POSTGRES)["node-1"]):
+        assert service["healthcheck"]["test"] == ["CMD", *health_command()]
 
 
 @contextmanager
@@ -354,7 +499,8 @@ def test_the_examples_in_the_sample_configuration_are_good(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["Dockerfile", "docker-compose.yaml", "sanic-app.service", "config_app.yaml"]
+    "name",
+    ["Dockerfile", *COMPOSED, "sanic-app.service", "sanic-app@.service", "config_app.yaml"],
 )
 def test_no_shipped_file_names_an_unknown_setting(name: str) -> None:
     text = (DEPLOY / name).read_text(encoding="utf-8")
@@ -379,8 +525,10 @@ def test_the_unit_gives_the_service_the_time_that_it_needs_to_stop() -> None:
     service = unit()["Service"]
     assert service["KillSignal"] == "SIGTERM"
     assert int(service["TimeoutStopSec"]) >= Settings().stop_delay + STOP_MARGIN
-    grace = compose()["sanic-app"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) >= Settings().stop_delay + STOP_MARGIN
+    for service in (compose()["sanic-app"], compose(POSTGRES)["node-1"]):
+        grace = int(service["stop_grace_period"].removesuffix("s"))
+        delay = float(service["environment"].get("SANIC_APP_STOP_DELAY", Settings().stop_delay))
+        assert grace >= delay + STOP_MARGIN
 
 
 def test_the_unit_waits_until_the_service_serves_and_notices_when_it_stands_still() -> None:
@@ -396,6 +544,23 @@ def test_the_unit_leaves_the_metrics_of_the_process_and_the_folder_of_the_config
     # With DynamicUser it can give the folder to a transient user.
     assert "ConfigurationDirectory" not in service
     assert service["WorkingDirectory"] == "-/etc/sanic-app"
+
+
+def test_an_instance_differs_from_the_unit_in_its_place_and_settings_alone() -> None:
+    def lines(name: str) -> set[str]:
+        text = (DEPLOY / name).read_text(encoding="utf-8")
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    one, many = lines("sanic-app.service"), lines("sanic-app@.service")
+    assert {line.partition("=")[0] for line in one - many} == {
+        *("Description", "WorkingDirectory", "StateDirectory", "Environment"),
+    }
+    assert many - one == {
+        "Description=The queue %i, which works through its tasks one at a time",
+        "EnvironmentFile=/etc/sanic-app/%i.env",
+        "WorkingDirectory=/var/lib/sanic-app/%i",
+        "StateDirectory=sanic-app/%i",
+    }
 
 
 def test_the_backup_unit_copies_a_busy_queue_and_removes_old_backups(tmp_path: Path) -> None:
@@ -589,7 +754,17 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 # --- Targets -------------------------------------------------------------------------------------
 
 TARGETS = {
-    *("run", "local_app", "compose", "devenv", "test", "test-system", "check", "format"),
+    *(
+        "run",
+        "local_app",
+        "compose",
+        "compose-postgres",
+        "devenv",
+        "test",
+        "test-system",
+        "check",
+        "format",
+    ),
     *("wheel", "pins", "clean", "help"),
 }
 

@@ -480,6 +480,7 @@ async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others(
     crowd.end()
 
 
+@pytest.mark.on_sqlite
 async def test_a_large_message_is_in_memory_once_however_many_do_not_take_it(
     tmp_path: Path,
 ) -> None:

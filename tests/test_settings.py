@@ -159,6 +159,46 @@ def test_a_url_of_postgresql_shows_no_password(tmp_path: Path) -> None:
     assert SECRET not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        (f"me:{SECRET}", "postgresql://db/jobs"),
+        # As libpq, which ends user and password at the @ alone.
+        (f"me:{SECRET}?{SECRET}#{SECRET}", "postgresql://db/jobs"),
+        (f"me:{SECRET}/{SECRET}", ""),
+        (f"me:{SECRET}/{SECRET}?{SECRET}", ""),
+        (f"me:{SECRET}@{SECRET}", ""),
+    ],
+)
+def test_no_part_of_a_password_is_shown_whatever_is_in_it(
+    tmp_path: Path, user: str, shown: str
+) -> None:
+    environ = {"SANIC_APP_DATABASE": f"postgresql://{user}@db/jobs"}
+    if shown:
+        assert str(given(tmp_path, None, environ).database) == shown
+    else:
+        line = refusal(tmp_path, None, environ)
+        assert "with %2F and %40 for / and @ in a password" in line
+        assert SECRET not in line
+
+
+def test_a_url_may_name_the_schema(tmp_path: Path) -> None:
+    for query, left in (
+        ("schema=orders", ""),
+        ("sslmode=require&schema=orders", "?sslmode=require"),
+        ("schema=orders&application_name=a%26b@c", "?application_name=a%26b@c"),
+    ):
+        url = f"postgresql://me@db,[::1]:5433/jobs?{query}"
+        settings = given(tmp_path, None, {"SANIC_APP_DATABASE": url})
+        assert settings.database == PostgresUrl(
+            f"postgresql://me@db,[::1]:5433/jobs{left}", "orders"
+        )
+        assert str(settings.database) == "postgresql://db,[::1]:5433/jobs"
+    for wrong in ("schema=a&schema=b", "schema=A", "schema=", "schema=pg_x"):
+        environ = {"SANIC_APP_DATABASE": f"postgresql://db/jobs?{wrong}"}
+        assert "must" in refusal(tmp_path, None, environ)
+
+
 def test_the_database_is_given_in_one_way(tmp_path: Path) -> None:
     environ = {"SANIC_APP_DATABASE": URL, "SANIC_APP_DATABASE_FILE": str(tmp_path / "url")}
     (tmp_path / "url").write_text(URL, encoding="utf-8")

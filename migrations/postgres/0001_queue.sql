@@ -76,7 +76,7 @@ CREATE TABLE state (
     backlog           bigint NOT NULL CHECK (backlog >= 0),
     -- The created_at of the first task of the queue.
     oldest_created_at bigint,
-    paused            integer NOT NULL CHECK (paused IN (0, 1)),
+    paused            bigint NOT NULL CHECK (paused IN (0, 1)),
     -- No foreign key: its checks would look for this number in all the dead rows of this table.
     head              bigint,
     head_started_at   bigint,

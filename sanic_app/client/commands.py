@@ -23,7 +23,7 @@ from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower, Reset
 from sanic_app.client.output import printing
-from sanic_app.client.service import Failed, Service, Unreachable
+from sanic_app.client.service import QUEUE, TASK, Failed, Service, Unreachable
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_RESET, EXIT_START, EXIT_USAGE
@@ -69,14 +69,16 @@ def _add(service: Service, given: argparse.Namespace) -> int:
         if given.num is not None:
             raise Usage("give NUM and TIMEOUT, or --file")
         body = {"tasks": list(read_tasks(given.file))}
-        batch = service.ask("POST", "/api/v1/tasks/batch", body, headers, seconds=60)
+        batch = service.ask(
+            "POST", "/api/v1/tasks/batch", ("first", "last"), body, headers, seconds=60
+        )
         last = batch["last"]
         _show(given, batch, f"added tasks {batch['first']} to {last}")
     else:
         if given.timeout is None:
             raise Usage("NUM and TIMEOUT are required")
         body = {"num": given.num, "timeout": given.timeout}
-        task = service.ask("POST", "/api/v1/tasks", body, headers)
+        task = service.ask("POST", "/api/v1/tasks", TASK, body, headers)
         last = task["history_num"]
         if not (given.wait and given.json):
             _show(given, task, f"added {_line(task)}")
@@ -86,14 +88,14 @@ def _add(service: Service, given: argparse.Namespace) -> int:
 def _task(service: Service, given: argparse.Namespace) -> int:
     if given.wait:
         return _wait_until_finished(service, given, given.history_num)
-    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}")
+    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}", TASK)
     _show(given, found, _line(found))
     return 0
 
 
 def _queue(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("GET", "/api/v1/queue")
-    tasks = service.ask("GET", f"/api/v1/tasks?limit={given.limit}")["tasks"]
+    figures = service.ask("GET", "/api/v1/queue", QUEUE)
+    tasks = service.ask("GET", f"/api/v1/tasks?limit={given.limit}", ["tasks"])["tasks"]
     if given.json:
         _print_json({**figures, "tasks": tasks})
         return 0
@@ -122,17 +124,17 @@ def _results(service: Service, given: argparse.Namespace) -> int:
 
 def _cancel(service: Service, given: argparse.Namespace) -> int:
     if given.last is None:
-        found = service.ask("DELETE", f"/api/v1/tasks/{given.first}")
+        found = service.ask("DELETE", f"/api/v1/tasks/{given.first}", TASK)
         _show(given, found, f"cancelled {_line(found)}")
     else:
         span = urlencode({"from": given.first, "to": given.last})
-        found = service.ask("DELETE", f"/api/v1/tasks?{span}", seconds=600)
+        found = service.ask("DELETE", f"/api/v1/tasks?{span}", ["count"], seconds=600)
         _show(given, found, f"cancelled {found['count']} tasks")
     return 0
 
 
 def _switch(service: Service, given: argparse.Namespace) -> int:
-    figures = service.ask("POST", f"/api/v1/queue/{given.command}")
+    figures = service.ask("POST", f"/api/v1/queue/{given.command}", QUEUE)
     _show(given, figures, f"{given.command}d")
     return 0
 
@@ -187,7 +189,7 @@ def _wait_until_finished(service: Service, given: argparse.Namespace, number: in
     path = f"/api/v1/tasks/{number}?wait={WAIT_SECONDS}"
     while True:
         try:
-            found = service.ask("GET", path, seconds=WAIT_SECONDS + 30)
+            found = service.ask("GET", path, TASK, seconds=WAIT_SECONDS + 30)
         except Unreachable as error:
             now = time.monotonic()
             if lost_at is None:
@@ -207,7 +209,8 @@ def _all_results(service: Service, after: int, limit: int | None) -> Iterator[Js
     left = math.inf if limit is None else limit
     while left > 0:
         size = int(min(left, PAGE))
-        page = service.ask("GET", f"/api/v1/results?limit={size}&after={after}")["results"]
+        path = f"/api/v1/results?limit={size}&after={after}"
+        page = service.ask("GET", path, ["results"])["results"]
         yield from page
         left -= len(page)
         if len(page) < size:

@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol
 
 from sanic_app.client.actions import Done
 from sanic_app.client.cursor import Cursor, Identity, Position, Result
-from sanic_app.client.service import Event, Failed, Refused, Service, Unreachable
+from sanic_app.client.service import TASK, Event, Failed, Refused, Service, Unreachable
 
 PAGE = 1_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -224,13 +224,13 @@ class Follower:
 
     def _results(self, after: int, limit: int) -> list[Result]:
         path = f"/api/v1/results?limit={limit}&after={after}"
-        results: list[Result] = self._service.ask("GET", path)["results"]
+        results: list[Result] = self._service.ask("GET", path, ["results"])["results"]
         return results
 
     def _status(self, number: int) -> int:
         """Return the status that the service answers for a task."""
         try:
-            self._service.ask("GET", f"/api/v1/tasks/{number}")
+            self._service.ask("GET", f"/api/v1/tasks/{number}", TASK)
         except Refused as error:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
                 raise

@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
@@ -17,6 +17,10 @@ ANSWER_SECONDS = 10.0
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
 PROBLEM = "application/problem+json"
+EVENT_STREAM = "text/event-stream"
+TASK = ("history_num", "num", "timeout", "state", "date_finished")
+QUEUE = ("depth", "backlog_seconds", "paused", "head")
+"""Fields by which an answer is known to be this service's: those that commands read."""
 SILENT_SECONDS = 25.0
 """A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
@@ -35,7 +39,7 @@ class Refused(Failed):
 
 
 class Unreachable(Failed):
-    """No service answers, the connection was lost, or only a proxy answered."""
+    """No service answers, the connection was lost, or something else answered."""
 
 
 class Event(NamedTuple):
@@ -75,22 +79,28 @@ class Service:
         self,
         method: str,
         path: str,
+        fields: Iterable[str],
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:
-        """Send a request and return the JSON of its 2xx answer.
+        """Send a request and return the JSON object of its 2xx answer, which has these fields.
 
         Raises:
             Refused: the service did; the text is what it said.
-            Unreachable: it did not answer.
+            Unreachable: it did not answer, or another program did.
         """
         data = None if body is None else json.dumps(body).encode()
         try:
             with self._open(method, path, data, headers or {}, seconds) as answer:
-                return json.load(answer)
+                content = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
+        found = _parsed(content)
+        if not isinstance(found, dict) or not found.keys() >= set(fields):
+            raise self._another()
+        return found
 
     def events(self, after: str = "") -> Generator[Event, None, None]:
         """Return the events after a message, or from now on. A heartbeat is an empty event.
@@ -101,6 +111,8 @@ class Service:
         headers = {"Last-Event-ID": after} if after else {}
         try:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
+                if answer.headers.get_content_type() != EVENT_STREAM:
+                    raise self._another()
                 yield from _events(answer)
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -121,6 +133,9 @@ class Service:
             request.add_header("Content-Type", "application/json")
         return self._opener.open(request, timeout=seconds)
 
+    def _another(self) -> Unreachable:
+        return Unreachable(f"what answers at {self.url} is not this service")
+
     def _raise(self, error: Exception) -> NoReturn:
         if isinstance(error, urllib.error.HTTPError):
             if error.code in GATEWAY and error.headers.get_content_type() != PROBLEM:
@@ -137,6 +152,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: object, **__: object) -> None:
         """Do not follow."""
+
+
+def _parsed(content: bytes) -> Any:
+    """Return the JSON; None when it is none."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

@@ -27,11 +27,12 @@ from sanic_app.errors import (
     SettingsError,
     StartError,
     StoreBusy,
+    StoreFailed,
 )
 from sanic_app.settings import Settings, load, values
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.audit import faults
-from sanic_app.store.snapshot import Snapshot
+from sanic_app.store.snapshot import Snapshot, Target
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
 
@@ -61,7 +62,7 @@ def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
         flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
         places = _Places(lambda: load(flags, environ, Path()))
         if arguments.command == "copy":
-            return _copy(places.store(arguments.source), places.target(arguments.target))
+            return _copy(places.store(arguments.source), places.store(arguments.target))
         return _check(places.store(arguments.place))
     except SettingsError as error:
         return _refuse(error.detail, EXIT_USAGE)
@@ -72,10 +73,11 @@ def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 class _Store(NamedTuple):
-    """A store by its name, and how to read it as of one moment."""
+    """A store by its name, how to read it as of one moment, and how to make it by a copy."""
 
     name: str
     snapshot: Callable[[], AbstractContextManager[Snapshot]]
+    target: Callable[[], AbstractContextManager[Target]]
 
 
 def _check(store: _Store) -> int:
@@ -99,12 +101,12 @@ def _check(store: _Store) -> int:
     return EXIT_START if found else 0
 
 
-def _copy(source: _Store, place: Path) -> int:
+def _copy(source: _Store, place: _Store) -> int:
     """Copy, check the copy, and only then let it be seen."""
-    with SqliteTarget(place) as target:
+    with place.target() as target:
         try:
             _fill(target, source)
-            with SqliteSnapshot(target.new) as made:
+            with target.made() as made:
                 found, more = _faults(made, "checking the copy")
             if found:
                 for line in found:
@@ -112,14 +114,16 @@ def _copy(source: _Store, place: Path) -> int:
                 count = len(found) + more
                 return _refuse(f"{source.name} is not whole ({count} faults): nothing was copied")
             target.publish()
+        except StoreFailed as error:
+            return _refuse(f"{source.name} is not whole: {error.detail}: nothing was copied")
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            return _refuse(f"cannot copy {source.name} to {place}: {reason}")
-    print(f"copied {source.name} to {place}")
+            return _refuse(f"cannot copy {source.name} to {place.name}: {reason}")
+    print(f"copied {source.name} to {place.name}")
     return 0
 
 
-def _fill(target: SqliteTarget, source: _Store) -> None:
+def _fill(target: Target, source: _Store) -> None:
     for _ in range(TRIES):
         with source.snapshot() as tables, _progress(f"copying {source.name}") as told:
             target.fill(tables, told)
@@ -159,27 +163,28 @@ class _Places:
         """Return the store at a path or URL, or that of the settings."""
         place = self._settings().database if text is None else _parsed(text)
         if isinstance(place, Path):
-            return _Store(str(place), lambda: SqliteSnapshot(place))
+            return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
         try:
-            from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415 - an extra
+            # An extra.
+            from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
+            from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
         except ImportError:
             raise StartError(DRIVER_MISSING) from None
-        schema = self._settings().database_schema
-        return _Store(f"{place} schema {schema}", lambda: PostgresSnapshot(place.url, schema))
-
-    def target(self, text: str) -> Path:
-        """Return the path of a copy that is to be made."""
-        place = _parsed(text)
-        if not isinstance(place, Path):
-            raise SettingsError(f"{place}: a copy to PostgreSQL is not possible yet")
-        return place
+        schema = place.schema or self._settings().database_schema
+        return _Store(
+            f"{place} schema {schema}",
+            lambda: PostgresSnapshot(place.url, schema),
+            lambda: PostgresTarget(place.url, schema),
+        )
 
 
 def _parsed(text: str) -> values.Database:
     try:
         return values.database(text)
     except ValueError as error:
-        raise SettingsError(f"{text}: {error}") from None
+        # What was meant for a URL may have a password.
+        shown = "the URL" if "://" in text else text
+        raise SettingsError(f"{shown}: {error}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -207,7 +212,7 @@ def _parser() -> _Parser:
     )
     made = command("copy")
     made.add_argument("source", metavar="FROM", help=places)
-    made.add_argument("target", metavar="TO", help="a path where nothing is yet")
+    made.add_argument("target", metavar="TO", help=f"{places}, where nothing is yet")
     return parser
 
 

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sanic_app.client.service import Event, Failed, Service, Unreachable
+from sanic_app.client.service import QUEUE, Event, Failed, Service, Unreachable
 
 TASKS = 10
 RESULTS = 5
@@ -113,11 +113,11 @@ class _View:
     def look(self) -> None:
         """Ask the service for what the screen shows."""
         ask = self._service.ask
-        self._figures = ask("GET", "/api/v1/queue")
-        self._tasks = ask("GET", f"/api/v1/tasks?limit={TASKS}")["tasks"]
+        self._figures = ask("GET", "/api/v1/queue", QUEUE)
+        self._tasks = ask("GET", f"/api/v1/tasks?limit={TASKS}", ["tasks"])["tasks"]
         self._until_due = None
         if (head := self._figures["head"]) is not None:
-            found = ask("GET", f"/api/v1/tasks/{head['history_num']}")
+            found = ask("GET", f"/api/v1/tasks/{head['history_num']}", ["seconds_until_due"])
             self._until_due = found["seconds_until_due"]
         self._looked_at = time.monotonic()
 

@@ -15,6 +15,7 @@ _FIELDS: Final = rb"(?:\r\n%b:[\t\x20-\x7e\x80-\xff]*+)*+" % _NAME
 _HEAD: Final = re.compile(rb"%b [\x21-\x7e]++ HTTP/1\.[01]%b" % (_NAME, _FIELDS))
 _TRAILER: Final = re.compile(_FIELDS)
 _STRAY: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\n|\Z)")
+_CHUNKED: Final = re.compile("chunked", re.ASCII | re.IGNORECASE)
 _CHUNK_LINE: Final = re.compile(rb"\r\n([0-9A-Fa-f]++)[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
 
 
@@ -52,8 +53,13 @@ def chunk_line(data: bytearray) -> tuple[int, int] | None:
 def fields(head: bytes) -> list[tuple[str, str]]:
     """Return the fields of a head. Blanks around values are no part of them (RFC 9110, 5.5).
 
-    Bytes that are not ASCII are opaque, also those that Unicode would call blanks.
+    Bytes that are not ASCII are opaque, also those that Unicode would call blanks. ``chunked`` is
+    the one coding that there is, and codings have no case (RFC 9112, 7).
     """
     lines = head.decode(errors="surrogateescape").split("\r\n")[1:]
     parts = (line.partition(":") for line in lines)
-    return [(name.lower(), value.strip(" \t")) for name, _, value in parts]
+    found = [(name.lower(), value.strip(" \t")) for name, _, value in parts]
+    return [
+        (name, "chunked" if name == "transfer-encoding" and _CHUNKED.fullmatch(value) else value)
+        for name, value in found
+    ]

@@ -265,6 +265,13 @@ HEADERS: Final[Mapping[str, Json]] = {
     "X-Request-ID": _header(
         string(ACCEPTED.pattern), "order-4711", "The request's own id, or a new one."
     ),
+    "X-Node": _header(
+        {"type": "string"},
+        "db-client-1:8000",
+        "Which node answered, by its machine's name and its port; sent if the queue is in"
+        " PostgreSQL, where there may be several.",
+        required=False,
+    ),
     "Idempotent-Replayed": _header(
         {"type": "string", "const": "true"},
         "true",

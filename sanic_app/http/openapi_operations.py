@@ -114,7 +114,7 @@ _EVENTS: Final[Json] = {
         "example": 'id: 6f2c1d3b8a7e4c5f9b0a1d2e3f405162.1.0\nevent: added\ndata: {"tasks":[]}\n\n',
     }
 }
-_QUEUE: Final = _ok("Figures, and the head.", "Queue")
+_QUEUE: Final = _ok("Figures, and the head.", "Queue", "X-Node")
 _CANCELLED: Final = task_object(DONE._replace(state=State.CANCELLED))
 _UNREADY: Final = readiness_object((False, "stopping"))
 

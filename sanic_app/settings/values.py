@@ -99,14 +99,23 @@ def log_level(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PostgresUrl:
-    """A URL of PostgreSQL, whose password shows nowhere."""
+    """A URL of PostgreSQL, whose password shows nowhere, and the schema that it names, if any."""
 
     url: str = field(repr=False)
+    schema: str | None = None
 
     def __str__(self) -> str:
         """Return the URL without user, password and parameters."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        found = _POSTGRES.fullmatch(self.url)
+        return f"postgresql://{found['host']}{found['name']}" if found else "postgresql://"
+
+
+_HOST = r"(\[[^]]*\]|[^][/?@:,]*)(:[0-9]*)?"
+_POSTGRES = re.compile(
+    rf"(?P<start>postgres(ql)?://([^/@]*@)?(?P<host>{_HOST}(,{_HOST})*)(?P<name>(/[^?@]*)?))"
+    r"(\?(?P<query>.*))?"
+)
+"""As libpq reads a URL: what is before an ``@`` is user and password, unless there is a ``/``."""
 
 
 Database = Path | PostgresUrl
@@ -117,7 +126,7 @@ def database(value: Any) -> Database:
     place = text(value)
     scheme, separator, _ = place.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
-        return PostgresUrl(place)
+        return _postgres(place)
     if not separator:
         if place == ":memory:" or place.startswith("file:"):
             raise ValueError("must be a file: a queue in memory would not survive a restart")
@@ -128,6 +137,24 @@ def database(value: Any) -> Database:
             "must be a path or a URL such as sqlite:////data/queue.db or postgresql://host/name"
         )
     return Path(text(unquote(url.path[1:])))
+
+
+def _postgres(url: str) -> PostgresUrl:
+    found = _POSTGRES.fullmatch(url)
+    if found is None:
+        raise ValueError(
+            "must be a URL such as postgresql://user@host:5432/name, with %2F and %40 for / and @"
+            " in a password"
+        )
+    # libpq refuses parameters that it does not know.
+    named = [part for part in (found["query"] or "").split("&") if part]
+    schemas = [part.removeprefix("schema=") for part in named if part.startswith("schema=")]
+    if len(schemas) > 1:
+        raise ValueError("must name one schema")
+    query = "&".join(part for part in named if not part.startswith("schema="))
+    return PostgresUrl(
+        found["start"] + (f"?{query}" if query else ""), schema(schemas[0]) if schemas else None
+    )
 
 
 def database_file(value: Any) -> Database:

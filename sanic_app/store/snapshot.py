@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.skipped import Block
@@ -34,6 +36,10 @@ TABLES: Mapping[str, Table] = {
 """What makes a queue, apart from the lineage: each copy has its own."""
 
 
+Progress = Callable[[int, int], object]
+"""Told how much of how much is done."""
+
+
 class Snapshot(Protocol):
     """The tables as of one moment, only to be read."""
 
@@ -57,3 +63,59 @@ class Snapshot(Protocol):
 
     def engine_faults(self) -> Iterator[str]:
         """Return what the engine's own check finds, a line each."""
+
+
+class Target(Protocol):
+    """The place of a copy: the copy is there whole and checked, or not at all."""
+
+    def empty(self) -> None:
+        """Begin anew."""
+
+    def fill(self, source: Snapshot, progress: Progress) -> None:
+        """Copy all tables, and make them a queue of its own.
+
+        Raises:
+            StoreFailed: the source is damaged.
+            StartError: the place cannot be written.
+        """
+
+    def made(self) -> AbstractContextManager[Snapshot]:
+        """Return what was copied, to be checked."""
+
+    def publish(self) -> None:
+        """Let it be seen.
+
+        Raises:
+            StartError: the place is not empty any more, or cannot be written.
+        """
+
+
+ROWS = 1_000
+"""So many rows are copied between two reports."""
+
+
+def rows_of(
+    source: Snapshot, progress: Progress
+) -> Iterator[tuple[str, Table, Iterator[tuple[Any, ...]]]]:
+    """Return the rows of one table after the other, each in the order of its key.
+
+    Raises:
+        StartError: its schema is older than this program's.
+    """
+    if source.outdated:
+        raise StartError("its schema is that of an older release: start the service there once")
+    ((total,),) = source.select("SELECT (SELECT count(*) FROM queue) + count(*) FROM history")
+    done = 0
+
+    def counted(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        nonlocal done
+        for row in rows:
+            yield row
+            done += 1
+            if done % ROWS == 0:
+                progress(min(done, total), total)
+
+    for name, table in TABLES.items():
+        sql = f"SELECT {table.listed} FROM {name} ORDER BY {table.key}"
+        yield name, table, counted(source.select(sql))
+    progress(total, total)

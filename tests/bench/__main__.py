@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import adds, copies, depth, lists, waits, wrk
+from tests.bench import adds, copies, depth, lists, nodes, waits, wrk
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.figures import Line
 from tests.bench.machine import machine
@@ -31,8 +31,9 @@ MEASURES: Mapping[str, Callable[[Bench], list[Line]]] = {
     "depth": depth.depth,
     "lists": lists.lists,
     "copies": copies.copies,
+    "nodes": nodes.nodes,
 }
-LOADED = {"adds", "one", "connections", "batches", "listened", "depth"}
+LOADED = {"adds", "one", "connections", "batches", "listened", "depth", "nodes"}
 """These need wrk."""
 
 

@@ -1,4 +1,4 @@
-"""The shipped files of Prometheus, read by Prometheus' own tool."""
+"""The shipped files, read by the programs that they are for."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,8 @@ import yaml
 
 pytestmark = pytest.mark.system
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+FOLDER = DEPLOY / "prometheus"
 RULES = FOLDER / "alerts.yml"
 SCRAPED = 'instance="sanic-app:8000", job="sanic-app"'
 
@@ -23,10 +24,45 @@ def promtool(*arguments: str) -> str:
     return output
 
 
-def test_prometheus_accepts_the_configuration_and_finds_the_rules() -> None:
-    output = promtool(
-        "check", "config", "--lint=all", "--lint-fatal", str(FOLDER / "prometheus.yml")
+@pytest.mark.parametrize("file", sorted(path.name for path in DEPLOY.glob("docker-compose*.yaml")))
+def test_the_oldest_compose_that_is_promised_reads_the_file(file: str) -> None:
+    """Debian's is version 1.29, which checks against the schema of Compose and resolves anchors."""
+    done = subprocess.run(
+        ["docker-compose", "--file", str(DEPLOY / file), "config"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    read, written = (
+        set(yaml.safe_load(text)["services"]) for text in (done.stdout, (DEPLOY / file).read_text())
+    )
+    assert read == written
+
+
+@pytest.mark.parametrize(
+    "file", sorted(path.name for path in DEPLOY.iterdir() if path.suffix in {".service", ".timer"})
+)
+def test_systemd_accepts_the_unit(file: str, tmp_path: Path) -> None:
+    for path in (*DEPLOY.glob("*.service"), *DEPLOY.glob("*.timer")):
+        # It looks whether the program is there.
+        text = path.read_text(encoding="utf-8").replace("/opt/sanic-app/bin/sanic-app", "/bin/true")
+        (tmp_path / path.name.replace("@.", "@orders.")).write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / file.replace("@.", "@orders."))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    own = [line for line in done.stderr.splitlines() if "sanic-app" in line]
+    assert (done.returncode, own) == (0, [])
+
+
+@pytest.mark.parametrize("file", ["prometheus.yml", "nodes.yml"])
+def test_prometheus_accepts_the_configuration_and_finds_the_rules(file: str) -> None:
+    output = promtool("check", "config", "--lint=all", "--lint-fatal", str(FOLDER / file))
     assert "1 rule files found" in output
     assert "WARNING" not in output
 
@@ -103,6 +139,20 @@ TROUBLES = [
         "ticket",
         ', reason="queue_full"',
     ),
+    Trouble(f"sanic_app_store_up{{{SCRAPED}}}", "1x200 0x100", "SanicAppStoreUnavailable", "page"),
+    Trouble(
+        f"sanic_app_takeovers_total{{{SCRAPED}}}",
+        "0x60 2x60 4x60 6x120",
+        "SanicAppTakeovers",
+        "ticket",
+        scraped='job="sanic-app"',
+    ),
+    Trouble(
+        f'sanic_app_commits_resolved_total{{outcome="applied", {SCRAPED}}}',
+        "0x60 2x60 4x60 6x120",
+        "SanicAppCommitsResolved",
+        "ticket",
+    ),
     # Half a gibibyte is left; and two, of which a gibibyte is gone in an hour.
     Trouble(
         f"sanic_app_store_free_bytes{{{SCRAPED}}}",
@@ -168,6 +218,9 @@ WELL = {
     f"sanic_app_store_free_bytes{{{SCRAPED}}}": f"{2**30}x300",
     f'sanic_app_store_size_bytes{{file="wal", {SCRAPED}}}': f"{2**22}x300",
     f'sanic_app_store_size_bytes{{file="database", {SCRAPED}}}': f"{2**40}x300",
+    f"sanic_app_store_up{{{SCRAPED}}}": "1x300",
+    f"sanic_app_takeovers_total{{{SCRAPED}}}": "0x100 1x200",
+    f'sanic_app_commits_resolved_total{{outcome="applied", {SCRAPED}}}': "0x100 1x200",
     f"sanic_app_queue_paused{{{SCRAPED}}}": "0x300",
     f"sanic_app_queue_depth{{{SCRAPED}}}": "100x300",
     f"sanic_app_queue_limit{{{SCRAPED}}}": "1000x300",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests import postgres
 from tests.browser import Tab, tab
 from tests.running import Running
 
@@ -41,6 +43,17 @@ def opened(folder: Path, **context: Any) -> Iterator[tuple[Running, Tab, Page]]:
         expect(one.page.locator("#depth")).not_to_have_text("…")
         yield running, one, one.page
         assert one.elsewhere == []
+
+
+@pytest.fixture
+def cluster() -> Iterator[postgres.Cluster]:
+    cluster = postgres.Cluster()
+    try:
+        cluster.make()
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
 
 
 def add(page: Page, num: object, timeout: object) -> None:
@@ -75,8 +88,10 @@ def test_a_task_is_added_watched_and_finished_exactly(tmp_path: Path) -> None:
         expect(page.locator("#results tr")).to_have_count(1)
         assert cells(page, "results")[0][:2] == ["1", str(EXACT)]
         expect(page.locator("#head")).to_have_text("Nothing is waiting.")
-        expect(page.locator("#throughput-text")).to_contain_text("Finished: 1,")
-        expect(page.locator("#lateness-text")).to_contain_text(re.compile(r"at most [\d.]+ ms"))
+        expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 1,")
+        expect(page.locator("#lateness figcaption")).to_contain_text(
+            re.compile(r"at most [\d.]+ ms")
+        )
         assert running.result() == [EXACT]
         assert one.errors == []
 
@@ -149,6 +164,89 @@ def test_errors_are_shown_where_they_arise_and_lose_nothing(tmp_path: Path) -> N
         assert running.request("GET", "/api/v1/queue")[1]["depth"] == 0
 
 
+@pytest.mark.parametrize("width", [320, 400])
+def test_on_a_telephone_each_row_shows_when_it_is_due_and_can_be_cancelled(
+    tmp_path: Path, width: int
+) -> None:
+    context = {"viewport": {"width": width, "height": 700}, "has_touch": True}
+    with opened(tmp_path, **context) as (running, _, page):
+        far = 80_000  # due tomorrow, or on the day after, so that the date is shown
+        for num in (-(2**63), 1, 2):
+            assert running.add(num, far)["num"] == num
+        running.add(5)
+        expect(page.locator("#tasks tr")).to_have_count(4)
+        assert page.evaluate(
+            "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+        )
+        for row in page.locator("#tasks tr").all():
+            for part in [*row.locator("td").all(), row.get_by_role("button")]:
+                box = part.bounding_box()
+                assert box is not None
+                assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+                assert min(box["width"], box["height"]) >= 20
+            # Whoever cannot see it hears a table with named cells.
+            assert row.get_by_role("cell").count() == 6
+            due = row.locator("td").nth(4)
+            assert re.search(r"\d:\d\d:\d\d", due.inner_text())
+            assert "Due" in due.evaluate("cell => getComputedStyle(cell, '::before').content")
+        assert page.get_by_role("columnheader", name="Due").count() == 1
+        page.get_by_role("button", name="Cancel task 3").tap()
+        expect(page.locator("#tasks tr")).to_have_count(3)
+        assert running.request("GET", "/api/v1/tasks/3")[1]["state"] == "cancelled"
+
+
+def test_the_charts_have_axes_and_say_why_they_are_empty(tmp_path: Path) -> None:
+    with opened(tmp_path) as (running, one, page):
+        charts = [page.locator(f"#{name}") for name in ("throughput", "lateness")]
+
+        def expect_why(text: str) -> None:
+            for chart in charts:
+                expect(chart.locator(".why")).to_contain_text(text)
+                expect(chart.locator(".top")).to_have_text("")
+
+        expect_why("the queue is empty")
+        running.request("POST", "/api/v1/queue/pause")
+        running.add(1, 0)
+        expect_why("the queue is paused")
+        running.request("DELETE", "/api/v1/tasks/1")
+        # A cancelled task is finished too, but it is neither early nor late.
+        expect(charts[0].locator("figcaption")).to_have_text("Finished: 1, at most 0.2 a second")
+        expect(charts[1].locator(".why")).to_contain_text("Not told")
+        page.reload()
+        running.request("POST", "/api/v1/queue/resume")
+        running.add(2, 600)
+        expect_why("the first task is due at")
+        running.request("DELETE", "/api/v1/tasks/2")
+        running.add(3, 0)
+        for chart, top in zip(charts, (r"^0\.5/s$", r"^[125]0* ms$|^0\.[125] ms$"), strict=True):
+            expect(chart.locator(".top")).to_have_text(re.compile(top))
+            expect(chart.locator(".zero")).to_have_text("0")
+            expect(chart.locator(".begin")).to_have_text("5 min ago")
+            expect(chart.locator(".why")).to_be_hidden()
+        assert one.errors == []
+
+
+def test_the_latest_results_are_shown_however_many_were_cancelled_behind_them(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as (running, one, page):
+        expect(page.locator("#no-results")).to_be_visible()
+        batch(running, *[0] * 1_200)
+        batch(running, *[600] * 2_500)
+        expect(page.locator("#results tr").first).to_contain_text("1200")
+        running.request("DELETE", "/api/v1/tasks?from=1201&to=3699")
+        expect(page.locator("#depth")).to_have_text("1")
+        page.reload()
+        expect(page.locator("#results tr")).to_have_count(20)
+        assert [row[0] for row in cells(page, "results")] == [str(n) for n in range(1200, 1180, -1)]
+        expect(page.locator("#no-results")).to_be_hidden()
+        running.request("DELETE", "/api/v1/tasks/3700")
+        batch(running, 0)
+        expect(page.locator("#results tr").first).to_contain_text("3701")
+        expect(page.locator("#results tr")).to_have_count(20)
+        assert one.errors == []
+
+
 def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
     with Running(tmp_path) as first, tab(first.url) as one:
         page = one.page
@@ -167,6 +265,50 @@ def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
             expect(page.locator("#tasks tr")).to_have_count(2)
             second.request("DELETE", "/api/v1/tasks/1")
             expect(page.locator("#head")).to_have_text("Task 2: number 2")
+
+
+def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    with Running(first) as running, tab(running.url) as one:
+        page = one.page
+        page.goto(running.url)
+        batch(running, *[0] * 30, 600)
+        expect(page.locator("#results tr")).to_have_count(20)
+        expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 30")
+        running.kill()
+        with Running(second, "--port", str(running.port)) as other:
+            expect(page.locator("#lost")).to_be_hidden()
+            # The queue is empty, and there is nothing that the page could have shown before.
+            expect(page.locator("#head")).to_have_text("Nothing is waiting.")
+            expect(page.locator("#results tr")).to_have_count(0)
+            expect(page.locator("#spoken")).to_have_text("This is another queue now.")
+            expect(page.locator("#throughput .why")).to_contain_text("the queue is empty")
+            other.add(7)
+            expect(page.locator("#results tr")).to_have_count(1)
+            # It continues behind the last message of this queue.
+            other.kill()
+            expect(page.locator("#lost")).to_be_visible()
+            with Running(second, "--port", str(running.port)) as again:
+                expect(page.locator("#lost")).to_be_hidden()
+                again.add(8)
+                expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 2,")
+                expect(page.locator("#spoken")).to_have_text("Connected again.")
+
+
+def test_which_node_answered_is_shown_when_there_may_be_several(
+    tmp_path: Path, cluster: postgres.Cluster
+) -> None:
+    flags = ("-D", cluster.url())
+    with Running(tmp_path, *flags) as first, Running(tmp_path, *flags) as second:
+        for running in (first, second):
+            with tab(running.url) as one:
+                one.page.goto(running.url)
+                name = f"Answered by {socket.gethostname()}:{running.port}"
+                expect(one.page.locator("#node")).to_have_text(name)
+                assert violations(one.page) == []
+                assert one.errors == []
 
 
 def test_a_token_is_asked_for_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
@@ -263,7 +405,7 @@ def states(running: Running, page: Page) -> Iterator[str]:
     add(page, "x", "y")
     for text in ("Add many", "Cancel many"):
         page.get_by_text(text).click()
-    expect(page.locator("#throughput-text")).to_contain_text("30")
+    expect(page.locator("#throughput figcaption")).to_contain_text("30")
     yield "busy"
     running.request("POST", "/api/v1/queue/pause")
     expect(page.locator("#paused")).to_be_visible()
@@ -281,6 +423,7 @@ def test_nobody_is_kept_out_on_any_screen(tmp_path: Path, screen: str) -> None:
             if PICTURES:
                 page.screenshot(path=f"{PICTURES}/{screen}-{state}.png", full_page=state == "busy")
             assert violations(page) == [], (screen, state)
+            assert page.locator("#node").is_hidden()
             overflow = "document.documentElement.scrollWidth - innerWidth"
             assert page.evaluate(overflow) <= 0, (screen, state)
 

@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import subprocess
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import yaml
 
 from tests.running import Running
+from tests.scraping import get, prometheus
 
 pytestmark = pytest.mark.system
 
-SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus"
 SECONDS = 25
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return json.loads(answer.read())
-
-
-@contextmanager
-def prometheus(folder: Path, target: str, token: str | None = None) -> Iterator[str]:
-    """Run Prometheus on a copy of what is shipped, its one target replaced; give its address."""
-    configuration = yaml.safe_load((SHIPPED / "prometheus.yml").read_text(encoding="utf-8"))
-    (job,) = configuration["scrape_configs"]
-    job["static_configs"] = [{"targets": [target]}]
-    configuration["global"] |= {"scrape_interval": "500ms", "scrape_timeout": "400ms"}
-    if token is not None:
-        (folder / "token").write_text(token)
-        job["authorization"] = {"credentials_file": "token"}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    (folder / "alerts.yml").write_bytes((SHIPPED / "alerts.yml").read_bytes())
-    port = free_port()
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def scraped(address: str, query: str, expected: str) -> dict[str, str]:
@@ -117,7 +62,7 @@ def test_a_real_prometheus_scrapes_with_the_metrics_token(tmp_path: Path) -> Non
     environ = {"SANIC_APP_API_TOKEN": "a", "SANIC_APP_METRICS_TOKEN": "m"}
     with (
         Running(tmp_path, environ=environ) as running,
-        prometheus(tmp_path, f"127.0.0.1:{running.port}", "m") as address,
+        prometheus(tmp_path, f"127.0.0.1:{running.port}", token="m") as address,
     ):
         scraped(address, "up", "1")
         scraped(address, "sanic_app_queue_depth", "0")

@@ -99,6 +99,8 @@ class Parts:
     """The most that the body of a batch may have."""
     base_path: str
     """What a proxy puts before every path."""
+    host: str
+    """The name of this machine if several nodes serve the queue, else empty."""
 
 
 def readable(blueprint: Blueprint, path: str) -> Callable[[Handler], Handler]:

@@ -39,4 +39,8 @@ async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
 
 
 async def _figures(request: Request) -> HTTPResponse:
-    return json(queue_object(await parts_of(request).view.outlook()))
+    parts = parts_of(request)
+    response = json(queue_object(await parts.view.outlook()))
+    if parts.host and request.conn_info is not None:
+        response.headers["X-Node"] = f"{parts.host}:{request.conn_info.server_port}"
+    return response

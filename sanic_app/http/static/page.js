@@ -6,6 +6,7 @@ import { Refused, Service } from "./service.js";
 
 const WINDOW = 50; // how many tasks of the queue are shown
 const RESULTS = 20;
+const PAGE = 1000; // the longest page of results
 const LOOK_MS = 250; // the shortest time between two requests for what is shown
 const RETRY_MS = 1000;
 const TICK_MS = 100;
@@ -13,7 +14,12 @@ const TICK_MS = 100;
 const $ = (id) => document.getElementById(id);
 const service = new Service();
 const chart = new Chart();
-const state = { figures: null, tasks: [], untilDue: null, lookedAt: 0, cursor: "", lost: false, started: false };
+const state = {
+  figures: null, tasks: [], untilDue: null, lookedAt: 0,
+  cursor: "", // the id of the last message
+  resultsAfter: 0n, // the shown results are behind this history number
+  lost: false, started: false,
+};
 
 // Asking the service.
 
@@ -51,11 +57,40 @@ async function lookOnce() {
     untilDue = head.seconds_until_due;
   }
   const lookedAt = performance.now();
-  const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : BigInt(state.cursor.split(".").at(-2) ?? 0);
-  const after = last > 200n ? last - 200n : 0n;
-  const { results } = await service.ask("GET", `/api/v1/results?limit=1000&after=${after}`);
+  const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : lastAdded(state.cursor);
+  const results = await latestResults(last);
   Object.assign(state, { figures, tasks, untilDue, lookedAt });
-  showAll(results.slice(-RESULTS).reverse());
+  showAll(results.reverse());
+}
+
+/** Return the last history number that an event's id tells: `<lineage>.<added>.<finished>`. */
+function lastAdded(id) {
+  return BigInt(id.split(".").at(-2) ?? 0);
+}
+
+/**
+ * Return the newest results, in order. Pages begin with their oldest, so where to begin is searched:
+ * behind `few` there are not enough, behind `many` there are more than a page has.
+ */
+async function latestResults(last) {
+  let many = state.resultsAfter < last ? state.resultsAfter : 0n;
+  let few = last;
+  let distance = 200n;
+  for (;;) {
+    const after = last - many > distance ? last - distance : many;
+    const { results } = await service.ask("GET", `/api/v1/results?limit=${PAGE}&after=${after}`);
+    if (results.length < RESULTS && after > many) {
+      few = after;
+      distance = distance * 2n < last - many ? distance * 2n : last - many;
+    } else if (results.length < PAGE || few - after <= 1n) {
+      const newest = results.slice(-RESULTS);
+      state.resultsAfter = newest.length < RESULTS ? 0n : BigInt(newest[0].history_num) - 1n;
+      return newest;
+    } else {
+      many = after;
+      distance = last - (many + few) / 2n;
+    }
+  }
 }
 
 /** Listen for ever, and look after each message. */
@@ -65,6 +100,7 @@ async function listen() {
       for await (const message of service.events(state.cursor)) {
         state.cursor = message.id || state.cursor;
         if (message.kind === "finished") chart.count(message.data);
+        if (message.kind === "reset") startOver(message.data.reason);
         if (message.kind === "paused") speak("The queue is paused.");
         if (message.kind === "resumed") speak("The queue is resumed.");
         if (state.lost || !state.started || message.kind !== "") {
@@ -82,6 +118,14 @@ async function listen() {
     }
     await sleep(RETRY_MS);
   }
+}
+
+/** Forget what is not true any more after a reset. What is shown is asked for anew anyway. */
+function startOver(reason) {
+  state.resultsAfter = 0n;
+  if (reason !== "another") return;
+  chart.clear();
+  speak("This is another queue now.");
 }
 
 function lose(text) {
@@ -115,7 +159,15 @@ function showAll(results) {
   showTasks();
   rows($("tasks"), tasks, taskRow);
   rows($("results"), results, resultRow);
+  $("no-results").hidden = results.length > 0;
+  $("node").hidden = service.node === "";
+  set($("node"), `Answered by ${service.node}`);
   tick();
+  draw();
+}
+
+function draw() {
+  chart.draw($("throughput"), $("lateness"), whyNothing());
 }
 
 function nothing(figures) {
@@ -163,6 +215,16 @@ function tick() {
   else set($("end"), when(Date.now() + backlog * 1000));
 }
 
+/** Return why the charts are empty. They show only what was finished while this page was open. */
+function whyNothing() {
+  const { figures, tasks } = state;
+  if (state.lost || figures === null) return "Nothing is known: the service does not answer.";
+  const nothing = `Nothing was finished ${performance.now() < 300_000 ? "since this page was opened" : "in this time"}`;
+  if (figures.depth === 0) return `${nothing}: the queue is empty.`;
+  if (figures.head === null) return `${nothing}: the queue is paused.`;
+  return `${nothing}: the first task is due at ${when(tasks[0]?.dueAt ?? Date.now())}.`;
+}
+
 /** Give a table body one row for each item. A row that stays keeps its focus. */
 function rows(body, items, fill) {
   const keys = new Set(items.map((item) => item.history_num));
@@ -173,6 +235,7 @@ function rows(body, items, fill) {
     let row = old.get(item.history_num);
     if (row === undefined) {
       row = document.createElement("tr");
+      row.setAttribute("role", "row");
       row.dataset.key = item.history_num;
     }
     fill(row, item);
@@ -183,13 +246,13 @@ function rows(body, items, fill) {
 
 function taskRow(row, task) {
   if (row.childElementCount === 0) {
-    cells(row, 5);
+    cells(row, ["Task", "Ahead", "Number", "Timeout", "Due"]);
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Cancel";
     button.setAttribute("aria-label", `Cancel task ${task.history_num}`);
     button.addEventListener("click", () => cancel(task.history_num));
-    row.insertCell().append(button);
+    cell(row).append(button);
   }
   row.className = task.isHead ? "head" : "";
   const due = task.dueAt === null ? "after the pause" : when(task.dueAt);
@@ -197,12 +260,19 @@ function taskRow(row, task) {
 }
 
 function resultRow(row, result) {
-  if (row.childElementCount === 0) cells(row, 3);
+  if (row.childElementCount === 0) cells(row, ["Task", "Number", "Finished"]);
   fillCells(row, [result.history_num, result.num, when(Date.parse(result.date_finished.slice(0, 23) + "Z"))]);
 }
 
-function cells(row, number) {
-  for (let index = 0; index < number; index++) row.insertCell();
+/** Add cells. On a telephone each shows its name, because the head of the table is not there. */
+function cells(row, names) {
+  for (const name of names) cell(row).dataset.name = name;
+}
+
+function cell(row) {
+  const added = row.insertCell();
+  added.setAttribute("role", "cell");
+  return added;
 }
 
 function fillCells(row, texts) {
@@ -424,5 +494,5 @@ function when(ms) {
 }
 
 setInterval(tick, TICK_MS);
-setInterval(() => chart.draw($("throughput"), $("throughput-text"), $("lateness"), $("lateness-text")), 1000);
+setInterval(draw, 1000);
 listen();

@@ -29,6 +29,9 @@ export function exact(text) {
 export class Service {
   #token = "";
 
+  /** Which node gave the last answer; empty when there is only one. */
+  node = "";
+
   set token(value) {
     this.#token = value;
   }
@@ -47,6 +50,7 @@ export class Service {
       headers: this.#headers(body === undefined ? headers : { ...headers, "Content-Type": "application/json" }),
       signal: AbortSignal.timeout(ANSWER_MS),
     });
+    this.node = answer.headers.get("X-Node") ?? this.node;
     return parsed(answer);
   }
 

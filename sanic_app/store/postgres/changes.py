@@ -35,12 +35,19 @@ PAUSE_SECONDS = 0.02
 DEADLINE_SECONDS = 1.0
 """After so long without an answer the connection is given up."""
 RETRY_SECONDS = 0.1
+SIZE_SECONDS = 30.0
+"""How often the size of the tables is asked for."""
 FINISHED_MAX = 1_000
 """Finished tasks that one look reads."""
 
 _FINISHED = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
     WHERE finish_num > %s ORDER BY finish_num LIMIT %s
+"""
+
+_SIZE = """
+    SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
 """
 
 log = logging.getLogger(__name__)
@@ -93,6 +100,9 @@ class Changes:
         self._notified = False
         self._announce = False
         self._looked_at = 0.0
+        self._sized_at = -SIZE_SECONDS
+        self.size = 0
+        """What the queue takes on the server's disk, in bytes, not long ago."""
         self.seen = Seen(0, 0)
         self.lineage = ""
         # The greatest commit that listeners know of, perhaps without those before it.
@@ -210,6 +220,9 @@ class Changes:
             raise StoreFailed("other", "the schema was migrated by a newer service")
         if number < least:
             raise StoreFailed("other", "the queue went back to an earlier state while in use")
+        if time.monotonic() > self._sized_at + SIZE_SECONDS:
+            self._sized_at = time.monotonic()
+            ((self.size,),) = fetch(connection, _SIZE)
         if number == self.seen.commit_num and lineage == self.lineage:
             return None
         size = len(Figures._fields)

@@ -22,7 +22,7 @@ from sanic_app.errors import (
 from sanic_app.store import Add, Commit, Write
 from sanic_app.store.postgres.failures import Lost, failure
 from sanic_app.store.postgres.link import Link
-from sanic_app.store.postgres.rows import PostgresRows
+from sanic_app.store.postgres.rows import PostgresRows, prepare
 from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.transition import Limits, Transition
@@ -81,6 +81,8 @@ class Committer:
         self._notice = notice
         # The newest commit of this node.
         self._commit_num = 0
+        # The connection that has the prepared statements.
+        self._prepared: Connection | None = None
         self._unanswered: Made | None = None
 
     async def commit(self, writes: Sequence[Write]) -> Made:
@@ -156,6 +158,9 @@ class Committer:
 
     def _write(self, writes: Sequence[Write], connection: Connection) -> Made:
         schema = self._known()
+        if self._prepared is not connection:
+            prepare(connection)
+            self._prepared = connection
         # Before the look: when this node was stopped behind it, others have gone on since.
         floor = self._servers.floor
         rows = PostgresRows(connection, schema.lock, writes, self._limits, self._now())

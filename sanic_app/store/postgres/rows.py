@@ -76,37 +76,45 @@ class PostgresRows:
         # With a lifetime of 0 a key may end in the commit that looks it up.
         keys = sorted(map(str, keyed)) if limits.idempotency_keep else []
         fronts = FRONT if any(isinstance(write, Cancel | Finish) for write in writes) else 0
-        chosen = f"history_num = ANY({_numbers(numbers)})"
-        before, _, state, front, single, old, known = _messages(
+        reads = {
+            # Behind the lock: each statement sees what the one before has committed.
+            "state": "EXECUTE newest_state" if now == NOW else _newest_state(now),
+        }
+        if fronts:
+            first = f"(SELECT first_history_num FROM state WHERE {NEWEST})"
+            reads["front"] = (
+                f"{_QUEUED} WHERE history_num >= {first} ORDER BY history_num LIMIT {fronts}"
+            )
+        if numbers:
+            chosen = f"history_num = ANY('{{{','.join(map(str, numbers))}}}'::bigint[])"
+            reads["single"] = f"{_QUEUED} WHERE {chosen}"
+            reads["old"] = f"SELECT history_num FROM history WHERE {chosen}"
+        if keys:
+            texts = ", ".join(map(self._text, keys))
+            reads["keys"] = f"{_KEY} WHERE key = ANY(ARRAY[{texts}]::text[])"
+        ((before, _),), *rows = _messages(
             connection,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
             # A role may have another default, which would not wait for the standby.
             "SET LOCAL synchronous_commit = on",
-            f"SELECT {NOW}",
-            f"SELECT pg_advisory_xact_lock({lock})",
-            # Behind the lock: each statement sees what the one before has committed.
-            f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {AGREED}, compatible_from, {NOW}"
-            f" FROM state, meta WHERE {NEWEST}",
-            f"{_QUEUED} WHERE history_num >= (SELECT first_history_num FROM state WHERE {NEWEST})"
-            f" ORDER BY history_num LIMIT {fronts}",
-            f"{_QUEUED} WHERE {chosen}",
-            f"SELECT history_num FROM history WHERE {chosen}",
-            f"{_KEY} WHERE key = ANY({self._texts(keys)})",
+            f"SELECT {NOW}, pg_advisory_xact_lock({lock})",
+            *reads.values(),
         )
-        self.opening = _opening(state, before[0][0])
+        found = dict(zip(reads, rows, strict=True))
+        self.opening = _opening(found["state"], before)
         self.first_history_num = self.opening.first_history_num
         self.pending: list[str] = []
         """The writes that were not sent yet."""
         # The first rows of the queue, in order.
-        self._front: list[QueuedRow] = front
-        self._front_is_all = len(front) < fronts or self.opening.figures.depth == 0
+        self._front: list[QueuedRow] = found.get("front", [])
+        self._front_is_all = len(self._front) < fronts or self.opening.figures.depth == 0
         # Single rows; None: there is none.
         self._single: dict[int, QueuedRow | None] = dict.fromkeys(numbers)
-        self._single.update((row[0], row) for row in single)
+        self._single.update((row[0], row) for row in found.get("single", []))
         self._in_history = dict.fromkeys(numbers, False)
-        self._in_history.update((number, True) for (number,) in old)
+        self._in_history.update((number, True) for (number,) in found.get("old", []))
         self._keys: dict[str, KeyRow | None] = dict.fromkeys(keys)
-        self._keys.update((key, KeyRow(*row)) for key, *row in known)
+        self._keys.update((key, KeyRow(*row)) for key, *row in found.get("keys", []))
 
     def wall(self) -> int:
         """Return the server's clock, as it was under the lock."""
@@ -124,7 +132,8 @@ class PostgresRows:
             self._single.update((row[0], row[:4]) for row in rows)
         if self._front_is_all:
             self._front += [row[:4] for row in rows]
-        self._insert("queue", rows, "bigint", "bigint", "bigint", "bigint", "bigint")
+        arrays = ", ".join(map(_array, zip(*rows, strict=True)))
+        self.pending.append(f"EXECUTE add_to_queue ({arrays})")
 
     def queued(self, first: int, limit: int) -> list[QueuedRow]:
         """Read the queue from a number on; what is foreseen is its front."""
@@ -264,16 +273,13 @@ class PostgresRows:
         """
         number = self.opening.commit_num + 1
         first = self.first_history_num if figures.depth else figures.last_history_num + 1
-        state = ", ".join(
+        values = ", ".join(
             "NULL" if each is None else str(each) for each in (number, first, *figures)
         )
         _messages(
             self._connection,
             *self.pending,
-            f"INSERT INTO state ({_STATE_COLUMNS}) VALUES ({state})",
-            f"DELETE FROM state WHERE commit_num = {self.opening.commit_num}",
-            f"INSERT INTO node_commit (node, commit_num) VALUES ('{node}', {number})",
-            f"DELETE FROM node_commit WHERE node = '{node}' AND commit_num = {node_commit}",
+            f"EXECUTE end_commit ({self.opening.commit_num}, '{node}', {node_commit}, {values})",
             "COMMIT",
         )
 
@@ -296,8 +302,35 @@ class PostgresRows:
     def _text(self, value: str) -> str:
         return sql.Literal(value).as_string(self._connection)
 
-    def _texts(self, values: Iterable[str]) -> str:
-        return f"ARRAY[{', '.join(map(self._text, values))}]::text[]"
+
+def prepare(connection: Connection) -> None:
+    """Prepare the statements that nearly each commit has, once for a connection.
+
+    PostgreSQL takes longer to parse and to plan them than to run them, while all nodes wait.
+    """
+    numbers = [f"${number}" for number in range(4, 6 + len(Figures._fields))]
+    kinds = ", ".join(["bigint"] * len(numbers))
+    statements = {
+        "newest_state": _newest_state(NOW),
+        "add_to_queue (bigint[], bigint[], bigint[], bigint[], bigint[])": (
+            "INSERT INTO queue SELECT * FROM unnest($1, $2, $3, $4, $5)"
+        ),
+        f"end_commit (bigint, uuid, bigint, {kinds})": (
+            "WITH before AS (DELETE FROM state WHERE commit_num = $1),"
+            " mine AS (DELETE FROM node_commit WHERE node = $2 AND commit_num = $3),"
+            " now AS (INSERT INTO node_commit (node, commit_num) VALUES ($2, $4))"
+            f" INSERT INTO state ({_STATE_COLUMNS}) VALUES ({', '.join(numbers)})"
+        ),
+    }
+    for name, text in statements.items():
+        connection.execute(f"PREPARE {name} AS {text}")
+
+
+def _newest_state(now: str) -> str:
+    return (
+        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {AGREED}, compatible_from, {NOW}"
+        f" FROM state, meta WHERE {NEWEST}"
+    )
 
 
 def _messages(connection: Connection, *statements: str) -> list[list[Any]]:
@@ -339,10 +372,6 @@ def _delete(table: str, column: str, first: int, last: int, count: int) -> str:
         f"WITH gone AS (DELETE FROM {table} WHERE {column} BETWEEN {first} AND {last} RETURNING 1)"
         f" SELECT 1 / (count(*) = {count})::integer FROM gone"
     )
-
-
-def _numbers(numbers: Iterable[int]) -> str:
-    return f"'{{{','.join(map(str, numbers))}}}'::bigint[]"
 
 
 def _array(values: Iterable[object]) -> str:

@@ -93,14 +93,16 @@ class Server(NamedTuple):
 class Servers:
     """Connects to the best of the servers, never to one that has less than was seen before."""
 
-    def __init__(self, url: str, schema: str) -> None:
+    def __init__(self, url: str, schema: str, **options: Any) -> None:
         """Take a URL or a text of keywords as libpq has it, with one host or several.
+
+        ``options`` of libpq count where the URL says nothing.
 
         Raises:
             StartError: it is none.
         """
         self._schema = schema
-        self._hosts = _hosts(url)
+        self._hosts = _hosts(url, options)
         self._lock = threading.Lock()
         self._system: int | None = None
         self.timeline = 0
@@ -273,7 +275,7 @@ def shut(connection: Connection) -> None:
             sock.shutdown(socket.SHUT_RDWR)
 
 
-def _hosts(url: str) -> list[dict[str, Any]]:
+def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what to connect with, for each host."""
     try:
         given = conninfo_to_dict(url)
@@ -291,7 +293,7 @@ def _hosts(url: str) -> list[dict[str, Any]]:
     count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
     hosts = []
     for number in range(count):
-        host = {**_DEFAULTS, **given}
+        host = {**_DEFAULTS, **options, **given}
         for name, values in lists.items():
             value = values[number] if len(values) > 1 else values[0]
             if value:

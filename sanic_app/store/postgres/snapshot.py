@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 
-from sanic_app.errors import StartError, StoreFailed
+from sanic_app.errors import ServiceError, StartError, StoreFailed
 from sanic_app.store.migrations import migrations
-from sanic_app.store.postgres.failures import Lost, failure
-from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.postgres import bulk
+from sanic_app.store.postgres.failures import failure
+from sanic_app.store.postgres.servers import Connection
 
 ROWS = 1_000
+LOCK_SECONDS = 60
+"""How long it waits for a node that migrates."""
 
 
 class PostgresSnapshot:
@@ -22,32 +25,21 @@ class PostgresSnapshot:
 
     def __init__(self, url: str, schema: str) -> None:
         """Take what names the queue."""
-        self._servers = Servers(url, schema)
+        self._servers = bulk.servers(url, schema)
         self._schema = schema
-        self._cursors = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> PostgresTables:
         """Connect, and begin the moment.
 
         Raises:
             StartError: there is no such queue, or it cannot be read.
         """
+        self._connection = bulk.connect(self._servers, LOCK_SECONDS)
         try:
-            self._connection: Connection = self._servers.connect()
-        except Lost as error:
-            raise StartError(f"cannot connect to {self._servers.where}: {error}") from None
-        # The limits of a node are for short transactions. Here whole tables are read.
-        self._connection.execute(
-            "SET idle_in_transaction_session_timeout = 0; SET enable_seqscan = on;"
-            " BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        )
-        try:
-            ((self.version,),) = self._connection.execute("SELECT schema FROM meta").fetchall()
-        except (psycopg.Error, ValueError):
+            return self._begin()
+        except BaseException:
             self._connection.close()
-            where = self._servers.where
-            raise StartError(f"there is no queue in the schema {self._schema} at {where}") from None
-        return self
+            raise
 
     def __exit__(
         self,
@@ -59,24 +51,58 @@ class PostgresSnapshot:
         with suppress(psycopg.Error):
             self._connection.close()
 
-    def verify(self) -> None:
-        """Do nothing: the server keeps the moment."""
+    def _begin(self) -> PostgresTables:
+        where = f"the schema {self._schema} at {self._servers.where}"
+        with bulk.explained(f"cannot read {where}"):
+            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                ((version,),) = self._connection.execute("SELECT schema FROM meta").fetchall()
+            except (psycopg.errors.UndefinedTable, ValueError):
+                raise StartError(f"there is no queue in {where}") from None
+            self._connection.execute("SAVEPOINT begun")
+        return PostgresTables(self._connection, version)
+
+
+class PostgresTables:
+    """All tables of one queue, read within the open transaction of a connection.
+
+    The transaction has a savepoint ``begun``: after an error it goes on from there.
+    """
+
+    def __init__(self, connection: Connection, version: int) -> None:
+        """Take the connection, and the version of the schema in its search path."""
+        self._connection = connection
+        self._version = version
+        self._cursors = 0
 
     @property
     def outdated(self) -> bool:
         """Whether the schema is older than this program's."""
-        return bool(self.version < len(migrations("postgres")))
+        return self._version < len(migrations("postgres"))
+
+    def verify(self) -> None:
+        """Do nothing: the server keeps the moment."""
 
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """Return the rows of a query, through a cursor of the server."""
+        """Return the rows of a query, through a cursor of the server.
+
+        One that is not read to its end stays open until the transaction ends: whoever collects the
+        garbage must not talk to the server.
+        """
         self._cursors += 1
+        name = f"rows{self._cursors}"
+        execute = self._connection.execute
         try:
-            with self._connection.cursor(f"rows{self._cursors}") as cursor:
-                cursor.itersize = ROWS
-                yield from cursor.execute(sql)
+            execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}")
+            while rows := execute(f"FETCH {ROWS} FROM {name}").fetchall():
+                yield from rows
+            execute(f"CLOSE {name}")
         except psycopg.Error as error:
             found = failure(error)
-            raise StoreFailed("corrupt", str(found)) from error
+            with bulk.explained("the connection to PostgreSQL was lost"):
+                self._connection.execute("ROLLBACK TO SAVEPOINT begun")
+            detail = found.detail if isinstance(found, ServiceError) else str(found)
+            raise StoreFailed("corrupt", detail) from error
 
     def engine_faults(self) -> Iterator[str]:
         """Return what PostgreSQL's catalogues say; amcheck looks into the indices, if it is there.
@@ -85,7 +111,7 @@ class PostgresSnapshot:
         """
         if self.outdated:
             yield (
-                f"its schema version is {self.version}, and this program's"
+                f"its schema version is {self._version}, and this program's"
                 f" {len(migrations('postgres'))}: a node brings it up to date when it starts"
             )
         mine = "FROM pg_namespace WHERE nspname = current_schema()"
@@ -99,6 +125,11 @@ class PostgresSnapshot:
             f" WHERE connamespace = (SELECT oid {mine}) AND NOT convalidated"
         ):
             yield f"the constraint {name} is not validated"
+        for table, name in self.select(
+            "SELECT relname::text, tgname::text FROM pg_trigger JOIN pg_class ON pg_class.oid ="
+            f" tgrelid WHERE relnamespace = (SELECT oid {mine}) AND NOT tgisinternal"
+        ):
+            yield f"{table} has the trigger {name}, which no migration makes"
         if list(self.select("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'")):
             try:
                 list(

@@ -144,8 +144,8 @@ class PostgresStore(PostgresReads):
         self._changes.ring()
 
     def sizes(self) -> Sizes:
-        """Return nothing: the server knows its disk, and has metrics of its own."""
-        return Sizes(0, 0, math.nan)
+        """Return the size of the tables. The server's disk has metrics of its own."""
+        return Sizes(self._changes.size, 0, math.nan)
 
     def _note(self, what: str) -> None:
         self.notice(what)

@@ -6,14 +6,13 @@ import os
 import sqlite3
 import sys
 import uuid
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sanic_app.errors import StartError
-from sanic_app.store.snapshot import TABLES, Snapshot
+from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.file import (
     APPLICATION_ID,
@@ -28,8 +27,6 @@ from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048
 """So many are copied and synced at a time: a service's commits wait for no more than those."""
-
-Progress = Callable[[int, int], object]
 
 
 class SqliteTarget:
@@ -116,6 +113,10 @@ class SqliteTarget:
         self._remove()
         os.close(os.open(self.new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
+    def made(self) -> SqliteSnapshot:
+        """Return what was copied."""
+        return SqliteSnapshot(self.new)
+
     def publish(self) -> None:
         """Give the database its name.
 
@@ -147,9 +148,7 @@ class SqliteTarget:
 def _fill_rows(connection: sqlite3.Connection, source: Snapshot, progress: Progress) -> None:
     """Copy from another engine."""
     connection.execute("BEGIN IMMEDIATE")
-    for done, (name, table) in enumerate(TABLES.items()):
-        progress(done, len(TABLES))
-        rows = source.select(f"SELECT {table.listed} FROM {name} ORDER BY {table.key}")
+    for name, table, rows in rows_of(source, progress):
         if name == "state":
             assigned = ", ".join(f"{column} = ?" for column in table.columns)
             connection.executemany(f"UPDATE state SET {assigned}", rows)
@@ -157,7 +156,6 @@ def _fill_rows(connection: sqlite3.Connection, source: Snapshot, progress: Progr
             values = ", ".join("?" * len(table.columns))
             connection.executemany(f"INSERT INTO {name} ({table.listed}) VALUES ({values})", rows)
     connection.execute("COMMIT")
-    progress(len(TABLES), len(TABLES))
 
 
 def _begin_lineage(connection: sqlite3.Connection) -> None:
