@@ -78,11 +78,19 @@ def rows_in(place: PostgresEngine) -> dict[str, list[object]]:
 
 
 def left(place: PostgresEngine) -> list[tuple[object, ...]]:
-    """Return the schemas of copies that were not published, and what sessions still do."""
-    return place.cluster.query(
-        "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%new%'"
-        " UNION ALL SELECT state FROM pg_stat_activity WHERE state LIKE 'idle in%'"
-    )
+    """Return the schemas of copies that were not published, and what sessions still do.
+
+    The server notices a moment later that a session has gone.
+    """
+    end = time.monotonic() + 5
+    while True:
+        found = place.cluster.query(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%new%'"
+            " UNION ALL SELECT state FROM pg_stat_activity WHERE state LIKE 'idle in%'"
+        )
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
 
 
 def exists(place: PostgresEngine) -> bool:

@@ -9,37 +9,61 @@ import pytest
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Cancel, Finish, Write
+from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.sqlite.rows import SqliteRows
+from sanic_app.store.transition import QueuedRow
 from tests.fake_clock import FakeClock
-from tests.parts import SqliteEngine, opened
+from tests.parts import PostgresEngine, SqliteEngine, opened
 
 OTHER = [(2, 0, 0, 0), (3, 0, 0, 0)]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("verb", "found", "write", "detail"),
-    [
-        ("queued", [], Finish(1), "the head is not in the queue"),
-        ("queued", OTHER, Finish(1), "the head is not in the queue"),
-        ("remove", 0, Finish(1), "the queue does not hold what was read"),
-        ("remove", 2, Cancel(2), "the queue does not hold what was read"),
-    ],
-)
-async def test_tables_that_contradict_each_other_are_damage(
-    *,
-    verb: str,
-    found: Any,
-    write: Write,
-    detail: str,
-    tmp_path: Path,
-    clock: FakeClock,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("found", [[], OTHER], ids=["nothing", "others"])
+async def test_a_head_that_is_not_in_the_queue_is_damage(
+    found: list[QueuedRow], tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(SqliteEngine(tmp_path), clock) as store:
         await store.add(1, 1)
         with monkeypatch.context() as broken:
-            broken.setattr(SqliteRows, verb, lambda *_: found)
+            broken.setattr(SqliteRows, "queued", lambda *_: found)
+            with pytest.raises(StoreFailed) as failed:
+                await store.commit(Finish(1))
+        assert (failed.value.kind, failed.value.detail) == (
+            "corrupt",
+            "the head is not in the queue",
+        )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("write", [Finish(1), Cancel(2)], ids=["finish", "cancel"])
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("rows", [SqliteRows, PostgresRows])
+async def test_a_queue_that_does_not_hold_what_was_read_is_damage(
+    *,
+    rows: type[SqliteRows | PostgresRows],
+    more: int,
+    write: Write,
+    tmp_path: Path,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = SqliteEngine if rows is SqliteRows else PostgresEngine
+    async with opened(engine(tmp_path), clock) as store:
+        await store.add(1, 1)
+        remove: Any = rows.remove
+
+        def other(self: Any, first: int, last: int, count: int) -> None:
+            remove(self, first, last, count + more)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(
+                rows,
+                "remove",
+                lambda self, first, last, count: remove(self, first, last, count + more),
+            )
             with pytest.raises(StoreFailed) as failed:
                 await store.commit(write)
-        assert (failed.value.kind, failed.value.detail) == ("corrupt", detail)
+        assert failed.value.kind == "corrupt"
+        assert failed.value.detail.endswith("not hold what was read")
+        assert len(await store.queue()) == 2
