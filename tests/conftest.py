@@ -28,8 +28,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deselect-postgres", action="store_true", help="leave the second engine out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give tests of whole systems more time before they count as hanging."""
+    if config.getoption("--deselect-postgres"):
+        items[:] = [item for item in items if "[postgres" not in item.name]
     for item in items:
         if item.get_closest_marker("system"):
             item.add_marker(pytest.mark.timeout(240))

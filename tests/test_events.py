@@ -491,6 +491,9 @@ async def test_a_large_message_is_in_memory_once_however_many_do_not_take_it(
             await wire.reader.readuntil(b"retry: ")
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await batch(served, 600)
+        # Told together with the next, both would be a summary.
+        while served.parts.feed._cursor.added < 1:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.01)
         tracemalloc.start()
         try:
             async with listening(served) as stream:
