@@ -88,6 +88,7 @@ class Scene:
             self.work()
             self._kill(with_command=how == 1)
         self.follower.wait()
+        self.follower.__exit__()
         self.follower = self._follow()
 
     def end(self) -> list[str]:

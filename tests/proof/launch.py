@@ -122,7 +122,7 @@ def forgetful(_: str) -> None:
     def more(*rows: Any, pruned: int, **figures: Any) -> tuple[int, float | None]:
         through, prune_in = prune(*rows, pruned=pruned, **figures)
         if through > pruned:
-            rows[0].prune(through + 1, through + 1)
+            rows[0].prune(through + 1, through + 1, 1)
             through += 1
         return through, prune_in
 
