@@ -807,7 +807,7 @@ def test_ci_is_a_program_that_lets_no_test_skip() -> None:
     assert os.access(script, os.X_OK)
     text = script.read_text(encoding="utf-8")
     assert "\nexport CI=true\n" in text
-    for target in ("check", "test ARGS=--cov", "test-system"):
+    for target in ("check", "test", "test-postgres", "test-system"):
         assert f"\nstep make {target}\n" in text
 
 
