@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from sanic_app.clock import SystemClock
 from sanic_app.errors import StartError
 from sanic_app.store.sqlite.store import SqliteStore
+from tests.parts import shut
 from tests.proof.history import History
 from tests.proof.load import Client, Target, load, next_port
 from tests.proof.machine import strace
@@ -224,6 +225,7 @@ async def _open(database: Path) -> None:
     lease = await store.own()
     try:
         await store.open(lease)
-        await store.close()
     finally:
+        # After a start that failed as well: its threads would keep this process from ending.
+        await shut(store)
         lease.release()
