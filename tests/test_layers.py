@@ -75,6 +75,7 @@ ROOMS = [
     "store.stamps",
     "store.sqlite",
     "store.migrations",
+    "store.reads",
     "store.isolation",
     "store.place",
     "store.audit",

@@ -19,8 +19,7 @@ from sanic_app.lifecycle import serving
 from sanic_app.process import bind
 from sanic_app.queue import writer
 from sanic_app.settings import Settings
-from sanic_app.store import Commit, Lease, Slice, Write
-from sanic_app.store.sqlite import reads
+from sanic_app.store import Commit, Lease, Slice, Write, reads
 from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP

@@ -10,8 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sanic_app.store import Slice
-from sanic_app.store.sqlite import reads
+from sanic_app.store import Slice, reads
 from tests.serving import ON_UVLOOP, Service, Wire, request, service
 
 pytestmark = ON_UVLOOP

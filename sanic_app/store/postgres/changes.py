@@ -26,6 +26,7 @@ from sanic_app.store.postgres import reads, schema
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.reads import HISTORY_TASK, tasks
 from sanic_app.task import Task
 
 LOOK_SECONDS = 0.2
@@ -40,10 +41,7 @@ SIZE_SECONDS = 30.0
 FINISHED_MAX = 1_000
 """Finished tasks that one look reads."""
 
-_FINISHED = """
-    SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
-    WHERE finish_num > %s ORDER BY finish_num LIMIT %s
-"""
+_FINISHED = f"{HISTORY_TASK} WHERE finish_num > %s ORDER BY finish_num LIMIT %s"
 
 _SIZE = """
     SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
@@ -229,7 +227,7 @@ class Changes:
         figures = Figures(*values[:size])
         finished: list[Task] = []
         if figures.last_finish_num > after:
-            finished = reads.tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
+            finished = tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
         return Look(number, lineage, reads.overview(figures, now, values[size:]), after, finished)
 
     def _wait(self, connection: Connection) -> None:

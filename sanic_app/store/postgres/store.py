@@ -124,7 +124,7 @@ class PostgresStore(PostgresReads):
     async def replay(self, add: Add) -> Added | None:
         """Look the key up without writing."""
         names = ", ".join(KeyRow._fields)
-        found = await self._read(f"SELECT {names} FROM idempotency WHERE key = %s", add.key)
+        found = await self._read(f"SELECT {names} FROM idempotency WHERE key = ?", add.key)
         now = (await self.overview()).now
         row = KeyRow(*found[0]) if found else None
         return keys.replay(row, add, now, self._limits.idempotency_keep)
