@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +28,8 @@ from tests.nodes import GRANTS, Queue, frozen, url_of
 from tests.postgres import Cluster, free_port, unprivileged
 from tests.proxy import Proxy
 from tests.running import Running
+
+ROOT = Path(__file__).parents[1]
 
 
 def started(folder: Path, url: str, **environ: str) -> tuple[int, list[str]]:
@@ -84,6 +89,49 @@ def test_a_start_without_a_server_is_one_line(own: Queue, tmp_path: Path, nobody
         assert (status, len(lines)) == (1, 1), lines
         assert "cannot use PostgreSQL" in lines[0]
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("nobody", ["dead", "frozen"])
+def test_a_stop_does_not_wait_for_a_server_that_is_away(
+    own: Queue, tmp_path: Path, nobody: str
+) -> None:
+    """Neither a head that is due nor an add that waits keeps it."""
+    with ExitStack() as life, Running(tmp_path, "-D", own.cluster.url()) as running:
+        pool = life.enter_context(ThreadPoolExecutor(1))
+        running.add(5, 0.5)
+        if nobody == "frozen":
+            life.enter_context(frozen(own.cluster))
+        else:
+            own.cluster.stop(signal.SIGKILL)
+            life.callback(own.cluster.start)
+        time.sleep(1)
+        task = {"num": 6, "timeout": 1}
+        adding = pool.submit(running.request, "POST", "/api/v1/tasks", task)
+        time.sleep(0.2)
+        begun = time.monotonic()
+        running.process.terminate()
+        assert running.wait(10) == 0
+        assert time.monotonic() - begun < 5
+        status, problem = adding.result()
+        assert (status, problem["type"]) == (503, "urn:sanic-app:problem:store-unavailable")
+        assert problem["applied"] is False
+
+
+def test_without_the_driver_it_is_one_line(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['psycopg'] = None; from sanic_app.__main__ import main; main()"
+    url = "postgresql://127.0.0.1/x"
+    for command in (["-D", url], ["check", url]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command],
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "pip install 'sanic-app[postgres]'" in done.stderr
 
 
 @pytest.fixture

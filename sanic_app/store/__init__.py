@@ -263,6 +263,9 @@ class Store(Protocol):
             StoreFailed: what was applied is unknown, and nothing may be written any more.
         """
 
+    def end_patience(self) -> None:
+        """Let writes wait hardly any longer for a store that cannot be reached: a stop begins."""
+
     async def maintain(self, lease: Lease) -> None:
         """Do what the engine needs done between commits; return at once when it is nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,8 @@ COMMIT_SECONDS = 2.0
 """After so long without an answer the connection is given up, and the commit resolved."""
 TASKS_A_SECOND = 20_000
 """What a large batch may take besides."""
+LAST_SECONDS = 1.0
+"""How long a write waits for the server when the service stops: the stop has some 4 s."""
 RETRY_SECONDS = 0.1
 """The pause before another try."""
 
@@ -74,6 +77,8 @@ class Committer:
         self._node = str(node)
         self._limits = limits
         self._patience = patience
+        # When all patience ends, because the service stops.
+        self._latest = math.inf
         self._now = now
         self.schema: Schema | None = None
         """What a start found."""
@@ -84,6 +89,10 @@ class Committer:
         # The connection that has the prepared statements.
         self._prepared: Connection | None = None
         self._unanswered: Made | None = None
+
+    def end_patience(self) -> None:
+        """Give up after a second what waits for the server."""
+        self._latest = min(self._latest, time.monotonic() + LAST_SECONDS)
 
     async def commit(self, writes: Sequence[Write]) -> Made:
         """Apply the writes in one transaction, and again while nothing of it was applied.
@@ -110,10 +119,10 @@ class Committer:
                 made = await self._resolved(unanswered.made, end)
                 if made is not None:
                     return made
-                if time.monotonic() >= end:
+                if self._is_over(end):
                     raise StoreUnavailable from None
             except (Lost, StoreBusy, StartError) as error:
-                if time.monotonic() >= end:
+                if self._is_over(end):
                     log.warning("the store is unavailable: %s", error)
                     raise StoreUnavailable from None
                 await asyncio.sleep(RETRY_SECONDS)
@@ -128,7 +137,7 @@ class Committer:
             try:
                 applied = await self._resolve()
             except (Lost, StoreBusy, StartError):
-                if time.monotonic() >= end:
+                if self._is_over(end):
                     raise OutcomeUnknown from None
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -136,7 +145,7 @@ class Committer:
                 self._notice("applied")
                 # Others may have committed between.
                 return made._replace(base=-1)
-            self._notice("repeated" if time.monotonic() < end else "absent")
+            self._notice("absent" if self._is_over(end) else "repeated")
             return None
 
     async def _resolve(self) -> bool | None:
@@ -198,7 +207,8 @@ class Committer:
         if warnings:
             # The wait for a standby was ended: it is committed here, and perhaps nowhere else.
             raise Unanswered(made)
-        self._commit_num = self._servers.floor = number
+        self._commit_num = number
+        self._servers.floor = max(self._servers.floor, number)
         return made
 
     def _look(self, number: int, connection: Connection) -> bool:
@@ -226,6 +236,9 @@ class Committer:
         if warnings:
             raise Lost(warnings[0])
         return bool(found)
+
+    def _is_over(self, end: float) -> bool:
+        return time.monotonic() >= min(end, self._latest)
 
     def _known(self) -> Schema:
         if self.schema is None:

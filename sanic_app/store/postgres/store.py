@@ -121,6 +121,10 @@ class PostgresStore(PostgresReads):
         """Apply the writes in one transaction; one that fails alone is applied alone."""
         return await commit_isolated(writes, self._commit, self.overview)
 
+    def end_patience(self) -> None:
+        """Give up after a second what waits for the server."""
+        self._committer.end_patience()
+
     async def replay(self, add: Add) -> Added | None:
         """Look the key up without writing."""
         names = ", ".join(KeyRow._fields)

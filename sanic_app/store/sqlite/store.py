@@ -116,6 +116,9 @@ class SqliteStore(SqliteReads):
         await self._recover()
         return await commit_isolated(writes, self._write, self.overview)
 
+    def end_patience(self) -> None:
+        """Do nothing: a disk is there, or the store has failed."""
+
     async def replay(self, add: Add) -> Added | None:
         """Look the key up without writing."""
         found = await self._read(rows.FIND_KEY, add.key)
