@@ -38,6 +38,7 @@ from sanic_app.queue import TaskQueue
 from sanic_app.queue.worker import Worker
 from sanic_app.settings import Settings
 from sanic_app.store import Store
+from sanic_app.store.postgres import DRIVER_MISSING
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND
@@ -78,7 +79,7 @@ def create_app(
     feed = EventFeed(store, settings.listeners_max, died("the feed"))
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, died("the worker"))
-    service = Service(task_queue, worker, feed, metrics)
+    service = Service(task_queue, worker, feed)
     metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
     store.notice = metrics.notice
@@ -129,9 +130,7 @@ def _store(settings: Settings, clock: Clock, lease: FileLease | None) -> Store:
     try:
         from sanic_app.store.postgres.store import PostgresStore  # noqa: PLC0415 - an extra
     except ImportError:
-        raise StartError(
-            "DATABASE is PostgreSQL, whose driver is missing: pip install 'sanic-app[postgres]'"
-        ) from None
+        raise StartError(DRIVER_MISSING) from None
     return PostgresStore(
         settings.database.url,
         clock,

@@ -16,7 +16,6 @@ from sanic.server.async_server import AsyncioServer
 from sanic_app.errors import EXIT_FAILED, EXIT_STUCK, StartError
 from sanic_app.http.connection import Connection
 from sanic_app.http.feed import EventFeed
-from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.worker import Worker
 
@@ -36,9 +35,8 @@ log = logging.getLogger(__name__)
 class Service:
     """The parts that start and stop together, and how far they are."""
 
-    def __init__(self, queue: TaskQueue, worker: Worker, feed: EventFeed, metrics: Metrics) -> None:
+    def __init__(self, queue: TaskQueue, worker: Worker, feed: EventFeed) -> None:
         """Take the parts, not started yet."""
-        self.metrics = metrics
         self.queue = queue
         self.worker = worker
         self.feed = feed
@@ -68,7 +66,6 @@ class Service:
             StartError: the store cannot be used.
         """
         await self.queue.start()
-        self.metrics.show_build(self.queue.engine)
         self.feed.start(self.queue.figures)
         self.worker.start()
 

@@ -190,7 +190,7 @@ def test_a_proxy_that_answers_for_its_service_or_cuts_the_stream_is_waited_for(
         running.add(0)
         follower.until("0")
         told = ["0"]
-        for number, status in enumerate((500, 502, 503, 504, 520), 1):
+        for number, status in enumerate((408, 429, 500, 502, 503, 504, 520), 1):
             proxy.refusal, before = (status, kind), proxy.refused
             proxy.cut()
             running.add(number)

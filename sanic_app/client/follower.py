@@ -30,6 +30,10 @@ LOOK_SECONDS = 1.0
 """How long to wait between two looks while there are only adds to be told of."""
 
 
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+"""What a proxy answers when it is overloaded."""
+
+
 class Reset(Failed):
     """Not all of what follows can be told any more."""
 
@@ -241,5 +245,5 @@ class Follower:
 def _passes(error: Failed) -> bool:
     """Return whether a failure may pass: the connection's, the service's own, a proxy's."""
     if isinstance(error, Refused):
-        return error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in _PASSING
     return isinstance(error, Unreachable)

@@ -32,6 +32,7 @@ from sanic_app.errors import (
 from sanic_app.settings import Settings, load, values
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.audit import faults
+from sanic_app.store.postgres import DRIVER_MISSING
 from sanic_app.store.snapshot import Snapshot, Target
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
@@ -40,7 +41,6 @@ FAULTS_MAX = 100
 """Lines that a check prints; of more faults it tells the number."""
 TRIES = 5
 """How often a store is read anew when a service starts meanwhile."""
-DRIVER_MISSING = "the driver of PostgreSQL is missing: pip install 'sanic-app[postgres]'"
 NICE = 5
 """The service comes first where both want the processor."""
 

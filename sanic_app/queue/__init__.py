@@ -61,7 +61,7 @@ class TaskQueue:
         followers = [self._observer.follow, self.timer.follow, self.view.follow, *listeners]
         self._writer = Writer(store, clock, metrics, followers, self._store_failed)
         self._follower = Follower(store, clock, self.timer, self._writer)
-        self._takeovers = metrics.takeovers
+        self._metrics = metrics
         self._lease: Lease | None = None
         self._accepting = False
         metrics.queue_limit.set(queue_max)
@@ -87,6 +87,7 @@ class TaskQueue:
             raise
         self._lease = lease
         self._store.on_failure = self._writer.fail
+        self._metrics.show_build(self._store.engine)
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)
@@ -97,6 +98,7 @@ class TaskQueue:
     def refuse_writes(self) -> None:
         """Refuse what clients ask for from now on, and let none wait: the service is stopping."""
         self._accepting = False
+        self._store.end_patience()
         self.view.end_waits()
 
     async def stop(self) -> None:
@@ -195,7 +197,7 @@ class TaskQueue:
         """
         await self._writer.put(Finish(history_num, started_at))
         if takeover:
-            self._takeovers.inc()
+            self._metrics.takeovers.inc()
 
     async def is_head(self, head: Task) -> bool:
         """Look, without a lock, whether this is still the head; if not, it is soon learned of.

@@ -31,7 +31,6 @@ RESTRICTED = (
     *("--security-opt", "no-new-privileges", "--user", "10001:10001"),
     *("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"),
 )
-MIRROR = "http://deb.debian.org/debian"
 
 
 def run(*command: str, check: bool = True, seconds: float = 60) -> subprocess.CompletedProcess[str]:
@@ -45,7 +44,7 @@ def run(*command: str, check: bool = True, seconds: float = 60) -> subprocess.Co
 def make_base(folder: Path) -> None:
     """Import Debian with Python; it trusts the certificates that this machine trusts."""
     packages = "--include=python3,python3-venv"
-    run("debootstrap", "--variant=minbase", packages, "bookworm", str(folder), MIRROR, seconds=400)
+    run("debootstrap", "--variant=minbase", packages, "bookworm", str(folder), seconds=400)
     (folder / "usr/bin/python").symlink_to("python3")
     for name in ("etc/ssl/certs/ca-certificates.crt", "etc/pip.conf"):
         if (Path("/") / name).exists():

@@ -47,8 +47,8 @@ _LOOK = """
     SELECT pg_is_in_recovery(), current_setting('server_version_num')::integer,
            current_setting('server_version'), current_setting('fsync'),
            current_setting('full_page_writes'), current_setting('server_encoding'),
-           current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
-           pg_backend_pid(), (SELECT system_identifier FROM pg_control_system()),
+           current_setting('synchronous_standby_names'), pg_backend_pid(),
+           (SELECT system_identifier FROM pg_control_system()),
            CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
 """
 
@@ -66,7 +66,6 @@ class Server(NamedTuple):
     fsync: str
     full_page_writes: str
     encoding: str
-    synchronous_commit: str
     standbys: str
     """The names of synchronous standbys, or nothing."""
     backend: int
