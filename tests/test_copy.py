@@ -24,8 +24,8 @@ from sanic_app.errors import StoreBusy
 from sanic_app.store.snapshot import TABLES
 from sanic_app.store.sqlite.checkpointer import CHECKPOINT_PAGES
 from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
-from sanic_app.store.sqlite.file import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
 from tests.fake_clock import FakeClock

@@ -54,6 +54,8 @@ ROOMS = [
     "store.sqlite.checkpointer",
     "store.sqlite.connections",
     "store.sqlite.file",
+    "store.sqlite.schema",
+    "store.sqlite.disk",
     "store.sqlite.watch",
     "store.sqlite.lease",
     "store.sqlite.failures",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sanic_app.store.migrations import Migration, migrations
-from sanic_app.store.sqlite import file as module
-from sanic_app.store.sqlite.file import migrate
+from sanic_app.store.sqlite import schema as module
+from sanic_app.store.sqlite.schema import migrate
 
 REPOSITORY = Path(__file__).parents[1] / "migrations" / "sqlite"
 

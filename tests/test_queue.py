@@ -684,7 +684,7 @@ async def test_a_failed_store_leaves_every_outcome_unknown_and_is_not_closed(
 async def test_a_store_that_fails_at_its_close_is_a_failed_store(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sanic_app.store.sqlite.file._refused_as_full", lambda *_: False)
+    monkeypatch.setattr("sanic_app.store.sqlite.disk._refused_as_full", lambda *_: False)
     place = SqliteEngine(tmp_path)
     async with service(place, clock) as running:
         await running.queue.add(new(*[1] * 3_000))

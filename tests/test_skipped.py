@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sanic_app.store import CANCEL_MAX, skipped
 from sanic_app.store.migrations import migrations
 from sanic_app.store.skipped import LEVELS, Block, blocks, passed
-from sanic_app.store.sqlite import file
+from sanic_app.store.sqlite import schema
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.task import SECOND, State, Task
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, count_rows, opened
@@ -124,8 +125,8 @@ async def test_skipped_tasks_of_an_older_database_are_taken_over(
     gone = [number for number in range(2, total) if number % 7 and number % 4_096]
     engine = SqliteEngine(tmp_path)
     with monkeypatch.context() as older:
-        older.setattr(file, "migrations", lambda _: steps[: number - 1])
-        file.prepare(engine.path)
+        older.setattr(schema, "migrations", lambda _: steps[: number - 1])
+        prepare(engine.path)
     with closing(sqlite3.connect(engine.path, isolation_level=None)) as connection:
         stamp = clock.wall()
         left = sorted({*range(1, total + 1)} - {*gone})

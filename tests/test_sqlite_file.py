@@ -18,9 +18,11 @@ import pytest
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
 from sanic_app.store.migrations import Migration, migrations
-from sanic_app.store.sqlite import file as sqlite_file
-from sanic_app.store.sqlite.file import APPLICATION_ID, has_room
+from sanic_app.store.sqlite import disk
+from sanic_app.store.sqlite.disk import has_room
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.schema import APPLICATION_ID
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import SECOND, NewTask
 from tests.fake_clock import FakeClock
@@ -247,15 +249,15 @@ async def test_a_database_without_rights_is_named(place: SqliteEngine, clock: Fa
 def test_a_folder_that_cannot_be_synced_is_warned_of(
     place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sync = sqlite_file.sync
+    sync = disk.sync
 
     def refuse(path: Path) -> None:
         if path.is_dir():
             raise OSError(errno.EINVAL, "Invalid argument")
         sync(path)
 
-    monkeypatch.setattr(sqlite_file, "sync", refuse)
-    sqlite_file.prepare(place.path)
+    monkeypatch.setattr(disk, "sync", refuse)
+    prepare(place.path)
     assert place.path.exists()
     assert "cannot be synced: Invalid argument" in caplog.text
 
@@ -446,7 +448,7 @@ async def test_a_newer_schema_is_refused(
 
 def pretend_a_second_migration(monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
     found = [*migrations("sqlite"), Migration(len(migrations("sqlite")) + 1, "next.sql", sql)]
-    monkeypatch.setattr("sanic_app.store.sqlite.file.migrations", lambda _: found)
+    monkeypatch.setattr("sanic_app.store.sqlite.schema.migrations", lambda _: found)
 
 
 async def test_an_older_schema_is_brought_up_to_date(
@@ -703,7 +705,7 @@ async def test_a_start_without_room_serves_reads_and_writes_once_there_is_some(
         lineage = store.store.lineage
     before = contents(place.path.parent)
     with monkeypatch.context() as full:
-        full.setattr(sqlite_file, "TemporaryFile", no_file(errno.ENOSPC))
+        full.setattr(disk, "TemporaryFile", no_file(errno.ENOSPC))
         async with opened(place, clock) as store:
             assert store.store.lineage == lineage
             assert [task.num for task in await store.queue()] == [7, 8]
@@ -731,7 +733,7 @@ async def test_a_start_without_room_that_is_stopped_leaves_the_database_as_it_is
     async with opened(place, clock) as store:
         await store.add(1, num=7)
     before = contents(place.path.parent)
-    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EDQUOT))
+    monkeypatch.setattr(disk, "TemporaryFile", no_file(errno.EDQUOT))
     async with opened(place, clock):
         pass
     assert contents(place.path.parent) == before
@@ -742,7 +744,7 @@ def test_only_a_full_disk_has_no_room(
     place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, error: int, room: bool
 ) -> None:
     assert has_room(place.path)
-    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(error))
+    monkeypatch.setattr(disk, "TemporaryFile", no_file(error))
     assert has_room(place.path) == room
     beside(place.path, "-wal").write_bytes(b"x")
     assert has_room(place.path)
@@ -843,7 +845,7 @@ async def test_a_used_up_quota_is_a_full_disk(
     async with opened(place, clock) as store:
         await store.add(1)
         with monkeypatch.context() as full:
-            full.setattr(sqlite_file, "TemporaryFile", no_file(error))
+            full.setattr(disk, "TemporaryFile", no_file(error))
             with files_up_to(store.store.sizes().wal), pytest.raises(DiskFull):
                 await store.commit(Add(new(*[1] * 3_000)))
         await store.add(1)
@@ -853,7 +855,7 @@ async def test_a_used_up_quota_is_a_full_disk(
 async def test_an_io_error_fails_the_store(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
+    monkeypatch.setattr(disk, "TemporaryFile", no_file(errno.EIO))
     async with opened(place, clock) as store:
         await store.add(1)
         with files_up_to(store.store.sizes().wal), pytest.raises(StoreFailed) as error:
@@ -865,7 +867,7 @@ async def test_an_io_error_fails_the_store(
 async def test_an_io_error_at_the_end_fails_the_store_and_leaves_it_open(
     place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "TemporaryFile", no_file(errno.EIO))
+    monkeypatch.setattr(disk, "TemporaryFile", no_file(errno.EIO))
     async with opened(place, clock) as store:
         await store.add(*[1] * 3_000)
         with files_up_to(8_192), pytest.raises(StoreFailed) as error:

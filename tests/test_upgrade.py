@@ -15,7 +15,8 @@ import pytest
 
 from sanic_app.errors import StartError
 from sanic_app.store.migrations import Migration, migrations
-from sanic_app.store.sqlite import file as module
+from sanic_app.store.sqlite import schema
+from sanic_app.store.sqlite.file import prepare
 from tests.running import Running
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def knows_version_2(monkeypatch: pytest.MonkeyPatch) -> None:
     def first(engine: str) -> list[Migration]:
         return migrations(engine)[:VERSION]
 
-    monkeypatch.setattr(module, "migrations", first)
+    monkeypatch.setattr(schema, "migrations", first)
 
 
 def made_by_its_code(folder: Path, number: int) -> None:
@@ -85,7 +86,7 @@ def by_its_schema(folder: Path) -> None:
     """The same without its code: its migrations, and the rows as it writes them."""
     with pytest.MonkeyPatch.context() as patch:
         knows_version_2(patch)
-        module.prepare(folder / "queue.db")
+        prepare(folder / "queue.db")
     now, wait = time.time_ns() // 1_000, 600_000_000
     with closing(sqlite3.connect(folder / "queue.db")) as raw, raw:
         raw.execute(f"INSERT INTO history VALUES (1, 5, 0, {now}, 'done', {now}, {now}, 1)")
@@ -153,11 +154,11 @@ def test_whoever_knows_an_older_schema_refuses_this_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "queue.db"
-    module.prepare(path)
+    prepare(path)
     content = path.read_bytes()
     knows_version_2(monkeypatch)
     with pytest.raises(StartError) as raised:
-        module.prepare(path)
+        prepare(path)
     assert str(raised.value) == refused(path)
     assert path.read_bytes() == content
 

@@ -24,8 +24,7 @@ from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Add, Added, Commit, retention
-from sanic_app.store.sqlite import checkpointer, connections, failures, origin
-from sanic_app.store.sqlite import file as sqlite_file
+from sanic_app.store.sqlite import checkpointer, connections, disk, failures, origin
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
@@ -87,7 +86,7 @@ def no_recovery(_: str) -> None:
 
 
 def _sort_failures(failure: Callable[[Exception], Exception]) -> None:
-    for module in (sqlite_store, sqlite_file):
+    for module in (sqlite_store, disk):
         put(module, "failure", failure)
 
 

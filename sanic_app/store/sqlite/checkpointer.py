@@ -14,7 +14,7 @@ from sanic_app.errors import ServiceError, StoreBusy
 from sanic_app.store import Added, Cancelled, Done, Result
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
-from sanic_app.store.sqlite.file import failure_of_write
+from sanic_app.store.sqlite.disk import failure_of_write
 from sanic_app.store.sqlite.watch import Watch
 
 PAGE_BYTES = 4_096

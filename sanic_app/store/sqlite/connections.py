@@ -17,7 +17,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from sanic_app.errors import DiskFull, StartError
-from sanic_app.store.sqlite.file import has_room
+from sanic_app.store.sqlite.disk import has_room
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import sqlite3
 import stat
 import struct
-import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from urllib.parse import quote
 
-from sanic_app.errors import DiskFull, StartError
+from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
-from sanic_app.store.migrations import migrations
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.failures import explain, failure
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder
+from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
-
-APPLICATION_ID = 0x53517565
-"""Marks a database as this service's (``SQue``)."""
+from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
 OLDEST_SQLITE = (3, 37)
 """The first version that knows STRICT tables."""
-
-ROOM_BYTES = 65_536
-"""What an opened database takes beside itself: the index of the WAL, and the first commits."""
 
 _HEADER = {
     0: b"SQLite format 3\0",
@@ -44,9 +36,6 @@ _HEADER = {
 """What stands where in the header (sqlite.org/fileformat2.html, 1.3)."""
 
 _APART = "keep a copy of that file, remove it and the -shm file, and start again"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No room on the disk, none in the quota, or none under the limit of a file's size."""
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +95,7 @@ def prepare(path: Path) -> None:
         ) from None
     except OSError as error:
         raise StartError(f"cannot use the database {path}: {error.strerror}") from None
-    if version < len(migrations("sqlite")):
+    if version < latest():
         _migrate(path)
 
 
@@ -152,106 +141,6 @@ def _create(path: Path) -> None:
     log.info("created the database", extra={"database": str(path)})
 
 
-def leftovers(path: Path) -> list[Path]:
-    """Return every file that may lie at the path of a database, in the order to remove them."""
-    return [path, *(Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))]
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, 0 when there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def has_room(path: Path) -> bool:
-    """Return whether a database that was closed in order can be opened for writing.
-
-    SQLite needs 32 KiB for the index of its WAL. Without them it reports an I/O error or, where
-    the index is mapped into memory with a hole in it, the kernel ends the process (SIGBUS). So
-    this tries, because no figure of a file system tells what it would refuse.
-    """
-    if size_of(Path(f"{path}-wal")):
-        # Killed: the index lies there, and what only the WAL holds must be read through it.
-        return True
-    return not _refused_as_full(path, 0)
-
-
-def failure_of_write(error: Exception, path: Path) -> Exception:
-    """Return the error that stands for one that a commit or a checkpoint met.
-
-    Of all that says that a disk is full, SQLite knows ENOSPC alone. A used-up quota and a file that
-    may not grow it calls an I/O error, so whether the disk is full is tried out.
-    """
-    found = failure(error)
-    code = getattr(error, "sqlite_errorcode", None)
-    if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
-        end = max(size_of(path), size_of(Path(f"{path}-wal")))
-        if _refused_as_full(path, end):
-            return DiskFull()
-    return found
-
-
-def _refused_as_full(path: Path, offset: int) -> bool:
-    """Return whether a file beside the database finds no room at this offset."""
-    try:
-        with TemporaryFile(dir=path.parent, buffering=0) as file:
-            file.seek(offset)
-            for _ in range(ROOM_BYTES // 512):
-                file.write(bytes(512))
-            os.fsync(file.fileno())
-    except OSError as error:
-        # Whatever else is wrong with the place, SQLite meets it too and says so.
-        return error.errno in _FULL
-    return False
-
-
-def sync(path: Path) -> None:
-    """Make a file durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where it can be opened and its file system does that."""
-    if sys.platform == "win32":
-        return
-    try:
-        sync(path)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
-            raise
-        log.warning("the folder %s cannot be synced: %s", path, error.strerror)
-
-
-def migrate(connection: sqlite3.Connection, until: int | None = None) -> list[str]:
-    """Apply the migrations that the database lacks, up to this one or all; return their names.
-
-    The number of the last one is ``user_version``. It lies in the database's header, so it is
-    written in the same transaction as the migration: after a kill at any moment a database has a
-    migration whole or not at all.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    applied = []
-    for migration in migrations("sqlite")[version:until]:
-        try:
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{migration.sql}\n"
-                f"PRAGMA user_version = {migration.number};\n"
-                f"PRAGMA schema_version = {origin.COOKIE};\nCOMMIT;"
-            )
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        applied.append(migration.name)
-    return applied
-
-
 def _migrate(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -284,10 +173,10 @@ def _check(path: Path) -> int:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         if application != APPLICATION_ID:
             raise StartError(f"{path} is not a database of this service")
-        if version > len(migrations("sqlite")):
+        if version > latest():
             raise StartError(
                 f"the database {path} has schema version {version}, newer than this service's"
-                f" {len(migrations('sqlite'))}: use a newer service"
+                f" {latest()}: use a newer service"
             )
         if version < 1:
             raise StartError(f"the database {path} is damaged: its schema version is {version}")

@@ -13,17 +13,13 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from sanic_app.errors import StartError, StoreBusy, StoreFailed
-from sanic_app.store.migrations import migrations
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import BUSY_TIMEOUT
+from sanic_app.store.sqlite.disk import size_of
 from sanic_app.store.sqlite.failures import explain
-from sanic_app.store.sqlite.file import (
-    APPLICATION_ID,
-    check_header,
-    migrate,
-    size_of,
-)
+from sanic_app.store.sqlite.file import check_header
 from sanic_app.store.sqlite.lease import unowned
+from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
 FAULTS_MAX = 100
 """Of the engine's own check."""
@@ -107,7 +103,7 @@ class SqliteSnapshot:
         (self.version,) = execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
             raise StartError(f"{self.path} is not a database of this service")
-        if self.version > (known := len(migrations("sqlite"))):
+        if self.version > (known := latest()):
             raise StartError(
                 f"{self.path} has schema version {self.version}, newer than this program's"
                 f" {known}: use a newer one"
@@ -135,7 +131,7 @@ class SqliteSnapshot:
     @property
     def outdated(self) -> bool:
         """Whether the schema is older than this program's."""
-        return bool(self.version < len(migrations("sqlite")))
+        return bool(self.version < latest())
 
     def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Return the rows of a query."""
@@ -155,7 +151,7 @@ class SqliteSnapshot:
         else:
             yield (
                 f"its schema version is {self.version}, and this program's"
-                f" {len(migrations('sqlite'))}: the service brings it up to date when it starts"
+                f" {latest()}: the service brings it up to date when it starts"
             )
         for check in checks:
             try:

@@ -20,8 +20,9 @@ from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
+from sanic_app.store.sqlite.disk import failure_of_write, size_of
 from sanic_app.store.sqlite.failures import explain, failure
-from sanic_app.store.sqlite.file import failure_of_write, prepare, size_of
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.reads import SqliteReads
 from sanic_app.store.sqlite.watch import Watch

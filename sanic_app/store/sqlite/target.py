@@ -14,15 +14,9 @@ from typing import Self
 from sanic_app.errors import StartError
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.file import (
-    APPLICATION_ID,
-    leftovers,
-    migrate,
-    size_of,
-    sync,
-    sync_folder,
-)
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048

@@ -1,0 +1,98 @@
+"""The files of a database on their disk: names, sizes, syncs, and whether there is room."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from sanic_app.errors import DiskFull
+from sanic_app.store.sqlite.failures import failure
+
+ROOM_BYTES = 65_536
+"""What an opened database takes beside itself: the index of the WAL, and the first commits."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room on the disk, none in the quota, or none under the limit of a file's size."""
+
+log = logging.getLogger(__name__)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return every file that may lie at the path of a database, in the order to remove them."""
+    return [path, *(Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))]
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def has_room(path: Path) -> bool:
+    """Return whether a database that was closed in order can be opened for writing.
+
+    SQLite needs 32 KiB for the index of its WAL. Without them it reports an I/O error or, where
+    the index is mapped into memory with a hole in it, the kernel ends the process (SIGBUS). So
+    this tries, because no figure of a file system tells what it would refuse.
+    """
+    if size_of(Path(f"{path}-wal")):
+        # Killed: the index lies there, and what only the WAL holds must be read through it.
+        return True
+    return not _refused_as_full(path, 0)
+
+
+def failure_of_write(error: Exception, path: Path) -> Exception:
+    """Return the error that stands for one that a commit or a checkpoint met.
+
+    Of all that says that a disk is full, SQLite knows ENOSPC alone. A used-up quota and a file that
+    may not grow it calls an I/O error, so whether the disk is full is tried out.
+    """
+    found = failure(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
+        end = max(size_of(path), size_of(Path(f"{path}-wal")))
+        if _refused_as_full(path, end):
+            return DiskFull()
+    return found
+
+
+def _refused_as_full(path: Path, offset: int) -> bool:
+    """Return whether a file beside the database finds no room at this offset."""
+    try:
+        with TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.seek(offset)
+            for _ in range(ROOM_BYTES // 512):
+                file.write(bytes(512))
+            os.fsync(file.fileno())
+    except OSError as error:
+        # Whatever else is wrong with the place, SQLite meets it too and says so.
+        return error.errno in _FULL
+    return False
+
+
+def sync(path: Path) -> None:
+    """Make a file durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where it can be opened and its file system does that."""
+    if sys.platform == "win32":
+        return
+    try:
+        sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise
+        log.warning("the folder %s cannot be synced: %s", path, error.strerror)
