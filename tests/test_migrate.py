@@ -132,7 +132,7 @@ def test_a_gap_in_the_numbers_is_an_error(
         (packed / name).write_text("", encoding="utf-8")
     monkeypatch.setattr("sanic_app.store.migrations.files", lambda package: tmp_path)
     with pytest.raises(RuntimeError, match="without gaps"):
-        migrations("sqlite")
+        migrations.__wrapped__("sqlite")
 
 
 def test_packed_migrations_are_found_and_other_files_are_not_taken_for_them(
@@ -143,6 +143,6 @@ def test_packed_migrations_are_found_and_other_files_are_not_taken_for_them(
     for name in ("README.md", "1_x.sql", "0001_x.sql.orig", "00002_x.sql"):
         (packed / name).write_text("x", encoding="utf-8")
     monkeypatch.setattr("sanic_app.store.migrations.files", lambda package: tmp_path)
-    assert [each.number for each in migrations("sqlite")] == list(
+    assert [each.number for each in migrations.__wrapped__("sqlite")] == list(
         range(1, len(list(REPOSITORY.glob("*.sql"))) + 1)
     )

@@ -54,7 +54,7 @@ def code_before(folder: Path) -> dict[str, str]:
 def knows_version_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this release have the migrations of the one before, and no more."""
 
-    def first(engine: str) -> list[Migration]:
+    def first(engine: str) -> tuple[Migration, ...]:
         return migrations(engine)[:VERSION]
 
     monkeypatch.setattr(schema, "migrations", first)

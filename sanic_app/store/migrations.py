@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,8 +18,9 @@ class Migration(NamedTuple):
     sql: str
 
 
-def migrations(engine: str) -> list[Migration]:
-    """Return the engine's migrations in order.
+@cache
+def migrations(engine: str) -> tuple[Migration, ...]:
+    """Return the engine's migrations in order; read once, since commits ask how many there are.
 
     They are packed into the package; in a checkout they stand beside it.
     """
@@ -31,4 +33,4 @@ def migrations(engine: str) -> list[Migration]:
     )
     if [m.number for m in found] != list(range(1, len(found) + 1)):
         raise RuntimeError(f"the migrations of {engine} are not numbered from 0001 without gaps")
-    return found
+    return tuple(found)
