@@ -46,6 +46,7 @@ ROOMS = [
     "queue.waiters",
     "queue.head",
     "queue.writer",
+    "queue.waiting",
     "queue.outlook",
     "store.sqlite.target",
     "store.sqlite.snapshot",

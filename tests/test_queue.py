@@ -28,7 +28,8 @@ from sanic_app.errors import (
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
-from sanic_app.queue.writer import COMMIT_WEIGHT, KEY_WEIGHT, PRUNE_PAUSE
+from sanic_app.queue.waiting import COMMIT_WEIGHT, KEY_WEIGHT
+from sanic_app.queue.writer import PRUNE_PAUSE
 from sanic_app.store import CANCEL_MAX, Commit, Lease, Place, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Retention, State, Task

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import sanic_app.metrics
-import sanic_app.queue.writer
+import sanic_app.queue.waiting
 from sanic_app.__main__ import main
 
 FINE = tuple(step / 100_000 for step in range(1, 2_001))
@@ -17,7 +17,7 @@ FINE = tuple(step / 100_000 for step in range(1, 2_001))
 def launch(how: str, flags: list[str]) -> int:
     if how == "alone":
         # A commit takes one write at least, and no second one fits.
-        sanic_app.queue.writer.COMMIT_WEIGHT = 1
+        sanic_app.queue.waiting.COMMIT_WEIGHT = 1
     elif how == "fine":
         sanic_app.metrics.LATENESS_BUCKETS = FINE  # type: ignore[misc, assignment]
     else:
