@@ -53,11 +53,10 @@ class Service:
             return False, "stopping"
         if not self.worker.running:
             return False, "the worker is not running"
-        if self.queue.unavailable:
-            return False, "the store is unavailable"
-        if self.queue.stuck:
-            return False, "no commit has returned for 10 s"
-        return True, self.queue.condition
+        condition = self.queue.condition
+        if condition.problem is not None:
+            return False, condition.problem
+        return True, condition.reason
 
     async def start(self) -> None:
         """Open the queue and follow it; the worker starts last.

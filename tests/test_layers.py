@@ -45,6 +45,7 @@ ROOMS = [
     "queue.view",
     "queue.waiters",
     "queue.head",
+    "queue.condition",
     "queue.writer",
     "queue.waiting",
     "queue.outlook",

@@ -196,7 +196,7 @@ async def test_each_refusal_goes_to_its_own_caller(running: BareService) -> None
 
 
 def is_full(running: BareService) -> bool:
-    return running.queue.condition == "the queue is full"
+    return running.queue.condition.reason == "the queue is full"
 
 
 @only_sqlite
@@ -554,7 +554,7 @@ async def test_a_full_disk_refuses_recovers_and_fails_nothing(
     await limit_pages(store, 0)
 
     def is_short_of_disk() -> bool:
-        return running.queue.condition == "the disk is full"
+        return running.queue.condition.reason == "the disk is full"
 
     much = [running.queue.add(new(*[1] * 2_000)) for _ in range(2)]
     assert [await outcome(each) for each in much] == [DiskFull, DiskFull]

@@ -379,14 +379,14 @@ async def test_a_finish_that_met_a_full_disk_is_tried_again(
             await clock.until_asleep(FULL_PAUSE)
             assert running.metric("store_errors_total", kind="full") == tries
             assert await running.done() == []
-            assert running.queue.condition == "the disk is full"
+            assert running.queue.condition.reason == "the disk is full"
             clock.advance(FULL_PAUSE)
         await clock.until_asleep(FULL_PAUSE)
         await limit_pages(store, 2**30)
         clock.advance(FULL_PAUSE)
         await clock.until_asleep(None)
         assert len(await running.done()) == 1_000
-        assert running.queue.condition == "ok"
+        assert running.queue.condition.reason == "ok"
         assert running.deaths == []
     levels = {
         record.levelno for record in caplog.records if record.name == "sanic_app.queue.worker"

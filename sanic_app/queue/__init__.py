@@ -9,6 +9,7 @@ from typing import Any
 from sanic_app.clock import Clock
 from sanic_app.errors import QueueFull, ServiceError, StartError, Stopping, StoreFailed
 from sanic_app.metrics import Metrics
+from sanic_app.queue.condition import Condition
 from sanic_app.queue.follower import Follower
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.observer import Observer
@@ -54,12 +55,13 @@ class TaskQueue:
         self.view = QueueView(store, clock, self.timer)
         """What is read of the queue."""
         self._store = store
-        self._queue_max = queue_max
         self._on_failure = on_failure
         self._observer = Observer(metrics, store, clock, self.timer)
         # The observer goes first: it needs the head that the commit finished.
         followers = [self._observer.follow, self.timer.follow, self.view.follow, *listeners]
         self._writer = Writer(store, clock, metrics, followers, self._store_failed)
+        self.condition = Condition(store, self._writer, queue_max)
+        """What keeps it from its work."""
         self._follower = Follower(store, clock, self.timer, self._writer)
         self._metrics = metrics
         self._lease: Lease | None = None
@@ -137,7 +139,7 @@ class TaskQueue:
             return asyncio.create_task(
                 or_replay(add, written, self._store, lambda: self._writer.uncommitted)
             )
-        if self._accepting and not self._has_room(len(tasks)):
+        if self._accepting and not self.condition.has_room(len(tasks)):
             raise QueueFull
         return self._write(add)
 
@@ -231,30 +233,6 @@ class TaskQueue:
     def failed(self) -> bool:
         """Whether the store failed: nothing is written any more."""
         return self._writer.failed
-
-    @property
-    def stuck(self) -> bool:
-        """Whether no commit has returned for a while: a lock of another program, or the disk."""
-        return self._writer.stuck
-
-    @property
-    def unavailable(self) -> bool:
-        """Whether the store cannot be reached."""
-        return not self._store.up
-
-    @property
-    def condition(self) -> str:
-        """What keeps it from adding or starting tasks, in a few words, or ``ok``."""
-        if self._writer.disk_full:
-            return "the disk is full"
-        if self.figures.depth >= self._queue_max or not self._has_room(1):
-            return "the queue is full"
-        return "paused" if self.figures.paused else "ok"
-
-    def _has_room(self, tasks: int) -> bool:
-        # Where others commit too, the figures are old. Only the commit can tell.
-        depth = 0 if self._store.shared else self.figures.depth
-        return depth + self._writer.uncommitted + tasks <= self._queue_max
 
     def _write(self, write: Write) -> asyncio.Future[Any]:
         if not self._accepting:
