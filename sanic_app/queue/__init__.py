@@ -201,17 +201,6 @@ class TaskQueue:
         if takeover:
             self._metrics.takeovers.inc()
 
-    async def is_head(self, head: Task) -> bool:
-        """Look, without a lock, whether this is still the head; if not, it is soon learned of.
-
-        Raises:
-            StoreUnavailable: that cannot be told now.
-        """
-        if (await self._store.overview()).head == head:
-            return True
-        self._store.look()
-        return False
-
     @property
     def engine(self) -> str:
         """The store's engine with its version."""

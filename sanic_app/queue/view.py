@@ -56,6 +56,17 @@ class QueueView:
             figures.pruned,
         )
 
+    async def is_head(self, head: Task) -> bool:
+        """Look, without a lock, whether this is still the head; if not, it is soon learned of.
+
+        Raises:
+            StoreUnavailable: that cannot be told now.
+        """
+        if (await self._store.overview()).head == head:
+            return True
+        self._store.look()
+        return False
+
     async def task(self, history_num: int, wait: float = 0.0) -> PlacedTask:
         """Look at a task: now, or once it is finished or the seconds are over.
 

@@ -75,7 +75,7 @@ class Worker:
                 continue
             task, takeover = head.task, head.patience > 0
             try:
-                if takeover and not await self._queue.is_head(task):
+                if takeover and not await self._queue.view.is_head(task):
                     await self._queue.timer.changed(LEARN_SECONDS)
                     continue
                 await self._queue.finish(task.history_num, task.started_at, takeover=takeover)

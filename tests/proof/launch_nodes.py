@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from sanic_app.errors import NotHead, StoreFailed
-from sanic_app.queue import TaskQueue, head
+from sanic_app.queue import head
+from sanic_app.queue.view import QueueView
 from sanic_app.store import Done, Finish
 from sanic_app.store.postgres import changes, committer, reads, rows, servers
 from sanic_app.store.postgres.committer import Committer
@@ -35,7 +36,7 @@ def any_start(_: str) -> None:
         return True
 
     put(Transition, "_finish", blindly)
-    put(TaskQueue, "is_head", is_head)
+    put(QueueView, "is_head", is_head)
 
 
 def repeats(_: str) -> None:

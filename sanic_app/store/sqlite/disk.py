@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from sanic_app.errors import DiskFull
+from sanic_app.store import Sizes
 from sanic_app.store.sqlite.failures import failure
 
 ROOM_BYTES = 65_536
@@ -33,6 +36,15 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def sizes(path: Path) -> Sizes:
+    """Return the bytes of a database and of its WAL, and those that are free beside them."""
+    try:
+        free: float = shutil.disk_usage(path.parent).free
+    except OSError:
+        free = math.nan
+    return Sizes(size_of(path), size_of(Path(f"{path}-wal")), free)
 
 
 def has_room(path: Path) -> bool:

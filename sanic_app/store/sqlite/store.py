@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -20,7 +18,7 @@ from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
-from sanic_app.store.sqlite.disk import failure_of_write, size_of
+from sanic_app.store.sqlite.disk import failure_of_write, sizes
 from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
@@ -156,11 +154,7 @@ class SqliteStore(SqliteReads):
 
     def sizes(self) -> Sizes:
         """Return the bytes of the two files, and those that are free beside them."""
-        try:
-            free: float = shutil.disk_usage(self._path.parent).free
-        except OSError:
-            free = math.nan
-        return Sizes(size_of(self._path), size_of(Path(f"{self._path}-wal")), free)
+        return sizes(self._path)
 
     def _verify(self, lease: Lease) -> FileLease:
         if self._lease is None or lease is not self._lease:
