@@ -8,7 +8,6 @@ lock that starting nodes take is taken for the last step alone, and nobody waits
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
-from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -51,12 +50,7 @@ class PostgresTarget:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Forget what was not published."""
         with suppress(psycopg.Error):
             self._connection.close()

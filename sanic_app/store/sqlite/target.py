@@ -8,7 +8,6 @@ import sys
 import uuid
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sanic_app.errors import StartError
@@ -52,12 +51,7 @@ class SqliteTarget:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove what was not published, and give the place back."""
         self._remove()
         self._lease.release()
