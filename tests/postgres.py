@@ -65,6 +65,10 @@ class Cluster:
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.settings = list(settings)
+        self.initdb: list[str] = []
+        """Further arguments of initdb."""
+        self.environ: dict[str, str] = {}
+        """Further variables of the server's environment."""
         who = unprivileged()
         if who:
             os.chown(self.folder, who["user"], who["group"])
@@ -83,6 +87,7 @@ class Cluster:
             "UTF8",
             "--no-locale",
             "--no-sync",
+            *self.initdb,
         )
         self.configure(
             f"port = {self.port}",
@@ -133,6 +138,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
+                env={**os.environ, **self.environ},
                 **unprivileged(),  # type: ignore[call-overload]
             )
         end = time.monotonic() + STARTED_SECONDS

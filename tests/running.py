@@ -50,6 +50,7 @@ class Running:
         ready: bool = True,
     ) -> None:
         self.folder = folder
+        self.host = "127.0.0.1"
         self.lines: list[str] = []
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         clean["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -72,7 +73,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def log(self) -> str:

@@ -357,8 +357,8 @@ async def test_a_node_stopped_behind_its_look_goes_on(
         class Stopped(PostgresRows):
             """Stops behind the first message, as a node that gets no time from its machine."""
 
-            def __init__(self, *args: Any) -> None:
-                super().__init__(*args)
+            def __init__(self, *args: Any, **more: Any) -> None:
+                super().__init__(*args, **more)
                 monkeypatch.undo()
                 stopped.set()
                 opened.wait(10)

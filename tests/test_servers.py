@@ -18,7 +18,7 @@ from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.link import Turn
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.task import Retention
-from tests.nodes import GRANTS, SLACK, Queue, depth, frozen, node, until, url_of
+from tests.nodes import GRANTS, SLACK, Queue, depth, frozen, node, seconds_of, until, url_of
 from tests.postgres import Cluster
 from tests.serving import ON_UVLOOP, problem, service
 
@@ -226,6 +226,46 @@ async def test_ages_go_by_the_clock_of_the_server(
         for each in (a, b):
             assert each.metric("queue_oldest_task_age_seconds") < 5
             assert 0 <= (await each.get("/api/v1/queue"))["oldest_task_age_seconds"] < 5
+
+
+async def test_time_goes_on_when_the_clock_of_the_server_goes_back(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node(queue) as a, node(queue) as b:
+        await a.add(1)
+        await a.get("/api/v1/tasks/1?wait=10")
+        # As that of a standby that is promoted.
+        monkeypatch.setattr(
+            "sanic_app.store.postgres.rows.NOW",
+            "((extract(epoch FROM clock_timestamp()) - 600) * 1000000)::bigint",
+        )
+        began = time.monotonic()
+        head = await a.add(2, 60)
+        await until(lambda: depth(b))
+        await asyncio.sleep(1.5)
+        for each in (b, a):
+            task = await each.get(f"/api/v1/tasks/{head['history_num']}")
+            left, passed = task["seconds_until_due"], time.monotonic() - began
+            assert 60 - passed - SLACK < left <= 60
+            due = seconds_of(task["date_due"]) - seconds_of(task["date_started"])
+            assert abs(due - 60) < SLACK
+            ages = (await each.get("/api/v1/queue"))["oldest_task_age_seconds"]
+            for age in (ages, each.metric("queue_oldest_task_age_seconds")):
+                assert 1.4 < age <= time.monotonic() - began
+            assert 590 < each.metric("stamp_ahead_seconds") <= 601
+        assert "s ahead of the clock of PostgreSQL" in caplog.text
+
+
+async def test_an_answer_is_found_after_a_promotion_to_a_clock_days_ahead(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        # By the clock of another server, the node's commit is two days old.
+        queue.query("UPDATE node_commit SET committed_at = committed_at - interval '2 days'")
+        async with node(queue):
+            assert len(queue.query("SELECT 1 FROM node_commit")) == 1
+        queue.query("UPDATE node_commit SET commit_num = commit_num - 2000000")
+        async with node(queue):
+            assert queue.query("SELECT 1 FROM node_commit") == []
 
 
 async def ended(exits: list[int]) -> None:

@@ -56,7 +56,7 @@ class TaskQueue:
         """What is read of the queue."""
         self._store = store
         self._on_failure = on_failure
-        self._observer = Observer(metrics, store, clock, self.timer)
+        self._observer = Observer(metrics, store, self.timer)
         # The observer goes first: it needs the head that the commit finished.
         followers = [self._observer.follow, self.timer.follow, self.view.follow, *listeners]
         self._writer = Writer(store, clock, metrics, followers, self._store_failed)

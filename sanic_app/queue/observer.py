@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sanic_app.clock import Clock
 from sanic_app.metrics import Metrics
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.outlook import backlog, oldest_task_age
@@ -18,11 +17,10 @@ class Observer:
 
     _figures: Figures
 
-    def __init__(self, metrics: Metrics, store: Store, clock: Clock, timer: HeadTimer) -> None:
+    def __init__(self, metrics: Metrics, store: Store, timer: HeadTimer) -> None:
         """Take the series, the store for its clock, and the head before the observed commit."""
         self._metrics = metrics
         self._store = store
-        self._clock = clock
         self._timer = timer
 
     def begin(self, overview: Overview) -> None:
@@ -76,8 +74,7 @@ class Observer:
         return oldest_task_age(self._figures, self._figures.stamp(self._store.wall()))
 
     def _stamp_ahead(self) -> float:
-        now = self._figures.stamp(self._store.wall())
-        return max(now - self._clock.wall(), 0) / SECOND
+        return self._store.ahead(self._figures.last_stamp) / SECOND
 
     def _backlog(self) -> float:
         head = self._timer.head

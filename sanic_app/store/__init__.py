@@ -234,6 +234,12 @@ class Store(Protocol):
         Microseconds since 1970; ``Figures.stamp`` makes the store's own time of it.
         """
 
+    def ahead(self, stamp: int) -> int:
+        """Return by how many microseconds the store's own time is ahead of its clock, else 0.
+
+        ``stamp`` is the last one. The clock is this machine's, or that of the server.
+        """
+
     async def own(self) -> Lease:
         """Become the only writer.
 

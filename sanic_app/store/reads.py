@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Place, Slice
 from sanic_app.store.place import Standing, place
+from sanic_app.store.stamps import Stamps
 from sanic_app.task import State, Task
 
 SLICE_ROWS = 250
@@ -38,9 +40,18 @@ class TaskReads:
     joined: str
     """The items of some rows as one text: comma-separated, in the order of ``history_num``."""
 
-    def __init__(self) -> None:
-        """Begin with nobody who is told of failures."""
+    def __init__(self, clock: Clock) -> None:
+        """Take the clock that stamps are taken from; nobody is told of failures yet."""
         self.on_failure: Callable[[StoreFailed], None] = _nobody
+        self._stamps = Stamps(clock)
+
+    def wall(self) -> int:
+        """Return the clock that stamps are taken from, without asking the store."""
+        return self._stamps.wall()
+
+    def ahead(self, stamp: int) -> int:
+        """Return by how many microseconds the store's own time is ahead of its clock."""
+        return self._stamps.ahead(stamp)
 
     async def _read(self, sql: str, *values: object) -> list[Any]:
         raise NotImplementedError

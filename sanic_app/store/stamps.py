@@ -2,39 +2,73 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+
 from sanic_app.clock import Clock
 from sanic_app.task import SECOND
 
 AHEAD = SECOND
 """Microseconds from which on stamps count as ahead."""
 
+log = logging.getLogger(__name__)
+
 
 class Stamps:
     """The wall clock or, while the last stamp is ahead of it, that stamp and the time since then.
 
-    A commit under a clock far ahead leaves a stamp that the right clock may not reach for years.
-    Until then ages go on by the monotonic clock, and with them retention and the expiry of keys.
+    A commit under a clock far ahead leaves a stamp that the right clock may not reach for years,
+    and a server may be replaced by one whose clock is behind. Until the clock has caught up, ages
+    go on by the monotonic clock, and with them retention and the expiry of keys.
     """
 
     def __init__(self, clock: Clock) -> None:
         """Take the machine's clocks."""
         self._clock = clock
-        # A stamp that was ahead, less the monotonic clock at that moment, in microseconds.
+        # A server's clock less the machine's wall clock, in microseconds.
+        self._skew = 0
+        # A time that was ahead, less the monotonic clock at that moment, in microseconds.
         self._offset: int | None = None
+        self._lock = threading.Lock()
 
     def wall(self) -> int:
         """Return microseconds since 1970."""
-        wall, offset = self._clock.wall(), self._offset
+        shown, offset = self._shown(), self._offset
         if offset is None:
-            return wall
-        return max(wall, offset + round(self._clock.monotonic() * SECOND))
+            return shown
+        return max(shown, offset + round(self._clock.monotonic() * SECOND))
+
+    def ahead(self, stamp: int) -> int:
+        """Return by how many microseconds time is ahead of the clock, with this last stamp."""
+        return max(max(stamp, self.wall()) - self._shown(), 0)
 
     def follow(self, stamp: int) -> int:
-        """Take over the last stamp; return by how many microseconds it is ahead, else 0."""
-        ahead = stamp - self._clock.wall()
+        """Take over the last stamp; return by how many microseconds time is ahead, else 0."""
+        ahead = self.ahead(stamp)
         if ahead < AHEAD:
             self._offset = None
             return 0
         # A stamp that this clock has passed already does not set it back.
         self._offset = max(stamp, self.wall()) - round(self._clock.monotonic() * SECOND)
         return ahead
+
+    def follow_server(self, shown: int, stamp: int) -> int:
+        """Take over what a server's clock showed together with the last stamp; return ``wall``.
+
+        Any thread may call it.
+        """
+        with self._lock:
+            went_on = self._offset is not None
+            self._skew = shown - self._clock.wall()
+            ahead = self.follow(stamp)
+            if ahead and not went_on:
+                log.warning(
+                    "the last stamp is %.0f s ahead of the clock of PostgreSQL: until that has"
+                    " caught up, a restart of all nodes waits the head's whole timeout anew",
+                    ahead / SECOND,
+                )
+            return self.wall()
+
+    def _shown(self) -> int:
+        """Return what the clock shows, the server's where there is one."""
+        return self._clock.wall() + self._skew

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sanic_app.clock import SystemClock
 from sanic_app.errors import NotHead, StoreFailed
 from sanic_app.queue import head
 from sanic_app.queue.view import QueueView
 from sanic_app.store import Done, Finish
-from sanic_app.store.postgres import changes, committer, reads, rows, servers
+from sanic_app.store.migrations import Migration, migrations
+from sanic_app.store.postgres import (
+    changes,
+    committer,
+    failures,
+    reads,
+    rows,
+    schema,
+    servers,
+)
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.servers import Server, Servers
+from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Transition
+from sanic_app.task import SECOND
 
 
 def put(owner: object, name: str, value: object) -> None:
@@ -87,6 +100,50 @@ def first_host(_: str) -> None:
     put(Server, "timeline", 0)
 
 
+def server_clock(_: str) -> None:
+    """Wait by the clock of the server: when that is another one, a head is early or stuck."""
+    follow_server = Stamps.follow_server
+    skew = 0.0
+
+    def told(self: Stamps, shown: int, stamp: int) -> int:
+        nonlocal skew
+        skew = shown / SECOND - time.time()
+        return follow_server(self, shown, stamp)
+
+    put(Stamps, "follow_server", told)
+    put(SystemClock, "monotonic", lambda _: time.time() + skew)
+
+
+def still_stamps(_: str) -> None:
+    """Let time stand still while the last stamp is ahead of the clock."""
+    put(Stamps, "follow", lambda *_: 0)
+
+
+def strict_server(_: str) -> None:
+    """Take a full disk of the server for a failure."""
+
+    def harsh() -> StoreFailed:
+        return StoreFailed("full", "the disk of the server is full")
+
+    put(failures, "DiskFull", harsh)
+
+
+def torn_migration(_: str) -> None:
+    """Commit each statement of a migration by itself, and with the first one end the lock."""
+
+    def torn(engine: str) -> list[Migration]:
+        ended = ";\nCOMMIT; BEGIN;\n"
+        return [each._replace(sql=each.sql.replace(";\n", ended)) for each in migrations(engine)]
+
+    put(schema, "migrations", torn)
+
+
+def any_schema(_: str) -> None:
+    """Go on whatever a newer release has made of the schema."""
+    for module in (changes, rows):
+        put(module, "migrations", lambda _: range(1_000))
+
+
 def no_warnings(_: str) -> None:
     """Take a commit for durable whatever the server says beside it."""
     put(committer, "_collector", lambda _: lambda _: None)
@@ -96,6 +153,6 @@ NODE_CHANGES: dict[str, Callable[[str], None]] = {
     change.__name__: change
     for change in (
         *(any_start, repeats, no_takeover, asynchronous, no_deadlines, first_host),
-        no_warnings,
+        *(no_warnings, server_clock, still_stamps, strict_server, torn_migration, any_schema),
     )
 }

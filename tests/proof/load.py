@@ -39,6 +39,7 @@ class Target:
     """Where the service is now, and whether clients may ask at all."""
 
     def __init__(self, port: int = 0) -> None:
+        self.host = "127.0.0.1"
         self.port = port
         self.up = threading.Event()
         self.over = threading.Event()
@@ -183,7 +184,7 @@ class Client:
         if self._connection is None or self._port != self._target.port:
             self.close()
             self._port = self._target.port
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=SECONDS)
+            connection = http.client.HTTPConnection(self._target.host, self._port, timeout=SECONDS)
             connection.connect()
             self._connection = connection
         return self._connection

@@ -37,6 +37,7 @@ class Need(StrEnum):
     WRK = "wrk"
     PRLIMIT = "prlimit and setpriv"
     POSTGRES = "PostgreSQL's server"
+    NETNS = "network namespaces"
 
 
 def lacking(needs: Sequence[Need]) -> str | None:
@@ -59,6 +60,9 @@ def _has(need: Need) -> bool:
             return shutil.which("prlimit") is not None and shutil.which("setpriv") is not None
         case Need.POSTGRES:
             return bool(postgres.installed())
+        case Need.NETNS:
+            name = f"probe{os.getpid()}"
+            return _works("ip", "netns", "add", name) and _works("ip", "netns", "del", name)
         case Need.TMPFS:
             return _mounts(tmpfs)
         case Need.LOOP:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 from psycopg import IsolationLevel
@@ -28,17 +29,32 @@ TAKEN_OVER = 0.2
 """A head that was so late was left to its keeper first."""
 
 
+class Place(NamedTuple):
+    """Where a node runs: what is put before its command, and its address."""
+
+    prefix: Sequence[str] = ()
+    host: str = "127.0.0.1"
+
+
 class Nodes:
     """The nodes of one queue; each client speaks to one of them through its target."""
 
     def __init__(
-        self, folder: Path, urls: Sequence[str], changes: Sequence[str] = (), **environ: str
+        self,
+        folder: Path,
+        urls: Sequence[str],
+        changes: Sequence[str] = (),
+        places: Sequence[Place] = (),
+        **environ: str,
     ) -> None:
         """Start a node for each URL, all at the same time."""
         self._folder = folder
         self._urls = urls
         self._changes = changes
         self._environ = {f"SANIC_APP_{name}": value for name, value in environ.items()}
+        self.releases: list[Mapping[str, str]] = [{} for _ in urls]
+        """What of the environment decides which code a node runs."""
+        self.places = places or [Place() for _ in urls]
         self.targets = [Target() for _ in urls]
         self._killed: set[int] = set()
         self.ended: list[str] = []
@@ -49,11 +65,12 @@ class Nodes:
     def _start(self, number: int) -> Running:
         running = service(
             self._folder,
-            "-D",
-            self._urls[number],
+            *("-D", self._urls[number], "-H", self.places[number].host),
             changes=self._changes,
-            environ={"SANIC_APP_LOGGER_LEVEL": "INFO", **self._environ},
+            prefix=self.places[number].prefix,
+            environ={"SANIC_APP_LOGGER_LEVEL": "INFO", **self._environ, **self.releases[number]},
         )
+        running.host = self.targets[number].host = self.places[number].host
         next_port(self.targets[number], running.port)
         return running
 

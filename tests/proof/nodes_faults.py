@@ -88,7 +88,7 @@ def nodes_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
         tried=scale.pick(6, 500),
         lost=run.lost,
         control=f"nodes that leave a head to its keeper: {'; '.join(control.wrong)}",
-        broken=(*run.broken, *_late(run)),
+        broken=(*run.broken, *late(run)),
         missed=missed,
         notes=run.notes,
     )
@@ -104,7 +104,7 @@ def nodes_stop(seed: int, scale: Scale, folder: Path) -> Outcome:
         fault=f"SIGSTOP of one of {NODES} nodes for up to 2 s, then SIGCONT",
         tried=scale.pick(8, 500),
         lost=run.lost,
-        control="a finish that names no start: " + "; ".join(map(_summary, control.verdicts)),
+        control="a finish that names no start: " + "; ".join(map(summary, control.verdicts)),
         broken=run.broken,
         missed=() if control.kinds & wanted else ("no task was finished early",),
         notes=run.notes,
@@ -121,21 +121,24 @@ def nodes_cut(seed: int, scale: Scale, folder: Path) -> Outcome:
         tried=scale.pick(12, 500),
         lost=run.lost,
         control="a commit that is repeated without a look: "
-        + "; ".join(map(_summary, control.verdicts)),
+        + "; ".join(map(summary, control.verdicts)),
         broken=run.broken,
         missed=() if Kind.DOUBLED in control.kinds else ("nothing was doubled",),
         notes=run.notes,
     )
 
 
-def _summary(verdict: Verdict) -> str:
+def summary(verdict: Verdict) -> str:
+    """Return the verdict in one line."""
     return verdict.summary
 
 
-def _late(run: Run) -> tuple[str, ...]:
+def late(run: Run) -> tuple[str, ...]:
+    """Return what is wrong when heads were taken over too late."""
     p99 = share(run.late, 0.99)
-    late = p99 > LATE_SECONDS
-    return (f"a head was taken over {p99:.2f} s after its deadline",) if late else ()
+    if p99 <= LATE_SECONDS:
+        return ()
+    return (f"a head was taken over {p99:.2f} s after its deadline",)
 
 
 def _kill(faulty: Faulty) -> None:
@@ -206,7 +209,7 @@ def _run(seed: int, rounds: int, parent: Path, fault: Fault, changes: tuple[str,
                 nodes = Nodes(folder, [proxy.url for proxy in between], changes)
                 faulty = Faulty(nodes, between, chance, History())
                 # A broken service may never get there.
-                _once(server, faulty, fault, run, rounds=count, patience=5 if changes else 30)
+                once(server, faulty, fault, run, rounds=count, patience=5 if changes else 30)
             server.execute("DROP SCHEMA sanic_app CASCADE")
     run.late.sort()
     return run
@@ -223,9 +226,10 @@ def proxies(server: Cluster) -> Iterator[list[Proxy]]:
             proxy.close()
 
 
-def _once(
+def once(
     server: Cluster, faulty: Faulty, fault: Fault, run: Run, *, rounds: int, patience: float
 ) -> None:
+    """Let a fault happen to one queue so many times, and add what came of it to the run."""
     nodes, _, chance, history = faulty
     try:
         with loaded(nodes, history, chance.randrange(10**6)):
@@ -242,7 +246,7 @@ def _once(
         run.wrong.extend(f"a node ended: {line}" for line in nodes.ended)
     finally:
         nodes.close()
-    verdict, wrong, late = judged(server.url(), history, rounds)
+    verdict, wrong, taken_over = judged(server.url(), history, rounds)
     run.verdicts.append(verdict)
     run.wrong.extend(wrong)
-    run.late.extend(late)
+    run.late.extend(taken_over)

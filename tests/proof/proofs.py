@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.proof.clock_jump import clock_jump
 from tests.proof.clock_steps import clock_steps
 from tests.proof.disk_errors import disk_errors
 from tests.proof.every_call import every_call
@@ -18,7 +19,9 @@ from tests.proof.listeners import listeners
 from tests.proof.long_wal import long_wal
 from tests.proof.lost_clients import lost_clients
 from tests.proof.machine import Need
+from tests.proof.migrate_together import migrate_together
 from tests.proof.nodes_faults import nodes_cut, nodes_kill, nodes_stop
+from tests.proof.nodes_partition import nodes_partition
 from tests.proof.odd_input import odd_input
 from tests.proof.operator import operator
 from tests.proof.outcome import Outcome, Scale
@@ -26,6 +29,7 @@ from tests.proof.owners import owners
 from tests.proof.power_cuts import power_cuts
 from tests.proof.retention import retention
 from tests.proof.server_faults import failover, server_frozen, server_kill, standby_away
+from tests.proof.server_full import server_full
 from tests.proof.slow_clients import slow_clients
 from tests.proof.slow_disk import slow_disk
 from tests.proof.unwritable import unwritable
@@ -64,8 +68,12 @@ PROOFS = (
     Proof("nodes-kill", nodes_kill, (Need.POSTGRES,)),
     Proof("nodes-stop", nodes_stop, (Need.POSTGRES,), long=True),
     Proof("nodes-cut", nodes_cut, (Need.POSTGRES,)),
+    Proof("nodes-partition", nodes_partition, (Need.POSTGRES, Need.ROOT, Need.NETNS), long=True),
+    Proof("migrate-together", migrate_together, (Need.POSTGRES,), long=True),
     Proof("server-kill", server_kill, (Need.POSTGRES,)),
+    Proof("server-full", server_full, (Need.POSTGRES, Need.ROOT, Need.LOOP, Need.TMPFS), long=True),
     Proof("server-frozen", server_frozen, (Need.POSTGRES,), long=True),
     Proof("failover", failover, (Need.POSTGRES,), long=True),
     Proof("standby-away", standby_away, (Need.POSTGRES,), long=True),
+    Proof("clock-jump", clock_jump, (Need.POSTGRES, Need.FAKETIME), long=True),
 )

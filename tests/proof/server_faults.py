@@ -90,7 +90,7 @@ def server_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
         tried=rounds,
         lost=run.lost,
         control=f"commits that do not wait for the WAL: {control.summary}",
-        broken=(*run.broken, *_slow(run, BACK_SECONDS)),
+        broken=(*run.broken, *slow(run, BACK_SECONDS)),
         missed=() if Kind.LOST in control.kinds else ("nothing was lost by asynchronous commits",),
         notes=run.notes,
     )
@@ -110,7 +110,7 @@ def server_frozen(seed: int, scale: Scale, folder: Path) -> Outcome:
         control=f"a service without deadlines: its longest read took {max(control.reads):.1f} s",
         broken=(
             *run.broken,
-            *_slow(run, BACK_SECONDS),
+            *slow(run, BACK_SECONDS),
             *(f"a read took {each:.1f} s" for each in run.reads if each > limit),
         ),
         missed=() if max(control.reads) > limit else ("a service without deadlines was in time",),
@@ -129,7 +129,7 @@ def failover(seed: int, scale: Scale, folder: Path) -> Outcome:
         tried=rounds,
         lost=run.lost,
         control=f"nodes that take the first host instead of the best: {control.summary}",
-        broken=(*run.broken, *_slow(run, FAILOVER_SECONDS)),
+        broken=(*run.broken, *slow(run, FAILOVER_SECONDS)),
         missed=() if Kind.LOST in control.kinds else ("nothing was lost on the first host",),
         notes=run.notes,
     )
@@ -153,7 +153,7 @@ def standby_away(seed: int, scale: Scale, folder: Path) -> Outcome:
     )
 
 
-def _slow(run: Run, seconds: float) -> tuple[str, ...]:
+def slow(run: Run, seconds: float) -> tuple[str, ...]:
     return tuple(
         f"adding went on after {each:.1f} s" for each in run.back if each > seconds + SLACK
     )
@@ -197,9 +197,9 @@ def _on_one_server(
                             time.sleep(chance.uniform(0.3, 1))
                             with history.fault():
                                 fault(server, chance)
-                                run.back.append(_until_added(nodes, history))
+                                run.back.append(until_added(nodes, history))
                         time.sleep(1)
-                    _end(run, nodes, history, server, rounds=count)
+                    judge(run, nodes, history, server, rounds=count)
                 finally:
                     nodes.close()
             server.execute("DROP SCHEMA sanic_app CASCADE")
@@ -228,7 +228,7 @@ def _on_two_servers(
                 count = min(rounds, ROUNDS_PER_QUEUE)
                 rounds -= count
                 history = History()
-                _join(*servers)
+                join(*servers)
                 with emptied(parent) as folder:
                     nodes = Nodes(folder, [where] * NODES, changes)
                     try:
@@ -240,10 +240,10 @@ def _on_two_servers(
                                     run.back.append(_fail_over(servers, kind, nodes, history))
                                 servers.reverse()
                                 if number < count - 1:
-                                    _join(*servers)
+                                    join(*servers)
                             time.sleep(1)
                         lenient = kinds[0] in WAITS_ENDED
-                        _end(run, nodes, history, servers[0], rounds=count, lenient=lenient)
+                        judge(run, nodes, history, servers[0], rounds=count, lenient=lenient)
                     finally:
                         nodes.close()
                 servers[0].execute("DROP SCHEMA sanic_app CASCADE")
@@ -252,7 +252,7 @@ def _on_two_servers(
     return run
 
 
-def _join(primary: Cluster, standby: Cluster) -> None:
+def join(primary: Cluster, standby: Cluster) -> None:
     """Make a synchronous standby, and return when commits wait for it."""
     standby.make_standby(primary, ALONE)
     standby.start()
@@ -271,7 +271,7 @@ def _fail_over(servers: Sequence[Cluster], kind: str, nodes: Nodes, history: His
     if kind in WAITS_ENDED:
         _end_waits(old, new, kind)
         new.execute("SELECT pg_promote()")
-        return _until_added(nodes, history)
+        return until_added(nodes, history)
     assert old.process is not None
     pids = [old.process.pid, *old.children()]
     if kind == "frozen":
@@ -279,7 +279,7 @@ def _fail_over(servers: Sequence[Cluster], kind: str, nodes: Nodes, history: His
     else:
         old.stop(signal.SIGKILL)
     new.execute("SELECT pg_promote()")
-    back = _until_added(nodes, history)
+    back = until_added(nodes, history)
     if kind == "frozen":
         # It goes on with what was under way, for which no standby waits any more.
         thaw(pids)
@@ -296,7 +296,7 @@ def _fail_over(servers: Sequence[Cluster], kind: str, nodes: Nodes, history: His
         nodes.revive()
         time.sleep(1)
         old.stop(signal.SIGKILL)
-        _until_added(nodes, history)
+        until_added(nodes, history)
     return back
 
 
@@ -321,7 +321,7 @@ def _end_waits(old: Cluster, new: Cluster, kind: str) -> None:
     new.start()
 
 
-def _until_added(nodes: Nodes, history: History) -> float:
+def until_added(nodes: Nodes, history: History) -> float:
     """Return how many seconds it takes from now until an add is answered that was sent by then."""
     begun = time.monotonic()
     while time.monotonic() < begun + 20:
@@ -350,9 +350,10 @@ def _without_reads_in_faults(history: History, kinds: tuple[type[Request], ...])
     return kept
 
 
-def _end(
+def judge(
     run: Run, nodes: Nodes, history: History, server: Cluster, *, rounds: int, lenient: bool = False
 ) -> None:
+    """Judge what clients have seen of one queue, and add it to the run."""
     if not nodes.drained():
         run.wrong.append("the queue is not drained")
     # A standby that lacks what a node has seen ends that node, as it should.

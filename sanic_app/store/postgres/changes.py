@@ -27,6 +27,7 @@ from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.reads import HISTORY_TASK, tasks
+from sanic_app.store.stamps import Stamps
 from sanic_app.task import Task
 
 LOOK_SECONDS = 0.2
@@ -77,14 +78,14 @@ class Changes:
         servers: Servers,
         now: Callable[[], str],
         reconnected: Callable[[], None],
-        told_time: Callable[[int], None],
+        stamps: Stamps,
     ) -> None:
-        """Take where to connect, and what the server calls its time.
+        """Take where to connect, what the server calls its time, and the clock of the stamps.
 
-        ``reconnected`` is called after each reconnect, ``told_time`` with the server's clock.
+        ``reconnected`` is called after each reconnect.
         """
         self._reconnected = reconnected
-        self._told_time = told_time
+        self._stamps = stamps
         self._servers = servers
         self._link = Link(servers, "changes", self._greet)
         self._now = now
@@ -212,8 +213,8 @@ class Changes:
         rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
         if not rows:
             raise StoreFailed("corrupt", "the state row is missing")
-        number, lineage, compatible_from, now, *values = rows[0]
-        self._told_time(now)
+        number, lineage, compatible_from, shown, *values = rows[0]
+        overview = reads.overview(values, shown, self._stamps)
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
         if number < least:
@@ -223,12 +224,10 @@ class Changes:
             ((self.size,),) = fetch(connection, _SIZE)
         if number == self.seen.commit_num and lineage == self.lineage:
             return None
-        size = len(Figures._fields)
-        figures = Figures(*values[:size])
         finished: list[Task] = []
-        if figures.last_finish_num > after:
+        if overview.figures.last_finish_num > after:
             finished = tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
-        return Look(number, lineage, reads.overview(figures, now, values[size:]), after, finished)
+        return Look(number, lineage, overview, after, finished)
 
     def _wait(self, connection: Connection) -> None:
         """Wait for a notification, a ring, or the time to look."""

@@ -26,6 +26,7 @@ from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.rows import PostgresRows, prepare
 from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits, Transition
 
 COMMIT_SECONDS = 2.0
@@ -66,6 +67,7 @@ class Committer:
         servers: Servers,
         node: UUID,
         limits: Limits,
+        stamps: Stamps,
         patience: float,
         *,
         now: Callable[[], str],
@@ -73,6 +75,7 @@ class Committer:
     ) -> None:
         """Take where to connect, who this process is, and how many seconds a write waits."""
         self._servers = servers
+        self._stamps = stamps
         self.link = Link(servers, "writer")
         self._node = str(node)
         self._limits = limits
@@ -172,7 +175,9 @@ class Committer:
             self._prepared = connection
         # Before the look: when this node was stopped behind it, others have gone on since.
         floor = self._servers.floor
-        rows = PostgresRows(connection, schema.lock, writes, self._limits, self._now())
+        rows = PostgresRows(
+            *(connection, schema.lock, writes, self._limits), stamps=self._stamps, now=self._now()
+        )
         opening = rows.opening
         if opening.lineage != schema.lineage:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
@@ -185,7 +190,7 @@ class Committer:
         results = [transition.apply(write) for write in writes]
         figures, changed = transition.end()
         number = opening.commit_num + changed
-        now = figures.stamp(opening.now)
+        now = figures.stamp(rows.wall())
         commit = Commit(
             results, figures, now, transition.started, transition.prune_in, opening.lock_wait
         )

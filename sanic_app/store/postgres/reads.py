@@ -15,6 +15,7 @@ from sanic_app.store.postgres.rows import LINEAGE, NEWEST
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import TaskReads, head_of, placed
 from sanic_app.store.skipped import LEVELS
+from sanic_app.store.stamps import Stamps
 from sanic_app.task import Task
 
 READ_SECONDS = 2.0
@@ -43,7 +44,7 @@ _FIRST = f"""
 _PLACE = f"""
     WITH level (level, width, span) AS (VALUES {_LEVELS}),
          edge (history_num, sign) AS (VALUES (?::bigint, 1), ({_FIRST}, -1))
-    SELECT {{now}}, mine.num, mine.timeout, mine.created_at, {FIGURES},
+    SELECT {{now}}, state.last_stamp, mine.num, mine.timeout, mine.created_at, {FIGURES},
            first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
            before.tasks, before.seconds, before.micros
     FROM state, queue AS mine, queue AS first, (
@@ -62,9 +63,12 @@ OVERVIEW = f"""
 """
 
 
-def overview(figures: Figures, now: int, head: Sequence[Any]) -> Overview:
-    """Return the state row with the head; ``now`` is the server's clock."""
-    return Overview(figures, head_of(figures, head), figures.stamp(now))
+def overview(row: Sequence[Any], shown: int, stamps: Stamps) -> Overview:
+    """Return the state row with the head's row behind it; ``shown`` is the server's clock."""
+    size = len(Figures._fields)
+    figures = Figures(*row[:size])
+    now = figures.stamp(stamps.follow_server(shown, figures.last_stamp))
+    return Overview(figures, head_of(figures, row[size:]), now)
 
 
 class PostgresReads(TaskReads):
@@ -80,20 +84,10 @@ class PostgresReads(TaskReads):
         self, reader: Link, list_reader: Link, clock: Clock, now: Callable[[], str]
     ) -> None:
         """Take the connections, the local clock, and what the server calls its time."""
-        super().__init__()
+        super().__init__(clock)
         self._reader = reader
         self._list_reader = list_reader
-        self._clock = clock
         self._now = now
-        # The server's clock less the local one, in microseconds.
-        self._offset = 0
-
-    def wall(self) -> int:
-        """Return the server's clock, as far as this process knows it."""
-        return self._clock.wall() + self._offset
-
-    def _tell_time(self, now: int) -> None:
-        self._offset = now - self._clock.wall()
 
     async def figures(self) -> Figures:
         """Return the state row."""
@@ -104,16 +98,14 @@ class PostgresReads(TaskReads):
         rows = await self._read(OVERVIEW.format(now=self._now()))
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
-        _, _, _, now, *values = rows[0]
-        self._tell_time(now)
-        size = len(Figures._fields)
-        return overview(Figures(*values[:size]), now, values[size:])
+        _, _, _, shown, *values = rows[0]
+        return overview(values, shown, self._stamps)
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""
         sql = _PLACE.format(now=self._now())
-        for now, *row in await self._read(sql, history_num, history_num):
-            return placed(history_num, row, now)
+        for shown, last_stamp, *row in await self._read(sql, history_num, history_num):
+            return placed(history_num, row, self._stamps.follow_server(shown, last_stamp))
         return await self._in_history(history_num)
 
     async def _read(self, sql: str, *values: object) -> list[Any]:

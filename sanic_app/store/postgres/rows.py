@@ -24,6 +24,7 @@ from sanic_app.store.keys import KeyRow
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.skipped import Block
+from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits, NewRow, QueuedRow
 from sanic_app.task import Task
 
@@ -60,7 +61,14 @@ class PostgresRows:
     """See ``Rows`` in ``transition.py``."""
 
     def __init__(
-        self, connection: Connection, lock: int, writes: Sequence[Write], limits: Limits, now: str
+        self,
+        connection: Connection,
+        lock: int,
+        writes: Sequence[Write],
+        limits: Limits,
+        *,
+        stamps: Stamps,
+        now: str,
     ) -> None:
         """Take the lock in a new transaction, and read what the writes are going to need.
 
@@ -101,7 +109,8 @@ class PostgresRows:
             *reads.values(),
         )
         found = dict(zip(reads, rows, strict=True))
-        self.opening = _opening(found["state"], before)
+        self.opening = opening = _opening(found["state"], before)
+        self._wall = stamps.follow_server(opening.now, opening.figures.last_stamp)
         self.first_history_num = self.opening.first_history_num
         self.pending: list[str] = []
         """The writes that were not sent yet."""
@@ -117,8 +126,8 @@ class PostgresRows:
         self._keys.update((key, KeyRow(*row)) for key, *row in found.get("keys", []))
 
     def wall(self) -> int:
-        """Return the server's clock, as it was under the lock."""
-        return self.opening.now
+        """Return the server's clock as it was under the lock, or what goes on in its place."""
+        return self._wall
 
     def figures(self) -> Figures:
         """Return the state row."""

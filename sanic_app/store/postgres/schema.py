@@ -16,6 +16,8 @@ from sanic_app.store.transition import Limits
 
 LOCK_CLASS = 0x51756575
 """The first half of the advisory locks: ``Queu``. The second is the schema's own number."""
+KEPT_COMMITS = 1_000_000
+"""So far behind the newest commit nobody waits for an answer any more."""
 MIGRATE_SECONDS = 60
 """How long a start waits for another one that migrates."""
 
@@ -60,8 +62,10 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
         "INSERT INTO node (node) VALUES (%s) ON CONFLICT (node) DO UPDATE SET resolves = 0", (node,)
     )
     connection.execute("DELETE FROM node WHERE seen_at < clock_timestamp() - interval '30 days'")
+    # Not by the clock alone: that of a server which was promoted may be days ahead.
     connection.execute(
         "DELETE FROM node_commit WHERE committed_at < clock_timestamp() - interval '1 day'"
+        f" AND commit_num < (SELECT max(commit_num) FROM state) - {KEPT_COMMITS}"
     )
     connection.execute("COMMIT")
     return Schema(LOCK_CLASS << 32 | number, lineage)

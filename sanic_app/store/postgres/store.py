@@ -66,10 +66,12 @@ class PostgresStore(PostgresReads):
         super().__init__(Link(self._servers, "reader"), Link(self._servers, "lists"), clock, now)
         self.notice: Callable[[str], None] = _nobody
         self._committer = Committer(
-            self._servers, self._node, self._limits, patience, now=now, notice=self._note
+            *(self._servers, self._node, self._limits, self._stamps, patience),
+            now=now,
+            notice=self._note,
         )
         reconnected = partial(self._note, "reconnect")
-        self._changes = Changes(self._servers, now, reconnected, self._tell_time)
+        self._changes = Changes(self._servers, now, reconnected, self._stamps)
         self.lineage = ""
 
     @property

@@ -14,7 +14,6 @@ from sanic_app.store.skipped import LEVELS
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
-from sanic_app.store.stamps import Stamps
 from sanic_app.task import Task
 
 # SQLite makes the JSON outside the interpreter's lock.
@@ -64,13 +63,8 @@ class SqliteReads(TaskReads):
 
     def __init__(self, connections: Connections, clock: Clock) -> None:
         """Take the connections, not open yet, and the clock that stamps are taken from."""
-        super().__init__()
+        super().__init__(clock)
         self._connections = connections
-        self._stamps = Stamps(clock)
-
-    def wall(self) -> int:
-        """Return the wall clock, or what goes on in its place while stamps are ahead of it."""
-        return self._stamps.wall()
 
     async def figures(self) -> Figures:
         """Return the state row."""
