@@ -217,6 +217,8 @@ def _done_after(client: Client, number: int, begun: float, seconds: float) -> fl
 def _judged(took: float, timeout: float, more: float) -> Iterator[str]:
     if took < timeout:
         yield f"a head of {timeout:.0f} s was done after {took:.2f} s, too early"
+    elif took == math.inf:
+        yield f"a head of {timeout:.0f} s is not done {more:.0f} s after its deadline"
     elif took > timeout + more:
         yield f"a head of {timeout:.0f} s was done after {took:.2f} s"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,7 +113,17 @@ def server_clock(_: str) -> None:
         return follow_server(self, shown, stamp)
 
     put(Stamps, "follow_server", told)
+
+    async def wait(
+        self: SystemClock, event: asyncio.Event, seconds: float | None, *, exact: bool = False
+    ) -> None:
+        due = math.inf if seconds is None else self.monotonic() + seconds
+        # As often as an event loop on that clock would look.
+        while not event.is_set() and self.monotonic() < due:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
     put(SystemClock, "monotonic", lambda _: time.time() + skew)
+    put(SystemClock, "wait", wait)
 
 
 def still_stamps(_: str) -> None:

@@ -55,6 +55,8 @@ class Client:
         self._connection: http.client.HTTPConnection | None = None
         self._port = 0
         self.added: list[Added] = []
+        self.said: tuple[int, Any] = (0, None)
+        """Status and body of the last answer."""
 
     def add(self, num: int, timeout: float, key: str | None = None) -> Operation:
         """Add a task."""
@@ -173,6 +175,7 @@ class Client:
             self.history.unknown(operation)
             self.close()
             return 0, None
+        self.said = answer.status, document
         if answer.status >= 400 and answer.status != 404:
             if document.get("applied", False) is False:
                 self.history.refused(operation)

@@ -40,7 +40,7 @@ ALTER TABLE history ADD COLUMN note text;
 """
 """What nodes of the release before need not know."""
 BREAKING = "UPDATE meta SET schema = {number}, compatible_from = {number};\n"
-NEWER = "the schema was migrated by a newer service, which this one cannot join"
+NEWER = "the schema was migrated by a newer service"
 
 
 class Run:

@@ -28,11 +28,11 @@ class Host:
     def __init__(self, number: int) -> None:
         """Make it; the links are up."""
         self.name = f"sanic-{os.getpid()}-{number}"
-        self._link = f"san{os.getpid() % 100_000}d{number}"
+        self._links = [f"san{os.getpid() % 100_000}{end}{number}" for end in "dc"]
         self.node, self.server = f"10.211.{number}.2", f"10.211.{number}.1"
         run("ip", "netns", "add", self.name, check=True)
-        self._connect(self._link, f"10.211.{number}")
-        self._connect(f"san{os.getpid() % 100_000}c{number}", f"10.212.{number}")
+        for link, net in zip(self._links, ("10.211", "10.212"), strict=True):
+            self._connect(link, f"{net}.{number}")
         self._inside("link", "set", "lo", "up")
         self.place = Place(("ip", "netns", "exec", self.name), f"10.212.{number}.2")
 
@@ -51,7 +51,7 @@ class Host:
         asks = ("route", "add", "blackhole", f"{self.server}/32")
         answers = ("route", "add", "blackhole", f"{self.node}/32")
         if kind == "down":
-            run("ip", "link", "set", self._link, "down", check=True)
+            run("ip", "link", "set", self._links[0], "down", check=True)
         if kind in ("asks", "silent"):
             self._inside(*asks)
         if kind in ("answers", "silent"):
@@ -60,14 +60,16 @@ class Host:
             yield
         finally:
             if kind == "down":
-                run("ip", "link", "set", self._link, "up", check=True)
+                run("ip", "link", "set", self._links[0], "up", check=True)
             if kind in ("asks", "silent"):
                 self._inside("route", "del", *asks[2:])
             if kind in ("answers", "silent"):
                 run("ip", "route", "del", *answers[2:], check=True)
 
     def remove(self) -> None:
-        """Remove it; the links go with it."""
+        """Remove it, and the links before it: with it they would go a while later."""
+        for link in self._links:
+            run("ip", "link", "del", link)
         run("ip", "netns", "del", self.name)
 
     def _inside(self, *arguments: str) -> None:
