@@ -133,10 +133,10 @@ def summary(verdict: Verdict) -> str:
     return verdict.summary
 
 
-def late(run: Run) -> tuple[str, ...]:
+def late(run: Run, seconds: float = LATE_SECONDS) -> tuple[str, ...]:
     """Return what is wrong when heads were taken over too late."""
     p99 = share(run.late, 0.99)
-    if p99 <= LATE_SECONDS:
+    if p99 <= seconds:
         return ()
     return (f"a head was taken over {p99:.2f} s after its deadline",)
 
