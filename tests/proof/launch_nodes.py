@@ -141,10 +141,10 @@ def strict_server(_: str) -> None:
 
 
 def torn_migration(_: str) -> None:
-    """Commit each statement of a migration by itself, and with the first one end the lock."""
+    """Commit each statement of a migration by itself, slowly; with the first one the lock ends."""
 
     def torn(engine: str) -> list[Migration]:
-        ended = ";\nCOMMIT; BEGIN;\n"
+        ended = ";\nCOMMIT; SELECT pg_sleep(0.05); BEGIN;\n"
         return [each._replace(sql=each.sql.replace(";\n", ended)) for each in migrations(engine)]
 
     put(schema, "migrations", torn)

@@ -139,6 +139,9 @@ def _small(kind: type[tmpfs | Volume]) -> Iterator[Small]:
 
 def _fill(small: Small, volume: str, seconds: float, history: History) -> list[str]:
     """Fill a volume until it is noticed and so many seconds more; return when all can go on."""
+    if volume == "wal":
+        # What a checkpoint removes would be room for a while.
+        small.server.execute("CHECKPOINT")
     begun, before = time.monotonic(), _panics(small.server)
     filler = fill(small.data if volume == "data" else small.wal)
     while not _panics(small.server) > before and not (
