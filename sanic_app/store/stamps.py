@@ -52,14 +52,21 @@ class Stamps:
         self._offset = max(stamp, self.wall()) - round(self._clock.monotonic() * SECOND)
         return ahead
 
-    def follow_server(self, shown: int, stamp: int) -> int:
-        """Take over what a server's clock showed together with the last stamp; return ``wall``.
+    def asking(self) -> int:
+        """Return the moment at which a server is asked for its clock: see ``follow_server``."""
+        return self._clock.wall()
 
-        Any thread may call it.
+    def follow_server(self, shown: int, stamp: int, asked: int) -> int:
+        """Take over what a server's clock showed together with the last stamp.
+
+        Returns what it showed, or what goes on in its place. Any thread may call it.
         """
         with self._lock:
             went_on = self._offset is not None
-            self._skew = shown - self._clock.wall()
+            # The clock was read between the question and now, and the answer may be old.
+            least, most = shown - self._clock.wall(), shown - asked
+            if least <= most:
+                self._skew = min(max(self._skew, least), most)
             ahead = self.follow(stamp)
             if ahead and not went_on:
                 log.warning(
@@ -67,7 +74,7 @@ class Stamps:
                     " caught up, a restart of all nodes waits the head's whole timeout anew",
                     ahead / SECOND,
                 )
-            return self.wall()
+            return shown if self._offset is None else max(shown, self.wall())
 
     def _shown(self) -> int:
         """Return what the clock shows, the server's where there is one."""

@@ -107,10 +107,10 @@ def server_clock(_: str) -> None:
     follow_server = Stamps.follow_server
     skew = 0.0
 
-    def told(self: Stamps, shown: int, stamp: int) -> int:
+    def told(self: Stamps, shown: int, stamp: int, asked: int) -> int:
         nonlocal skew
         skew = shown / SECOND - time.time()
-        return follow_server(self, shown, stamp)
+        return follow_server(self, shown, stamp, asked)
 
     put(Stamps, "follow_server", told)
 

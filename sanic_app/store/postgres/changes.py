@@ -210,11 +210,12 @@ class Changes:
         if self._announce:
             self._announce = False
             connection.execute(f"NOTIFY {self._channel}")
+        asked = self._stamps.asking()
         rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
         if not rows:
             raise StoreFailed("corrupt", "the state row is missing")
         number, lineage, compatible_from, shown, *values = rows[0]
-        overview = reads.overview(values, shown, self._stamps)
+        overview = reads.overview(values, shown, self._stamps, asked)
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
         if number < least:

@@ -176,7 +176,12 @@ class Committer:
         # Before the look: when this node was stopped behind it, others have gone on since.
         floor = self._servers.floor
         rows = PostgresRows(
-            *(connection, schema.lock, writes, self._limits), stamps=self._stamps, now=self._now()
+            connection,
+            schema.lock,
+            writes,
+            self._limits,
+            stamps=self._stamps,
+            now=self._now(),
         )
         opening = rows.opening
         if opening.lineage != schema.lineage:

@@ -63,11 +63,11 @@ OVERVIEW = f"""
 """
 
 
-def overview(row: Sequence[Any], shown: int, stamps: Stamps) -> Overview:
+def overview(row: Sequence[Any], shown: int, stamps: Stamps, asked: int) -> Overview:
     """Return the state row with the head's row behind it; ``shown`` is the server's clock."""
     size = len(Figures._fields)
     figures = Figures(*row[:size])
-    now = figures.stamp(stamps.follow_server(shown, figures.last_stamp))
+    now = figures.stamp(stamps.follow_server(shown, figures.last_stamp, asked))
     return Overview(figures, head_of(figures, row[size:]), now)
 
 
@@ -95,17 +95,20 @@ class PostgresReads(TaskReads):
 
     async def overview(self) -> Overview:
         """Return the state row and the head."""
+        asked = self._stamps.asking()
         rows = await self._read(OVERVIEW.format(now=self._now()))
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
         _, _, _, shown, *values = rows[0]
-        return overview(values, shown, self._stamps)
+        return overview(values, shown, self._stamps, asked)
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""
         sql = _PLACE.format(now=self._now())
+        asked = self._stamps.asking()
         for shown, last_stamp, *row in await self._read(sql, history_num, history_num):
-            return placed(history_num, row, self._stamps.follow_server(shown, last_stamp))
+            now = self._stamps.follow_server(shown, last_stamp, asked)
+            return placed(history_num, row, now)
         return await self._in_history(history_num)
 
     async def _read(self, sql: str, *values: object) -> list[Any]:

@@ -100,6 +100,7 @@ class PostgresRows:
         if keys:
             texts = ", ".join(map(self._text, keys))
             reads["keys"] = f"{_KEY} WHERE key = ANY(ARRAY[{texts}]::text[])"
+        asked = stamps.asking()
         ((before, _),), *rows = _messages(
             connection,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
@@ -110,7 +111,7 @@ class PostgresRows:
         )
         found = dict(zip(reads, rows, strict=True))
         self.opening = opening = _opening(found["state"], before)
-        self._wall = stamps.follow_server(opening.now, opening.figures.last_stamp)
+        self._wall = stamps.follow_server(opening.now, opening.figures.last_stamp, asked)
         self.first_history_num = self.opening.first_history_num
         self.pending: list[str] = []
         """The writes that were not sent yet."""

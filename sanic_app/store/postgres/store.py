@@ -66,7 +66,11 @@ class PostgresStore(PostgresReads):
         super().__init__(Link(self._servers, "reader"), Link(self._servers, "lists"), clock, now)
         self.notice: Callable[[str], None] = _nobody
         self._committer = Committer(
-            *(self._servers, self._node, self._limits, self._stamps, patience),
+            self._servers,
+            self._node,
+            self._limits,
+            self._stamps,
+            patience,
             now=now,
             notice=self._note,
         )
