@@ -14,11 +14,7 @@ import pytest
 
 from tests.booted import Machine
 
-pytestmark = [
-    pytest.mark.deploy,
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("machine"),
-]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "/opt/sanic-app/bin/sanic-app"
