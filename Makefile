@@ -86,7 +86,7 @@ test-system: devenv ## run the tests that need Chromium, Prometheus, strace or r
 	$(PYTEST) -m system $(ARGS)
 
 .PHONY: test-deploy
-test-deploy: devenv ## build the image by podman and run it (needs root, podman, runc, debootstrap)
+test-deploy: devenv .venv-release/.ready ## run what deploy/ has: units, image, Compose files (needs root, Docker, systemd)
 	$(BIN)/python -m pytest -m deploy $(ARGS)
 
 .PHONY: proof
@@ -112,12 +112,21 @@ format: devenv ## format the code and repair what the linter can
 wheel: devenv ## build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build
 
+.PHONY: sbom
+sbom: devenv .venv-release/.ready ## write an SBOM and a list of licences of what is shipped into dist/
+	$(BIN)/python -m tests.release
+
+.PHONY: audit
+audit: .venv-release/.ready ## ask a public database for known holes in what is shipped; needs a network
+	.venv-release/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt $(ARGS)
+
 .PHONY: pins
 pins: ## write the pins anew after a change in pyproject.toml (ARGS=--upgrade for newer ones)
 	@rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
 	@.venv-pins/bin/python -m pip --quiet --disable-pip-version-check install $(UV)
 	$(COMPILE) --output-file requirements-build.txt --group build
 	$(COMPILE) --output-file requirements.txt --extra postgres pyproject.toml
+	$(COMPILE) --output-file requirements-release.txt --group release
 	$(COMPILE) --output-file requirements-dev.txt --extra dev pyproject.toml \
 	  --constraint requirements-build.txt --constraint requirements.txt
 	@rm -rf .venv-pins
@@ -172,6 +181,14 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 
 $(VENV)/.package: pyproject.toml $(VENV)/.runtime
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-release/.ready: requirements-release.txt
+	@echo "Setting up .venv-release"
+	@rm -rf .venv-release
+	@$(PYTHON) -m venv .venv-release
+	@.venv-release/bin/python -m pip --quiet --disable-pip-version-check --no-input \
+	  install --no-deps --require-hashes -r requirements-release.txt
 	@touch $@
 
 # beanstalkd's package is only unpacked: nothing of the system changes, and no daemon starts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -23,17 +24,29 @@ def get(url: str) -> Any:
 
 
 @contextmanager
-def prometheus(folder: Path, *targets: str, token: str | None = None) -> Iterator[str]:
-    """Run Prometheus on a copy of what is shipped, its targets replaced; give its address."""
+def prometheus(
+    folder: Path, *targets: str, token: str | None = None, alertmanager: str = "127.0.0.1:1"
+) -> Iterator[str]:
+    """Run Prometheus on a copy of what is shipped, its addresses replaced; give its own.
+
+    It scrapes and evaluates twice a second, and an alert whose expression holds for a second fires.
+    """
     configuration = yaml.safe_load((SHIPPED / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = configuration["scrape_configs"]
     job["static_configs"] = [{"targets": list(targets)}]
-    configuration["global"] |= {"scrape_interval": "500ms", "scrape_timeout": "400ms"}
+    ((managers,),) = configuration["alerting"].values()
+    managers["static_configs"] = [{"targets": [alertmanager]}]
+    configuration["global"] |= {
+        "scrape_interval": "500ms",
+        "scrape_timeout": "400ms",
+        "evaluation_interval": "500ms",
+    }
     if token is not None:
         (folder / "token").write_text(token)
         job["authorization"] = {"credentials_file": "token"}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    (folder / "alerts.yml").write_bytes((SHIPPED / "alerts.yml").read_bytes())
+    rules = (SHIPPED / "alerts.yml").read_text(encoding="utf-8")
+    (folder / "alerts.yml").write_text(re.sub("for: .*", "for: 1s", rules), encoding="utf-8")
     port = free_port()
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(

@@ -38,9 +38,12 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 YAML_FILES = sorted(path for path in DEPLOY.rglob("*.y*ml") if path.parent.name != "kubernetes")
 POSTGRES = "docker-compose.postgres.yaml"
-PIN_FILES = ["requirements.txt", "requirements-dev.txt", "requirements-build.txt"]
+PIN_FILES = [
+    *("requirements.txt", "requirements-dev.txt"),
+    *("requirements-build.txt", "requirements-release.txt"),
+]
 PINNED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+(\.\d+)?[a-z-]*@sha256:[0-9a-f]{64}")
-VERSIONED_IMAGE = re.compile(r"[a-z/]+:\d+\.\d+(\.\d+)?[a-z-]*")
+VERSIONED_IMAGE = re.compile(r"[a-z/]+:v?\d+\.\d+(\.\d+)?[a-z-]*")
 PREFIX = "SANIC_APP_"
 
 # --- Compose and Prometheus ----------------------------------------------------------------------
@@ -56,19 +59,19 @@ def compose(name: str = "docker-compose.yaml") -> dict[str, Any]:
 
 
 COMPOSED = {
-    "docker-compose.yaml": {"sanic-app", "prometheus", "grafana"},
+    "docker-compose.yaml": {"sanic-app", "prometheus", "alertmanager", "grafana"},
     "docker-compose.postgres.yaml": {
-        *("postgres", "node-1", "node-2", "haproxy", "prometheus", "grafana"),
+        *("postgres", "node-1", "node-2", "haproxy", "prometheus", "alertmanager", "grafana"),
     },
 }
 SERVICES = [(file, service) for file, services in COMPOSED.items() for service in sorted(services)]
 TMPFS = {
     "postgres": ["/var/run/postgresql", "/tmp"],
-    "node-1": ["/data"],
-    "node-2": ["/data"],
+    "node-1": ["/data:uid=10001,gid=10001,mode=0700"],
+    "node-2": ["/data:uid=10001,gid=10001,mode=0700"],
     "grafana": ["/tmp"],
 }
-WATCHING = {"prometheus": "9090:9090", "grafana": "3001:3000"}
+WATCHING = {"prometheus": "9090:9090", "alertmanager": "9093:9093", "grafana": "3001:3000"}
 PUBLISHED = {
     "docker-compose.yaml": {"sanic-app": "3000:8000", **WATCHING},
     "docker-compose.postgres.yaml": {"haproxy": "3000:8000", **WATCHING},
@@ -188,6 +191,8 @@ def test_prometheus_scrapes_what_compose_runs(
     assert job["static_configs"] == [{"targets": targets}]
     assert job.get("metrics_path", "/metrics") == "/metrics"
     assert content["rule_files"] == ["alerts.yml"]
+    (alertmanager,) = content["alerting"]["alertmanagers"]
+    assert alertmanager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
     assert (folder / "alerts.yml").is_file()
     prometheus = compose(file)["prometheus"]
     assert "./prometheus:/etc/prometheus:ro" in prometheus["volumes"]
@@ -200,6 +205,18 @@ def test_prometheus_scrapes_what_compose_runs(
         environ = image_environment() | service["environment"]
         environ.pop("SANIC_APP_DATABASE_FILE", None)
         assert load({}, environ, tmp_path).allowed_hosts == hosts
+
+
+@pytest.mark.parametrize("file", COMPOSED)
+def test_the_alertmanager_has_a_receiver_for_each_severity(file: str) -> None:
+    content = parsed(DEPLOY / "alertmanager" / "alertmanager.yml")
+    assert "./alertmanager:/etc/alertmanager:ro" in compose(file)["alertmanager"]["volumes"]
+    groups = parsed(DEPLOY / "prometheus" / "alerts.yml")["groups"]
+    severities = {rule["labels"]["severity"] for group in groups for rule in group["rules"]}
+    assert {receiver["name"] for receiver in content["receivers"]} == severities
+    (route,) = content["route"]["routes"]
+    assert route["matchers"] == [f'severity = "{route["receiver"]}"']
+    assert {route["receiver"], content["route"]["receiver"]} == severities
 
 
 def test_haproxy_balances_what_compose_runs() -> None:
@@ -309,7 +326,7 @@ def test_images_are_pinned_by_version_and_those_that_we_build_on_by_digest() -> 
     assert stages == ["${PYTHON} AS builder", "${PYTHON}"]
     for file, name in SERVICES:
         image = compose(file)[name]["image"]
-        pinned = PINNED_IMAGE if image.startswith("prom/") else VERSIONED_IMAGE
+        pinned = PINNED_IMAGE if image.startswith("prom/prometheus") else VERSIONED_IMAGE
         assert image == "sanic-app" or pinned.fullmatch(image), image
 
 
@@ -560,8 +577,8 @@ def test_an_instance_differs_from_the_unit_in_its_place_and_settings_alone() -> 
     assert many - one == {
         "Description=The queue %i, which works through its tasks one at a time",
         "EnvironmentFile=/etc/sanic-app/%i.env",
-        "WorkingDirectory=/var/lib/sanic-app/%i",
-        "StateDirectory=sanic-app/%i",
+        "WorkingDirectory=/var/lib/sanic-app-queues/%i",
+        "StateDirectory=sanic-app-queues/%i",
     }
 
 
@@ -633,7 +650,9 @@ def test_every_pin_is_one_version_with_hashes(name: str) -> None:
     assert requirements(name)
     for line in requirements(name):
         pin, *hashes = line.split(" --hash=")
-        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*(\[[a-z,]+\])?==[\w.]+ *(;.*)?", pin.strip()), line
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*(\[[a-z,-]+\])?==[\w.]+ *(;.*)?", pin.strip()), (
+            line
+        )
         assert hashes, line
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", part.strip()) for part in hashes), line
 
@@ -661,11 +680,12 @@ PLATFORMS = [
 def test_pins_satisfy_the_project_on_every_platform(platform: dict[str, str]) -> None:
     runtime = project()["project"]["dependencies"]
     dev = project()["project"]["optional-dependencies"]["dev"]
-    build = project()["dependency-groups"]["build"]
+    groups = project()["dependency-groups"]
     asked = {
         "requirements.txt": runtime,
         "requirements-dev.txt": [*runtime, *dev],
-        "requirements-build.txt": [*build, *project()["build-system"]["requires"]],
+        "requirements-build.txt": [*groups["build"], *project()["build-system"]["requires"]],
+        "requirements-release.txt": groups["release"],
     }
     for name, wanted in asked.items():
         pinned = pins(name)
@@ -757,7 +777,7 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 
 TARGETS = {
     *("run", "local_app", "compose", "compose-postgres", "devenv", "test", "test-system"),
-    *("test-deploy", "check", "format", "wheel", "pins", "clean", "help"),
+    *("test-deploy", "check", "format", "wheel", "sbom", "audit", "pins", "clean", "help"),
 }
 
 
