@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,15 +13,8 @@ from tests import mutants
 
 ROOT = Path(__file__).parents[1]
 
-DIFF = """\
-# sanic_app.a.x_f__mutmut_1: survived
---- sanic_app/a.py
-+++ sanic_app/a.py
-@@ -1,2 +1,2 @@
- def f():
--    return 1
-+    return 2
-"""
+PART = "sanic_app.http.guard"
+BEFORE, AFTER = "-    return 1", "+    return 2"
 
 
 @pytest.mark.parametrize(
@@ -32,15 +27,36 @@ def test_nine_of_ten_must_be_noticed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(mutants, "mutmut", lambda *_: DIFF)
-    lines = [f"    sanic_app.a.x_f__mutmut_{n}: killed" for n in range(killed)]
-    lines += [f"    sanic_app.a.x_g__mutmut_{n}: survived" for n in range(survived)]
-    lines += [f"    sanic_app.a.x_h__mutmut_{n}: not checked" for n in range(50)]
-    assert mutants.report("\n".join(lines)) == status
+    monkeypatch.setattr(mutants, "get_diff_for_mutant", lambda _: f"--- a\n{BEFORE}\n{AFTER}\n")
+    lines = [f"    {PART}.x_f__mutmut_{n}: killed" for n in range(killed)]
+    lines += [f"    {PART}.x_g__mutmut_{n}: survived" for n in range(survived)]
+    lines += [f"    {PART}.x_h__mutmut_{n}: not checked" for n in range(50)]
+    assert mutants.report(mutants.listed("\n".join(lines)), {}) == status
     shown = capsys.readouterr().out
-    assert shown.count("-    return 1") == shown.count("+    return 2") == survived
+    assert shown.count(BEFORE) == shown.count(AFTER) == survived
     if killed + survived:
-        assert f"sanic_app.a: {killed} of {killed + survived} noticed" in shown
+        share = killed / (killed + survived)
+        assert f"{PART}: {killed} of {killed + survived} noticed, {share:.1%}" in shown
+
+
+def test_each_part_must_reach_it() -> None:
+    good = {f"sanic_app.queue.head.x_f__mutmut_{n}": "killed" for n in range(1_000)}
+    assert mutants.report(good, {}) == 0
+    name, code = next(mutants.changed_modules(["*mutmut_1"]))
+    assert mutants.report({**good, name: "survived"}, {name: code}) == 1
+
+
+def test_what_works_while_it_is_imported_is_tried_so_changed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutants", f"{mutants.AT_IMPORT}.mutmut_1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    # It has run the same tests without a change before, and they passed.
+    assert f"{mutants.AT_IMPORT}: 1 of 1 noticed, 100.0%" in done.stdout, done.stderr
+    assert done.returncode == 0
 
 
 def test_mutants_and_their_tests_are_files_of_the_repository() -> None:

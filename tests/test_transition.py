@@ -38,7 +38,7 @@ async def test_a_head_that_is_not_in_the_queue_is_damage(
 @pytest.mark.anyio
 @pytest.mark.parametrize("write", [Finish(1), Cancel(2)], ids=["finish", "cancel"])
 @pytest.mark.parametrize("more", [-1, 1])
-@pytest.mark.parametrize("rows", [SqliteRows, PostgresRows])
+@pytest.mark.parametrize("rows", [SqliteRows, PostgresRows], ids=["sqlite", "postgres"])
 async def test_a_queue_that_does_not_hold_what_was_read_is_damage(
     *,
     rows: type[SqliteRows | PostgresRows],
