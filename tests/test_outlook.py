@@ -52,17 +52,18 @@ def test_without_a_head_nothing_is_due() -> None:
 
 @pytest.mark.anyio
 async def test_the_outlook_has_every_figure(engine: Engine, clock: FakeClock) -> None:
-    async with service(engine, clock, history_keep=Retention(tasks=0)) as running:
+    async with service(engine, clock, history_keep=Retention(tasks=1)) as running:
         queue = running.queue
-        await queue.add(new(1, 3, 2, num=5))
-        clock.advance(1)
+        await queue.add(new(0, 1, 3, 2, num=4))
         await queue.finish(1)
         clock.advance(1)
-        head = Task(2, 6, 3 * SECOND, START, State.WAITING, START + SECOND)
+        await queue.finish(2)
+        clock.advance(1)
+        head = Task(3, 6, 3 * SECOND, START, State.WAITING, START + SECOND)
         assert await queue.view.outlook() == Outlook(2, 2.0, 4.0, False, head, 1)
         await queue.set_paused(paused=True)
         assert await queue.view.outlook() == Outlook(2, 2.0, 4.0, True, head, 1)
-        await queue.finish(2)
+        await queue.finish(3)
         assert await queue.view.outlook() == Outlook(1, 4.0, 2.0, True, None, 2)
 
 
@@ -112,14 +113,15 @@ async def test_a_task_is_shown_at_once_with_its_place(engine: Engine, clock: Fak
 async def test_a_task_that_retention_removed_is_gone_and_a_later_one_is_not_there_yet(
     engine: Engine, clock: FakeClock
 ) -> None:
-    async with service(engine, clock, history_keep=Retention(tasks=0)) as running:
-        await running.queue.add(new(0, 0))
-        await running.queue.finish(1)
-        for number in (1, 2):
+    async with service(engine, clock, history_keep=Retention(tasks=1)) as running:
+        await running.queue.add(new(9, 9, 9))
+        for number in (1, 3, 2):
+            await running.queue.cancel(number)
+        for number in (1, 3):
             with pytest.raises(Gone):
                 await running.queue.view.task(number)
         with pytest.raises(NotFound) as missing:
-            await running.queue.view.task(3)
+            await running.queue.view.task(4)
         assert missing.value.detail == NotFound.no_task
 
 
