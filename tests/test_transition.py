@@ -1,4 +1,4 @@
-"""A commit whose tables contradict each other fails the store."""
+"""What is a commit's own: no further one is wanted, and tables that contradict each other."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Cancel, Finish, Write
+from sanic_app.store import Add, Cancel, Finish, Write
 from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.sqlite.rows import SqliteRows
 from sanic_app.store.transition import QueuedRow
 from tests.fake_clock import FakeClock
-from tests.parts import PostgresEngine, SqliteEngine, opened
+from tests.parts import Engine, PostgresEngine, SqliteEngine, new, opened
+
+
+@pytest.mark.anyio
+async def test_without_retention_no_commit_is_wanted(engine: Engine, clock: FakeClock) -> None:
+    async with opened(engine, clock) as store:
+        assert (await store.commit(Add(new(1)))).prune_in is None
+        assert (await store.commit()).prune_in is None
+
 
 OTHER = [(2, 0, 0, 0), (3, 0, 0, 0)]
 
@@ -52,9 +60,6 @@ async def test_a_queue_that_does_not_hold_what_was_read_is_damage(
     async with opened(engine(tmp_path), clock) as store:
         await store.add(1, 1)
         remove: Any = rows.remove
-
-        def other(self: Any, first: int, last: int, count: int) -> None:
-            remove(self, first, last, count + more)
 
         with monkeypatch.context() as broken:
             broken.setattr(
