@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app.errors import NotHead, StoreFailed, StoreUnavailable
+from sanic_app.errors import NotHead, OutcomeUnknown, StoreFailed, StoreUnavailable
 from sanic_app.queue.head import HeadTimer, takeover
 from sanic_app.queue.worker import FULL_PAUSE, LEARN_SECONDS, seconds_to_sleep
 from sanic_app.queue.writer import Committed
@@ -189,6 +189,8 @@ async def test_listeners_are_told_of_the_commits_of_others_as_of_one(
         results: list[Result] = [Done(finished[:2]), Cancelled(finished[2:3]), Done(finished[3:])]
         expected = Commit(results, figures, START + 9, head)
         assert told == [Committed(expected, 9.0, 9.0, foreign=True)]
+        # Results are tuples, equal whatever their kind.
+        assert [type(each) for each in told[0].commit.results] == [Done, Cancelled, Done]
         assert running.queue.figures == figures
         assert running.queue.timer.head is not None
         assert running.queue.timer.head[:2] == (head, 109.0)
@@ -273,21 +275,22 @@ async def test_a_head_that_its_keeper_has_finished_is_left_until_that_is_learned
 @pytest.mark.anyio
 @pytest.mark.usefixtures("changes")
 @pytest.mark.parametrize(
-    ("error", "pause"), [(NotHead, LEARN_SECONDS), (StoreUnavailable, FULL_PAUSE)]
+    ("error", "pause"),
+    [(NotHead, LEARN_SECONDS), (StoreUnavailable, FULL_PAUSE), (OutcomeUnknown, FULL_PAUSE)],
 )
 async def test_a_finish_that_others_or_nobody_answered_is_tried_again_a_while_later(
     tmp_path: Path,
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
-    error: type[NotHead | StoreUnavailable],
+    error: type[NotHead | StoreUnavailable | OutcomeUnknown],
     pause: float,
 ) -> None:
     async with service(SqliteEngine(tmp_path), clock) as running:
         commit = running.store.commit
 
         async def refuse(lease: Lease, writes: Sequence[Write]) -> Commit:
-            if error is StoreUnavailable:
-                raise StoreUnavailable
+            if error is not NotHead:
+                raise error
             return (await commit(lease, []))._replace(results=[NotHead() for _ in writes])
 
         await running.queue.add(new(1, 50))
