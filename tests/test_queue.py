@@ -787,6 +787,7 @@ async def test_a_store_that_is_away_fails_a_commit_and_not_the_queue(
     assert adds[0].exception() is not adds[1].exception()
     assert running.metric("store_errors_total", kind="unavailable") == 1
     monkeypatch.setattr(running.store, "commit", commit)
+    assert queue.condition.problem is None
     # Nothing is tried again by itself, and no place is lost.
     assert running.clock._sleepers == []
     assert running.queue.condition.has_room(NO_LIMIT)
