@@ -110,6 +110,21 @@ async def test_a_task_is_shown_at_once_with_its_place(engine: Engine, clock: Fak
 
 
 @pytest.mark.anyio
+async def test_who_waits_for_a_task_is_woken_by_its_finish_and_not_by_others(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with service(engine, clock) as running, asyncio.timeout(PATIENCE):
+        await running.queue.add(new(3, 2))
+        waiting = asyncio.create_task(running.queue.view.task(2, wait=60))
+        await clock.until_asleep(60)
+        await running.queue.finish(1)
+        assert not waiting.done()
+        await running.queue.finish(2)
+        assert (await waiting).task.state is State.DONE
+        assert running.failures == []
+
+
+@pytest.mark.anyio
 async def test_a_task_that_retention_removed_is_gone_and_a_later_one_is_not_there_yet(
     engine: Engine, clock: FakeClock
 ) -> None:

@@ -26,6 +26,7 @@ from sanic_app.errors import (
     ServiceError,
     StartError,
     Stopping,
+    StoreBusy,
     StoreFailed,
     StoreUnavailable,
 )
@@ -793,6 +794,24 @@ async def test_a_store_that_is_away_fails_a_commit_and_not_the_queue(
     assert running.queue.condition.has_room(NO_LIMIT)
     assert (await queue.add(new(1))).first == 1
     assert not queue.failed
+
+
+@pytest.mark.parametrize(("error", "kind"), [(DiskFull, "full"), (StoreBusy, "busy")])
+async def test_what_has_no_time_between_commits_comes_behind_a_later_one(
+    running: BareService, monkeypatch: pytest.MonkeyPatch, error: type[ServiceError], kind: str
+) -> None:
+    async def refuse(_: Lease) -> None:
+        raise error
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(running.store, "maintain", refuse)
+        await running.queue.add(new(1))
+        await until(lambda: running.metric("store_errors_total", kind=kind))
+    assert running.metric("store_errors_total", kind=kind) == 1
+    assert (running.queue.condition.reason == "ok") is (kind == "busy")
+    await running.queue.add(new(1))
+    assert running.queue.condition.reason == "ok"
+    assert not running.queue.failed
 
 
 async def test_a_retry_whose_key_cannot_be_looked_up_may_have_been_applied(

@@ -186,6 +186,23 @@ def test_what_schemas_say_are_sentences() -> None:
         assert not re.search(r"[A-Z]{2,} [A-Z]{2,}", text), text
 
 
+def test_what_a_name_does_not_say_is_said() -> None:
+    said = {
+        (name, field)
+        for name, schema in SCHEMAS.items()
+        for field, part in schema.get("properties", {}).items()
+        if "description" in part
+    }
+    assert said == {
+        *(("PlacedTask", field) for field in ("position", "seconds_until_due", "date_due")),
+        *(("Queue", field) for field in OBJECTS["Queue"] if field != "head"),
+        *(("Batch", "count"), ("Cancelled", "count"), ("Readiness", "reason")),
+        *(("Fault", "pointer"), ("Fault", "message")),
+    }
+    values = {name for name in VALUES if "description" in SCHEMAS[name]}
+    assert values == {"HistoryNum", "Num", "Timeout", "State"}
+
+
 def test_the_examples_tell_of_one_task() -> None:
     """A reader of the documentation can follow it from its add to the result list."""
     created, due = "2026-11-23T21:15:08.359203Z", "2026-11-23T21:15:11.359203Z"
