@@ -17,7 +17,7 @@ import pytest
 
 from sanic_app.http import feed, journal, listeners
 from sanic_app.http.feed import EventFeed, Pace
-from sanic_app.http.journal import Cursor
+from sanic_app.http.journal import BEGINNING, Cursor
 from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.task import Retention
 from tests.serving import ON_UVLOOP, Service, held, problem, request, service
@@ -384,6 +384,36 @@ async def test_all_who_catch_up_share_one_pace(
                 assert without_gaps([await stream.next() for _ in range(25)]) == 25
         # Some twenty pages at once, and then twenty a second, of both together.
         assert time.monotonic() - begun > (50 - 20 - 2 * feed.TURN_PAGES) / 20 - 0.1
+
+
+async def test_all_who_catch_up_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service(tmp_path) as served, AsyncExitStack() as streams:
+        await batch(served, *[60] * 5)
+        events, reading, gate = served.parts.feed, 0, asyncio.Event()
+        read = events._journal.page
+
+        async def page(cursor: Cursor, until: Cursor, pruned: int) -> Any:
+            nonlocal reading
+            reading += 1
+            await gate.wait()
+            return await read(cursor, until, pruned)
+
+        monkeypatch.setattr(events._journal, "page", page)
+        waiting = []
+        for _ in range(5):
+            stream = await streams.enter_async_context(
+                aclosing(events.listen(BEGINNING, lambda: None))
+            )
+            assert b"retry: " in await anext(stream)
+            waiting.append(asyncio.ensure_future(anext(stream)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # However many have come, one reads the tables.
+        assert reading == 1
+        gate.set()
+        async with asyncio.timeout(5):
+            assert all(b"event: added\n" in text for text in await asyncio.gather(*waiting))
+        assert reading == 5
 
 
 async def test_all_catch_up_while_tasks_are_added(tmp_path: Path) -> None:

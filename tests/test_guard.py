@@ -45,6 +45,8 @@ def bearer(token: str) -> tuple[str, str]:
         ([bearer("")], False),
         ([bearer(TOKEN[:-1])], False),
         ([bearer(TOKEN + "x")], False),
+        ([bearer(TOKEN + "X")], False),
+        ([bearer(TOKEN + "\u00a0")], False),
         ([bearer(TOKEN.upper())], False),
         ([bearer("\udce9")], False),
         ([bearer("é")], False),
@@ -76,7 +78,10 @@ def test_documentation_and_page_need_no_token(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/page", "/page/", "/api/docsx", "/api/docs.json", "/api", "/API/docs/", "/pagex", "/page.js"],
+    [
+        *("/page", "/page/", "/api/docsx", "/api/docsX", "/api/docs.json", "/api", "/API/docs/"),
+        *("/pagex", "/page.js"),
+    ],
 )
 def test_what_only_looks_like_the_documentation_needs_it(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is Unauthorized
@@ -90,7 +95,9 @@ def test_health_is_exempt_from_everything(path: str) -> None:
     assert verdict(*evil, path=path, method="POST") is None
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/livex", "/health/live/x", "/Health/live"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/livex", "/health/liveX", "/health/live/x", "/Health/live"]
+)
 def test_what_only_looks_like_health_is_not(path: str) -> None:
     assert verdict(HERE, path=path, api_token=TOKEN.encode()) is Unauthorized
 
@@ -156,6 +163,9 @@ def test_addresses_localhost_and_allowed_names_are_served(host: str) -> None:
         "localhost.evil.example",
         "evil.localhost",
         "xlocalhost",
+        "Xlocalhost",
+        "\u00a0127.0.0.1",
+        "localhost\u00a0",
         "127.0.0.1.evil.example",
         "127.0.0.1.nip.io",
         "1.2.3",
@@ -238,6 +248,9 @@ def fetch(
         ("POST", fetch("cross-site"), False),
         ("DELETE", fetch("cross-site"), False),
         ("GET", fetch("something-new"), False),
+        ("GET", fetch("Xnone"), False),
+        ("GET", fetch("none\u00a0"), False),
+        ("POST", fetch(""), True),
         # The newer header decides, whatever the older one says.
         ("POST", [*fetch("same-origin"), ("origin", "https://evil.example")], True),
         ("POST", [*fetch("cross-site"), ("origin", "http://127.0.0.1:8000")], False),
@@ -353,6 +366,12 @@ def test_each_refusal_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("host", ["localhost:8000", "LocalHost:8000"])
 def test_an_origin_is_compared_without_regard_to_case(host: str) -> None:
     assert verdict(("host", host), ("origin", "http://LOCALhost:8000"), method="POST") is None
+
+
+@pytest.mark.parametrize("host", ["LocalhostX", "localhost\u00a0"])
+def test_a_host_that_only_looks_like_the_origin_is_another(host: str) -> None:
+    asked = [("host", host), bearer(TOKEN), ("origin", "http://localhost")]
+    assert verdict(*asked, method="POST", api_token=TOKEN.encode()) is Forbidden
 
 
 def test_each_of_several_origins_has_to_be_our_own() -> None:

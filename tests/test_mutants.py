@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,46 +12,56 @@ from tests import mutants
 
 ROOT = Path(__file__).parents[1]
 
-DIFF = """\
-# sanic_app.a.x_f__mutmut_1: survived
---- sanic_app/a.py
-+++ sanic_app/a.py
-@@ -1,2 +1,2 @@
- def f():
--    return 1
-+    return 2
-"""
+PART = "sanic_app.http.guard"
+CHANGE = ["-    return 1", "+    return 2"]
 
 
 @pytest.mark.parametrize(
     ("killed", "survived", "status"), [(9, 1, 0), (8, 1, 1), (0, 0, 1), (10, 0, 0)]
 )
 def test_nine_of_ten_must_be_noticed(
-    killed: int,
-    survived: int,
-    status: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    killed: int, survived: int, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mutants, "mutmut", lambda *_: DIFF)
-    lines = [f"    sanic_app.a.x_f__mutmut_{n}: killed" for n in range(killed)]
-    lines += [f"    sanic_app.a.x_g__mutmut_{n}: survived" for n in range(survived)]
-    lines += [f"    sanic_app.a.x_h__mutmut_{n}: not checked" for n in range(50)]
-    assert mutants.report("\n".join(lines)) == status
+    lines = [f"    {PART}.x_f__mutmut_{n}: killed" for n in range(killed)]
+    lines += [f"    {PART}.x_g__mutmut_{n}: survived" for n in range(survived)]
+    statuses = dict(mutants.listed("\n".join(lines)))
+    differences = {name: CHANGE for name in statuses if "x_g" in name}
+    assert mutants.report(statuses, differences) == status
     shown = capsys.readouterr().out
-    assert shown.count("-    return 1") == shown.count("+    return 2") == survived
+    assert [shown.count(line) for line in CHANGE] == [survived] * 2
     if killed + survived:
-        assert f"sanic_app.a: {killed} of {killed + survived} noticed" in shown
+        share = killed / (killed + survived)
+        assert f"{PART}: {killed} of {killed + survived} noticed, {share:.1%}" in shown
+
+
+def test_each_part_must_reach_it() -> None:
+    statuses = {f"sanic_app.queue.head.x_f__mutmut_{n}": "killed" for n in range(1_000)}
+    assert mutants.report(statuses, {}) == 0
+    assert mutants.report({**statuses, f"{PART}.x_g__mutmut_1": "survived"}, {}) == 1
+
+
+def test_what_works_while_it_is_imported_is_tried_so_changed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutants", f"{mutants.AT_IMPORT}.mutmut_1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    # It has run the same tests without a change before, and they passed.
+    assert f"{mutants.AT_IMPORT}: 1 of 1 noticed, 100.0%" in done.stdout, done.stderr
+    assert done.returncode == 0
 
 
 def test_mutants_and_their_tests_are_files_of_the_repository() -> None:
-    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
-    for pattern in config["only_mutate"]:
-        assert list(ROOT.glob(pattern)), pattern
-    for argument in config["pytest_add_cli_args_test_selection"]:
-        path, _, test = argument.removeprefix("--deselect=").partition("::")
-        assert (ROOT / path).exists()
-        assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8")
+    for part, tests in mutants.PARTS.items():
+        path = ROOT / part.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), part
+        for test in (*tests, *mutants.SLOW):
+            file, _, function = test.partition("::")
+            assert (ROOT / "tests" / file).exists(), test
+            if function:
+                assert f"def {function}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
 
 
 def test_what_is_explained_is_in_the_code() -> None:

@@ -14,9 +14,11 @@ from typing import Any, cast
 import pytest
 
 from sanic_app.errors import (
+    AlreadyFinished,
     DiskFull,
     Internal,
     KeyReused,
+    NotFound,
     NotHead,
     NotOwner,
     OutcomeUnknown,
@@ -24,17 +26,20 @@ from sanic_app.errors import (
     ServiceError,
     StartError,
     Stopping,
+    StoreBusy,
     StoreFailed,
+    StoreUnavailable,
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.waiting import COMMIT_WEIGHT, KEY_WEIGHT
 from sanic_app.queue.writer import PRUNE_PAUSE
-from sanic_app.store import CANCEL_MAX, Commit, Lease, Place, Write
+from sanic_app.store import CANCEL_MAX, Add, Commit, Lease, Place, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Retention, State, Task
-from tests.fake_clock import PATIENCE, FakeClock
+from tests.fake_clock import PATIENCE, START, FakeClock
 from tests.parts import (
+    NO_LIMIT,
     BareService,
     Engine,
     SqliteEngine,
@@ -763,3 +768,185 @@ async def test_a_read_that_fails_for_its_own_sake_ends_nothing(
         with pytest.raises(OverflowError):
             await running.queue.view.results_page(2**70, 9)
         assert not running.queue.failed
+
+
+# Another time the store may be there again.
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, OutcomeUnknown])
+async def test_a_store_that_is_away_fails_a_commit_and_not_the_queue(
+    running: BareService, monkeypatch: pytest.MonkeyPatch, error: type[ServiceError]
+) -> None:
+    queue, commit = running.queue, running.store.commit
+
+    async def away(lease: Lease, writes: Sequence[Write]) -> Commit:
+        raise error
+
+    monkeypatch.setattr(running.store, "commit", away)
+    adds = [queue.add(new(1)) for _ in range(2)]
+    assert [await outcome(each) for each in adds] == [error] * 2
+    assert adds[0].exception() is not adds[1].exception()
+    assert running.metric("store_errors_total", kind="unavailable") == 1
+    monkeypatch.setattr(running.store, "commit", commit)
+    assert queue.condition.problem is None
+    # Nothing is tried again by itself, and no place is lost.
+    assert running.clock._sleepers == []
+    assert running.queue.condition.has_room(NO_LIMIT)
+    assert (await queue.add(new(1))).first == 1
+    assert not queue.failed
+
+
+@pytest.mark.parametrize(("error", "kind"), [(DiskFull, "full"), (StoreBusy, "busy")])
+async def test_what_has_no_time_between_commits_comes_behind_a_later_one(
+    running: BareService, monkeypatch: pytest.MonkeyPatch, error: type[ServiceError], kind: str
+) -> None:
+    async def refuse(_: Lease) -> None:
+        raise error
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(running.store, "maintain", refuse)
+        await running.queue.add(new(1))
+        await until(lambda: running.metric("store_errors_total", kind=kind))
+    assert running.metric("store_errors_total", kind=kind) == 1
+    assert (running.queue.condition.reason == "ok") is (kind == "busy")
+    await running.queue.add(new(1))
+    assert running.queue.condition.reason == "ok"
+    assert not running.queue.failed
+
+
+async def test_a_retry_whose_key_cannot_be_looked_up_may_have_been_applied(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(lease: Lease, writes: Sequence[Write]) -> Commit:
+        raise DiskFull
+
+    async def away(_: Add) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(running.store, "commit", full)
+    monkeypatch.setattr(running.store, "replay", away)
+    with pytest.raises(DiskFull) as refused:
+        await running.queue.add(new(1), "key", "r")
+    assert refused.value.applied is None
+
+
+async def test_a_queue_is_stuck_when_no_commit_returns_and_only_then(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, clock, commit, go_on = (
+        running.queue,
+        running.clock,
+        running.store.commit,
+        asyncio.Event(),
+    )
+
+    async def hold(lease: Lease, writes: Sequence[Write]) -> Commit:
+        await go_on.wait()
+        return await commit(lease, writes)
+
+    def is_stuck() -> bool:
+        return queue.condition.problem == "no commit has returned for 10 s"
+
+    monkeypatch.setattr(running.store, "commit", hold)
+    clock.advance(60)
+    assert queue.condition.problem is None
+    add = queue.add(new(1))
+    await until(lambda: not running.metric("writes_waiting"))
+    clock.advance(10)
+    assert not is_stuck()
+    clock.advance(0.000001)
+    assert is_stuck()
+    go_on.set()
+    await add
+    await until(lambda: not is_stuck())
+    assert queue.condition.problem is None
+
+
+async def test_a_store_that_is_away_is_a_problem(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(running.store), "up", property(lambda _: False))
+    assert running.queue.condition.problem == "the store is unavailable"
+    assert running.metric("store_up") == 0
+
+
+async def test_while_it_runs_the_store_is_watched_again_and_again(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sanic_app.queue.writer.WATCH_SECONDS", 0.001)
+    async with service(engine, clock) as running:
+        watch, watched = running.store.watch, 0
+
+        async def count(lease: Lease) -> None:
+            nonlocal watched
+            watched += 1
+            await watch(lease)
+
+        monkeypatch.setattr(running.store, "watch", count)
+        await until(lambda: watched == 3)
+        await running.queue.stop()
+        seen = watched
+        await asyncio.sleep(0.01)
+        assert watched == seen
+
+
+@only_sqlite
+async def test_a_failure_is_told_in_the_log_with_its_cause(
+    running: BareService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = OSError("EIO")
+
+    async def fail(lease: Lease, writes: Sequence[Write]) -> Commit:
+        raise StoreFailed("io", "the disk is broken") from cause
+
+    monkeypatch.setattr(running.store, "commit", fail)
+    assert await outcome(running.queue.add(new(1))) is OutcomeUnknown
+    (record,) = [each for each in caplog.records if each.name == "sanic_app.queue.writer"]
+    assert record.getMessage() == "the store failed: the disk is broken"
+    assert record.levelname == "CRITICAL"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is cause
+    assert running.metric("store_errors_total", kind="io") == 1
+
+
+# Cancelling and pausing.
+
+
+async def test_a_cancel_returns_the_task_as_it_is_then(running: BareService) -> None:
+    queue, clock = running.queue, running.clock
+    await queue.add(new(1, 2, num=5))
+    clock.advance(1)
+    cancelled = await queue.cancel(2)
+    assert cancelled == Task(2, 6, 2 * SECOND, START, State.CANCELLED, None, START + SECOND)
+    for number, error in ((2, AlreadyFinished), (3, NotFound)):
+        with pytest.raises(error):
+            await queue.cancel(number)
+    assert running.metric("tasks_finished_total", outcome="cancelled") == 1
+
+
+async def test_a_pause_is_shown_and_taken_back(running: BareService) -> None:
+    queue = running.queue
+    await queue.add(new(1, 1))
+    for paused in (True, True, False):
+        await queue.set_paused(paused=paused)
+        assert queue.figures.paused == running.metric("queue_paused") == paused
+        assert queue.condition.reason == ("paused" if paused else "ok")
+
+
+async def test_a_range_takes_no_more_commits_than_it_has_slices(running: BareService) -> None:
+    queue = running.queue
+    await queue.add(new(*[1] * (2 * CANCEL_MAX + 1)))
+    assert await queue.cancel_range(2, 1) == 0
+    assert commits(running) == 1
+    assert await queue.cancel_range(2 * CANCEL_MAX + 1, 2 * CANCEL_MAX + 1) == 1
+    assert commits(running) == 2
+    assert await queue.cancel_range(1, 2 * CANCEL_MAX) == 2 * CANCEL_MAX
+    assert commits(running) == 4
+    assert running.metric("tasks_finished_total", outcome="cancelled") == 2 * CANCEL_MAX + 1
+
+
+async def test_how_far_stamps_are_ahead_of_the_clock_is_shown(running: BareService) -> None:
+    await running.queue.add(new(1))
+    for step, ahead in ((5.0, 0.0), (-8.0, 3.0), (3.5, 0.0)):
+        running.clock.step_wall(step)
+        assert running.metric("stamp_ahead_seconds") == ahead

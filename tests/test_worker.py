@@ -388,10 +388,13 @@ async def test_a_finish_that_met_a_full_disk_is_tried_again(
         assert len(await running.done()) == 1_000
         assert running.queue.condition.reason == "ok"
         assert running.deaths == []
-    levels = {
-        record.levelno for record in caplog.records if record.name == "sanic_app.queue.worker"
+    told = {
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.name == "sanic_app.queue.worker"
     }
-    assert levels == {logging.WARNING}
+    text = "the disk is full: the head is finished when there is room"
+    assert told == {(logging.WARNING, text)}
 
 
 async def test_after_a_failure_of_the_store_it_finishes_nothing_more(
@@ -429,3 +432,4 @@ async def test_a_head_that_nobody_took_away_and_that_is_none_ends_the_worker(
         (death,) = served.deaths
         assert isinstance(death, StoreFailed)
         assert death.kind == "other"
+        assert death.detail == "the head is not the one that the last commit left"

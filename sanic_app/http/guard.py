@@ -64,7 +64,9 @@ class Guard:
         if not accepted:
             return
         given = headers.getall("authorization", [])
-        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if len(given) != 1:
+            raise Unauthorized
+        scheme, _, token = given[0].partition(" ")
         presented = token.strip(" ").encode("utf-8", "surrogateescape")
         # All tokens are compared in any case, so that the time says nothing about them.
         matches = [hmac.compare_digest(presented, expected) for expected in accepted]
@@ -76,8 +78,8 @@ class Guard:
         if site:
             navigation = (
                 method == "GET"
-                and headers.getone("sec-fetch-mode", "") == "navigate"
-                and headers.getone("sec-fetch-dest", "") == "document"
+                and headers.get("sec-fetch-mode") == "navigate"
+                and headers.get("sec-fetch-dest") == "document"
             )
             if site not in ("same-origin", "none") and not navigation:
                 raise Forbidden("Pages of other sites may not send requests.")
