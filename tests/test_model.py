@@ -403,6 +403,8 @@ class PostgresMachine(Machine):
             )
             for url in (self.proxy.url, self.cluster.url())
         ]
+        # Each node lets time go on by its own clock while stamps are ahead of the server's.
+        self.stamps = [Stamps(self.clock) for _ in self.nodes]
         for node in self.nodes:
             self.lease = await node.own()
             await node.open(self.lease)
@@ -416,7 +418,9 @@ class PostgresMachine(Machine):
         return PostgresSnapshot(self.cluster.url(), self.name)
 
     def _wall(self) -> int:
-        return self.clock.wall()
+        shown = self.clock.wall()
+        stamps = self.stamps[self.nodes.index(self.store)]
+        return stamps.follow_server(shown, self.model.stamp, stamps.asking())
 
     @initialize(turns=st.lists(TURNS, min_size=12, max_size=12))
     def take_turns(self, turns: list[tuple[int, str]]) -> None:
