@@ -75,6 +75,14 @@ def test_an_answer_does_not_grow_with_what_is_sent(body: str) -> None:
         assert all(len(fault.pointer) <= 500 for fault in refused.value.faults)
 
 
+def test_what_lies_too_deep_is_reported_at_the_last_place_that_can_be_named() -> None:
+    name = "k" * 64
+    body = '{"tasks":[' + deep(name, 9, '{"a":1,"a":1}') + "]}"
+    with pytest.raises(Invalid) as refused:
+        parse_new_tasks(body.encode(), MAX, 10_000)
+    assert [fault.pointer for fault in refused.value.faults] == ["/tasks/0" + f"/{name}" * 7]
+
+
 def test_no_more_query_parameters_are_reported_than_twenty() -> None:
     query = [(f"x{index}", "1") for index in range(1_000)]
     for parse in (parse_page, parse_range, refuse_query):

@@ -196,7 +196,15 @@ def _unknown_fields(fields: Mapping[str, Any], known: Container[str], pointer: s
     return [Fault(_below(pointer, name), "Unknown field.") for name in islice(unknown, FAULTS_MAX)]
 
 
+class _Ancestor(str):
+    """A pointer to what lies above the place that is meant, which would be too long."""
+
+    __slots__ = ()
+
+
 def _below(pointer: str, name: str) -> str:
     """Return a JSON pointer to a field or an item (RFC 6901), escaped and short."""
     below = f"{pointer}/{printable(name).replace('~', '~0').replace('/', '~1')}"
-    return below if len(below) <= POINTER_MAX else pointer
+    if isinstance(pointer, _Ancestor) or len(below) > POINTER_MAX:
+        return _Ancestor(pointer)
+    return below
