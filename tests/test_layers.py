@@ -65,6 +65,7 @@ ROOMS = [
     "store.sqlite.origin",
     "store.postgres.target",
     "store.postgres.snapshot",
+    "store.postgres.catalogue",
     "store.postgres.bulk",
     "store.postgres.store",
     "store.postgres.changes",

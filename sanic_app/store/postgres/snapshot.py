@@ -10,7 +10,7 @@ import psycopg
 
 from sanic_app.errors import ServiceError, StartError, StoreFailed
 from sanic_app.store.migrations import migrations
-from sanic_app.store.postgres import bulk
+from sanic_app.store.postgres import bulk, catalogue
 from sanic_app.store.postgres.failures import failure
 from sanic_app.store.postgres.servers import Connection
 
@@ -53,6 +53,11 @@ class PostgresSnapshot:
                 ((version,),) = self._connection.execute("SELECT schema FROM meta").fetchall()
             except (psycopg.errors.UndefinedTable, ValueError):
                 raise StartError(f"there is no queue in {where}") from None
+            if version > (known := len(migrations("postgres"))):
+                raise StartError(
+                    f"{where} has schema version {version}, newer than this program's {known}:"
+                    " use a newer one"
+                )
             self._connection.execute("SAVEPOINT begun")
         return PostgresTables(self._connection, version)
 
@@ -99,39 +104,49 @@ class PostgresTables:
             raise StoreFailed("corrupt", detail) from error
 
     def engine_faults(self) -> Iterator[str]:
-        """Return what PostgreSQL's catalogues say; amcheck looks into the indices, if it is there.
-
-        Damage of tables shows when they are read.
-        """
+        """Return what PostgreSQL says. Damage of tables shows when they are read."""
+        checks = [self._amcheck]
         if self.outdated:
             yield (
                 f"its schema version is {self._version}, and this program's"
                 f" {len(migrations('postgres'))}: a node brings it up to date when it starts"
             )
-        mine = "FROM pg_namespace WHERE nspname = current_schema()"
-        for (name,) in self.select(
-            "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON oid = indexrelid"
-            f" WHERE relnamespace = (SELECT oid {mine}) AND NOT (indisvalid AND indisready)"
-        ):
-            yield f"the index {name} is not valid"
-        for (name,) in self.select(
-            "SELECT conname::text FROM pg_constraint"
-            f" WHERE connamespace = (SELECT oid {mine}) AND NOT convalidated"
-        ):
-            yield f"the constraint {name} is not validated"
-        for table, name in self.select(
-            "SELECT relname::text, tgname::text FROM pg_trigger JOIN pg_class ON pg_class.oid ="
-            f" tgrelid WHERE relnamespace = (SELECT oid {mine}) AND NOT tgisinternal"
-        ):
-            yield f"{table} has the trigger {name}, which no migration makes"
-        if list(self.select("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'")):
+        else:
+            checks = [self._schema, self._numbers, *checks]
+        for check in checks:
             try:
-                list(
-                    self.select(
-                        "SELECT bt_index_check(pg_class.oid, true) FROM pg_class"
-                        " JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'"
-                        f" WHERE relkind = 'i' AND relnamespace = (SELECT oid {mine})"
-                    )
-                )
+                yield from check()
             except StoreFailed as error:
-                yield f"amcheck: {error.detail}"
+                yield f"{check.__name__.strip('_')}: {error.detail}"
+
+    def _schema(self) -> Iterator[str]:
+        """Compare tables, columns, constraints and indices with what the migrations make."""
+        found = {part: " ".join(text.split()) for part, text in self.select(catalogue.LISTING)}
+        yield from catalogue.differences(found)
+
+    def _numbers(self) -> Iterator[str]:
+        """Compare what the state row has on this engine alone."""
+        for first, commit_num in self.select("SELECT first_history_num, commit_num FROM state"):
+            for (number,) in self.select("SELECT min(history_num) FROM queue"):
+                if number is not None and number < first:
+                    yield f"state: first_history_num is {first}, and the queue begins with {number}"
+            for (number,) in self.select("SELECT max(commit_num) FROM node_commit"):
+                if number is not None and number > commit_num:
+                    yield f"state: commit_num is {commit_num}, and a node has made commit {number}"
+
+    def _amcheck(self) -> Iterator[str]:
+        """Let the extension look into the indices, where it is installed and may be used."""
+        for (function,) in self.select(
+            "SELECT format('%I.%I', nspname, proname) FROM pg_extension"
+            " JOIN pg_namespace ON pg_namespace.oid = extnamespace"
+            " JOIN pg_proc ON pronamespace = extnamespace"
+            " WHERE extname = 'amcheck' AND proname = 'bt_index_check' AND pronargs = 2"
+            " AND has_function_privilege(pg_proc.oid, 'EXECUTE')"
+        ):
+            for _ in self.select(
+                f"SELECT {function}(pg_class.oid, true) FROM pg_class"
+                " JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'"
+                " WHERE relkind = 'i' AND relnamespace = current_schema()::regnamespace"
+            ):
+                pass
+        yield from ()
