@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Generator, Iterator
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give tests of whole systems more time before they count as hanging."""
     if config.getoption("--deselect-postgres"):
-        items[:] = [item for item in items if "[postgres" not in item.name]
+        items[:] = [item for item in items if not re.search(r"\[postgres|OnPostgres", item.nodeid)]
     for item in items:
         if item.get_closest_marker("system"):
             item.add_marker(pytest.mark.timeout(240))

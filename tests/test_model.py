@@ -1,8 +1,9 @@
 """The real store against plain lists, under any order of events that hypothesis can think of.
 
-Crashes are copies: what a killed process leaves is what its two files hold at that moment. A
-crash in the middle of a commit has any part of what the commit changed. ``MODEL_EXAMPLES`` and
-``MODEL_STEPS`` in the environment make it run longer.
+On SQLite, crashes are copies: what a killed process leaves is what its two files hold at that
+moment. A crash in the middle of a commit has any part of what the commit changed. On PostgreSQL,
+two nodes have one queue, and connections are lost, before, in and after a commit.
+``MODEL_EXAMPLES`` and ``MODEL_STEPS`` in the environment make it run longer.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,33 +30,23 @@ from hypothesis.stateful import (
     rule,
 )
 
-from sanic_app import errors
-from sanic_app.errors import Gone, Internal, KeyReused, NotFound, NotHead, QueueFull
-from sanic_app.store import (
-    RUN_MAX,
-    Add,
-    Added,
-    Cancel,
-    Cancelled,
-    CancelRange,
-    Done,
-    Finish,
-    PauseState,
-    SetPaused,
-    Write,
-)
+from sanic_app.errors import Internal
+from sanic_app.store import Add, Cancel, CancelRange, Finish, Lease, SetPaused, Store, Write
 from sanic_app.store.audit import faults
-from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.postgres.snapshot import PostgresSnapshot
+from sanic_app.store.postgres.store import PostgresStore
+from sanic_app.store.snapshot import Snapshot
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.store.stamps import Stamps
-from sanic_app.task import SECOND, NewTask, Retention, State, Task, seconds_left
+from sanic_app.task import SECOND, NewTask, Retention, Task, seconds_left
+from tests import postgres
 from tests.fake_clock import FakeClock
+from tests.model import KEEP, QUEUE_MAX, Model
+from tests.proxy import Proxy
 
 T = TypeVar("T")
 
-KEEP = 10 * SECOND
-QUEUE_MAX = 40
 NUMBERS = st.integers(-1, 60)
 
 TIMEOUTS = st.sampled_from([0, 0, 0, 1, SECOND // 2, SECOND, 3 * SECOND])
@@ -66,199 +57,42 @@ TOO_LARGE = st.just(Add([NewTask(2**63, 0)]))
 JUMPS = st.sampled_from([0.000001, 0.5, 1.0, 2.999999, 3.0, 11.0, 3_600.0])
 
 
-@dataclass
-class Key:
-    request: str
-    added: Added
-    finished_at: int | None = None
-
-
-@dataclass
-class Model:
-    """The queue as plain lists, in the fewest words."""
-
-    queue: list[Task] = field(default_factory=list)
-    history: list[Task] = field(default_factory=list)
-    """Everything finished, in the order of finishing; of it ``pruned`` are not kept."""
-    kept: int | None = None
-    paused: bool = False
-    pruned: int = 0
-    keys: dict[str, Key] = field(default_factory=dict)
-    stamp: int = 0
-
-    @property
-    def last(self) -> int:
-        return len(self.history) + len(self.queue)
-
-    @property
-    def kept_history(self) -> list[Task]:
-        return self.history[self.pruned :]
-
-    @property
-    def done(self) -> list[Task]:
-        return [task for task in self.kept_history if task.state is State.DONE]
-
-    @property
-    def head(self) -> Task | None:
-        return self.queue[0] if self.queue and self.queue[0].started_at is not None else None
-
-    def commit(self, writes: list[Write], wall: int) -> list[object]:
-        """Apply the writes and return their results, a refusal by its type."""
-        before = deepcopy(self)
-        self.stamp = max(self.stamp, wall)
-        results = [self._apply(write) for write in writes]
-        if (self.queue, len(self.history), self.keys, self.paused) == (
-            *(before.queue, len(before.history), before.keys, before.paused),
-        ):
-            # Nothing happened, and time was not taken down.
-            self.stamp = before.stamp
-        if self.kept is not None:
-            self.pruned = max(len(self.history) - self.kept, 0)
-        return results
-
-    def _apply(self, write: Write) -> object:
-        match write:
-            case Add():
-                return self._add(write)
-            case Finish():
-                return self._finish(write)
-            case Cancel():
-                return self._cancel(write.history_num)
-            case CancelRange():
-                numbers = range(write.first, write.last + 1)
-                return self._take_out([t for t in self.queue if t.history_num in numbers])
-            case SetPaused():
-                changed, self.paused = self.paused != write.paused, write.paused
-                self._start()
-                return PauseState(write.paused, changed)
-
-    def _add(self, add: Add) -> object:
-        known = self.keys.get(add.key or "")
-        if known is not None and not self._expired(known):
-            if known.request != add.request:
-                return KeyReused
-            return known.added._replace(replayed=True)
-        if len(self.queue) + len(add.tasks) > QUEUE_MAX:
-            return QueueFull
-        if any(task.num >= 2**63 for task in add.tasks):
-            return Internal
-        idle = not self.queue and not self.paused
-        first = self.last + 1
-        for number, (num, timeout) in enumerate(add.tasks, first):
-            self.queue.append(Task(number, num, timeout, self.stamp, State.QUEUED))
-        self._start()
-        added = Added(first, self.last, self.stamp, idle)
-        if add.key is not None:
-            self.keys[add.key] = Key(add.request, added)
-        return added
-
-    def _expired(self, key: Key) -> bool:
-        return key.finished_at is not None and key.finished_at + KEEP <= self.stamp
-
-    def _start(self) -> None:
-        if self.queue and not self.paused and not self.head:
-            self.queue[0] = self.queue[0]._replace(state=State.WAITING, started_at=self.stamp)
-
-    def _finish(self, finish: Finish) -> object:
-        if not self.head or self.head.history_num != finish.history_num:
-            return NotHead
-        done: list[Task] = []
-        self.stamp = max(self.stamp, (self.head.started_at or 0) + self.head.timeout)
-        while self.queue and len(done) < RUN_MAX:
-            head = self.queue[0]
-            if done and (head.timeout or done[0].timeout or self.paused):
-                break
-            done.append(
-                self.queue.pop(0)._replace(
-                    state=State.DONE,
-                    started_at=self.stamp if done else head.started_at,
-                    finished_at=self.stamp,
-                )
-            )
-        self.history += done
-        self._start()
-        self._end_keys()
-        return Done(done)
-
-    def _cancel(self, number: int) -> object:
-        found = [task for task in self.queue if task.history_num == number]
-        if found:
-            return self._take_out(found)
-        if number > self.last:
-            return NotFound
-        kept = any(task.history_num == number for task in self.kept_history)
-        return errors.AlreadyFinished if kept else Gone
-
-    def _take_out(self, tasks: list[Task]) -> object:
-        self.queue = [task for task in self.queue if task not in tasks]
-        ended = [task._replace(state=State.CANCELLED, finished_at=self.stamp) for task in tasks]
-        self.history += ended
-        self._start()
-        self._end_keys()
-        return Cancelled(ended or ())
-
-    def _end_keys(self) -> None:
-        waiting = {task.history_num for task in self.queue}
-        for key in self.keys.values():
-            own = range(key.added.first, key.added.last + 1)
-            if key.finished_at is None and waiting.isdisjoint(own):
-                key.finished_at = self.stamp
-
-
 class Machine(RuleBasedStateMachine):
-    """The store beside the model."""
+    """A store beside the model. An engine says how it is opened, and what happens to it alone."""
+
+    store: Store
+    lease: Lease
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = Path(tempfile.mkdtemp(prefix="model"))
-        self.lives = 0
         self.clock = FakeClock()
-        self.stamps = Stamps(self.clock)
         self.model = Model()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    @property
-    def path(self) -> Path:
-        return self.folder / str(self.lives) / "queue.db"
-
     @initialize(kept=st.none() | st.integers(1, 5))
     def begin(self, kept: int | None) -> None:
         self.model.kept = kept
-        self.path.parent.mkdir()
         self.run(self._open())
+
+    @property
+    def history_keep(self) -> Retention | None:
+        return None if self.model.kept is None else Retention(tasks=self.model.kept)
 
     async def _open(self) -> None:
-        keep = None if self.model.kept is None else Retention(tasks=self.model.kept)
-        self.store = SqliteStore(self.path, self.clock, KEEP, QUEUE_MAX, history_keep=keep)
-        self.stamps = Stamps(self.clock)
-        self.stamps.follow(self.model.stamp)
-        self.lease: FileLease = await self.store.own()
-        await self.store.open(self.lease)
-        assert self.store.sizes().wal == 0
+        raise NotImplementedError
 
     async def _close(self) -> None:
-        await self.store.close()
-        self.lease.release()
+        raise NotImplementedError
 
-    def _live_on(self, images: tuple[bytes, bytes]) -> None:
-        """Go on in another folder with these two files, as after a crash."""
-        self.run(self._close())
-        self.lives += 1
-        self.path.parent.mkdir()
-        for path, content in zip(self._files(), images, strict=True):
-            path.write_bytes(content)
-        self.run(self._open())
+    def _snapshot(self) -> AbstractContextManager[Snapshot]:
+        raise NotImplementedError
 
-    def _files(self) -> tuple[Path, Path]:
-        return self.path, Path(f"{self.path}-wal")
-
-    def _images(self) -> tuple[bytes, bytes]:
-        # Reading a database that this process has open drops its locks: there is no one else.
-        database, wal = (path.read_bytes() for path in self._files())
-        return database, wal
+    def _wall(self) -> int:
+        """Return what the store takes for the time."""
+        raise NotImplementedError
 
     # What happens.
 
@@ -335,35 +169,9 @@ class Machine(RuleBasedStateMachine):
         self.clock.step_wall(-seconds)
 
     @rule()
-    def maintain(self) -> None:
-        self.store._checkpointer._pages = 10**6
-        self.run(self.store.maintain(self.lease))
-
-    @rule()
     def restart(self) -> None:
         self.run(self._close())
         self.run(self._open())
-
-    @rule()
-    def crash(self) -> None:
-        self._live_on(self._images())
-
-    @rule(adds=ADDS, finish=st.booleans(), written=st.floats(0, 1))
-    def crash_in_a_commit(self, adds: Add, finish: bool, written: float) -> None:
-        """Any part of the commit's bytes may have reached the disk: all of it counts or none."""
-        before, model = self._images(), deepcopy(self.model)
-        writes: list[Write] = [adds]
-        if finish and self.model.queue:
-            writes.append(Finish(self.model.queue[0].history_num))
-        self._commit(writes)
-        after = self._images()
-        assert after[0] == before[0], "a commit writes to the WAL alone"
-        cut = round(written * len(after[1]))
-        self._live_on((after[0], after[1][:cut] + before[1][cut:]))
-        if written < 1 and self._queue() != self.model.queue:
-            self.model = model
-            self.stamps = Stamps(self.clock)
-            self.stamps.follow(model.stamp)
 
     def _commit(self, writes: list[Write]) -> None:
         expected = self._expected(writes)
@@ -386,8 +194,7 @@ class Machine(RuleBasedStateMachine):
         return expected
 
     def _expected_together(self, writes: list[Write]) -> list[object]:
-        self.stamps.follow(self.model.stamp)
-        return self.model.commit(writes, self.stamps.wall())
+        return self.model.commit(writes, self._wall())
 
     # What can be read.
 
@@ -400,7 +207,7 @@ class Machine(RuleBasedStateMachine):
         assert self._queue() == model.queue
         assert self.run(self.store.results_page(0, 10**6)) == model.done
         figures, head, now = self.run(self.store.overview())
-        assert now == max(self.stamps.wall(), model.stamp)
+        assert now == max(self._wall(), model.stamp)
         assert head == model.head
         assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
         assert figures.last_stamp == model.stamp
@@ -466,26 +273,189 @@ class Machine(RuleBasedStateMachine):
             assert overview.seconds_left is None
             return
         assert overview.seconds_left is not None
-        now = max(self.stamps.wall(), self.model.stamp)
+        now = max(self._wall(), self.model.stamp)
         assert overview.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
         assert 0 <= overview.seconds_left * SECOND <= head.timeout
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.run(self._close())
-            with SqliteSnapshot(self.path) as store:
-                assert list(faults(store)) == []
+            with self._snapshot() as tables:
+                assert list(faults(tables)) == []
         self.runner.close()
+
+
+class SqliteMachine(Machine):
+    """One database, and what a kill may leave of it."""
+
+    store: SqliteStore
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="model"))
+        self.lives = 0
+        self.stamps = Stamps(self.clock)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / str(self.lives) / "queue.db"
+
+    async def _open(self) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        self.store = SqliteStore(
+            self.path, self.clock, KEEP, QUEUE_MAX, history_keep=self.history_keep
+        )
+        self.stamps = Stamps(self.clock)
+        self.stamps.follow(self.model.stamp)
+        self.lease = await self.store.own()
+        await self.store.open(self.lease)
+        assert self.store.sizes().wal == 0
+
+    async def _close(self) -> None:
+        await self.store.close()
+        self.lease.release()
+
+    def _snapshot(self) -> AbstractContextManager[Snapshot]:
+        return SqliteSnapshot(self.path)
+
+    def _wall(self) -> int:
+        return self.stamps.wall()
+
+    def _expected_together(self, writes: list[Write]) -> list[object]:
+        self.stamps.follow(self.model.stamp)
+        return super()._expected_together(writes)
+
+    @rule()
+    def maintain(self) -> None:
+        self.store._checkpointer._pages = 10**6
+        self.run(self.store.maintain(self.lease))
+
+    @rule()
+    def crash(self) -> None:
+        self._live_on(self._images())
+
+    @rule(adds=ADDS, finish=st.booleans(), written=st.floats(0, 1))
+    def crash_in_a_commit(self, adds: Add, finish: bool, written: float) -> None:
+        """Any part of the commit's bytes may have reached the disk: all of it counts or none."""
+        before, model = self._images(), deepcopy(self.model)
+        writes: list[Write] = [adds]
+        if finish and self.model.queue:
+            writes.append(Finish(self.model.queue[0].history_num))
+        self._commit(writes)
+        after = self._images()
+        assert after[0] == before[0], "a commit writes to the WAL alone"
+        cut = round(written * len(after[1]))
+        self._live_on((after[0], after[1][:cut] + before[1][cut:]))
+        if written < 1 and self._queue() != self.model.queue:
+            self.model = model
+            self.stamps = Stamps(self.clock)
+            self.stamps.follow(model.stamp)
+
+    def _live_on(self, images: tuple[bytes, bytes]) -> None:
+        """Go on in another folder with these two files, as after a crash."""
+        self.run(self._close())
+        self.lives += 1
+        self.path.parent.mkdir()
+        for path, content in zip(self._files(), images, strict=True):
+            path.write_bytes(content)
+        self.run(self._open())
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.path, Path(f"{self.path}-wal")
+
+    def _images(self) -> tuple[bytes, bytes]:
+        # Reading a database that this process has open drops its locks: there is no one else.
+        database, wal = (path.read_bytes() for path in self._files())
+        return database, wal
+
+    def teardown(self) -> None:
+        super().teardown()
         shutil.rmtree(self.folder)
 
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+class PostgresMachine(Machine):
+    """Two nodes of one queue: either may commit, and one of them loses its connections."""
 
-TestModel = pytest.mark.timeout(60 + EXAMPLES)(Machine.TestCase)
-TestModel.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+    store: PostgresStore
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = postgres.shared()
+        self.name = postgres.fresh_name()
+        self.proxy = Proxy(self.cluster.port)
+        self.nodes: list[PostgresStore] = []
+
+    async def _open(self) -> None:
+        self.nodes = [
+            PostgresStore(
+                url,
+                self.clock,
+                KEEP,
+                QUEUE_MAX,
+                name=self.name,
+                history_keep=self.history_keep,
+                now=lambda: f"{self.clock.wall()}::bigint",
+            )
+            for url in (self.proxy.url, self.cluster.url())
+        ]
+        for node in self.nodes:
+            self.lease = await node.own()
+            await node.open(self.lease)
+        self.store = self.nodes[0]
+
+    async def _close(self) -> None:
+        for node in self.nodes:
+            await node.close()
+
+    def _snapshot(self) -> AbstractContextManager[Snapshot]:
+        return PostgresSnapshot(self.cluster.url(), self.name)
+
+    def _wall(self) -> int:
+        return self.clock.wall()
+
+    @rule(number=st.integers(0, 1))
+    def ask_a_node(self, number: int) -> None:
+        self.store = self.nodes[number]
+
+    @rule()
+    def lose_connections(self) -> None:
+        self.proxy.cut()
+
+    @rule(adds=ADDS, finish=st.booleans(), fault=st.sampled_from(["before", "in", "after"]))
+    def lose_the_answer(self, adds: Add, finish: bool, fault: str) -> None:
+        """Whatever became of the commit, it is there once when it is answered."""
+        self.store = self.nodes[0]
+        writes: list[Write] = [adds]
+        if finish and self.model.queue:
+            writes.append(Finish(self.model.queue[0].history_num))
+        self.proxy.on_commit = fault
+        self._commit(writes)
+        # What changes nothing was rolled back.
+        self.proxy.on_commit = ""
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.proxy.close()
+        self.cluster.execute(f"DROP SCHEMA IF EXISTS {self.name} CASCADE")
+
+
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+"""On SQLite; on PostgreSQL, a tenth of it."""
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+limit = pytest.mark.timeout(60 + EXAMPLES)
+
+TestModel = limit(SqliteMachine.TestCase)
+TestModel.settings = _settings(EXAMPLES)
+TestModelOnPostgres = limit(PostgresMachine.TestCase)
+TestModelOnPostgres.settings = _settings(max(EXAMPLES // 10, 1))
