@@ -16,11 +16,12 @@ import tempfile
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -54,6 +55,10 @@ TASKS = st.lists(st.builds(NewTask, st.integers(-(2**63), 2**63 - 1), TIMEOUTS),
 KEYS = st.none() | st.sampled_from(["a", "b", "c"])
 ADDS = st.builds(Add, TASKS, KEYS, st.sampled_from(["r", "s"]))
 TOO_LARGE = st.just(Add([NewTask(2**63, 0)]))
+TURNS = st.tuples(
+    st.integers(0, 1), st.sampled_from(["", "", "", "idle", "before", "in", "after", "after"])
+)
+"""Which node commits, and when its connection is cut: see ``Proxy``."""
 JUMPS = st.sampled_from([0.000001, 0.5, 1.0, 2.999999, 3.0, 11.0, 3_600.0])
 
 
@@ -413,24 +418,20 @@ class PostgresMachine(Machine):
     def _wall(self) -> int:
         return self.clock.wall()
 
-    @rule(number=st.integers(0, 1))
-    def ask_a_node(self, number: int) -> None:
+    @initialize(turns=st.lists(TURNS, min_size=12, max_size=12))
+    def take_turns(self, turns: list[tuple[int, str]]) -> None:
+        self.turns = cycle(turns)
+
+    def _commit(self, writes: list[Write]) -> None:
+        """Commit by either node: whatever becomes of a connection, it is applied once."""
+        number, fault = next(self.turns)
         self.store = self.nodes[number]
-
-    @rule()
-    def lose_connections(self) -> None:
-        self.proxy.cut()
-
-    @rule(adds=ADDS, finish=st.booleans(), fault=st.sampled_from(["before", "in", "after"]))
-    def lose_the_answer(self, adds: Add, finish: bool, fault: str) -> None:
-        """Whatever became of the commit, it is there once when it is answered."""
-        self.store = self.nodes[0]
-        writes: list[Write] = [adds]
-        if finish and self.model.queue:
-            writes.append(Finish(self.model.queue[0].history_num))
-        self.proxy.on_commit = fault
-        self._commit(writes)
-        # What changes nothing was rolled back.
+        if fault == "idle":
+            self.proxy.cut()
+        else:
+            self.proxy.on_commit = fault
+        super()._commit(writes)
+        # What changes nothing is rolled back.
         self.proxy.on_commit = ""
 
     def teardown(self) -> None:
@@ -443,9 +444,10 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
 """On SQLite; on PostgreSQL, a tenth of it."""
 
 
-def _settings(examples: int) -> settings:
+def _settings(examples: int, *phases: Phase) -> settings:
     return settings(
         max_examples=examples,
+        phases=phases,
         stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
         deadline=None,
         print_blob=True,
@@ -456,6 +458,7 @@ def _settings(examples: int) -> settings:
 limit = pytest.mark.timeout(60 + EXAMPLES)
 
 TestModel = limit(SqliteMachine.TestCase)
-TestModel.settings = _settings(EXAMPLES)
+TestModel.settings = _settings(EXAMPLES, *Phase)
 TestModelOnPostgres = limit(PostgresMachine.TestCase)
-TestModelOnPostgres.settings = _settings(max(EXAMPLES // 10, 1))
+# To make a failure smaller would take longer than the test may.
+TestModelOnPostgres.settings = _settings(max(EXAMPLES // 10, 1), Phase.reuse, Phase.generate)
