@@ -23,7 +23,7 @@ from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Add, Added, Commit, retention
+from sanic_app.store import Add, Added, Commit, retention, snapshot
 from sanic_app.store.sqlite import checkpointer, connections, disk, failures, origin
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
@@ -214,12 +214,37 @@ def eager_cursor(_: str) -> None:
     put(actions.Command, "deal_with", eager)
 
 
+def piecemeal(_: str) -> None:
+    """Let a copy to PostgreSQL be seen while it is made, one table after the other."""
+    from sanic_app.store.postgres import target  # noqa: PLC0415 - not each service has the driver
+
+    empty, fill = target.PostgresTarget.empty, target.PostgresTarget.fill
+
+    def under_its_name(self: Any) -> None:
+        self._new = self._schema
+        empty(self)
+
+    def apart(self: Any, *args: Any) -> None:
+        def committed(*args: Any) -> Any:
+            for name, table, rows in snapshot.rows_of(*args):
+                self._connection.execute("COMMIT; BEGIN")
+                if name != "state":
+                    self._connection.execute(f"TRUNCATE {name}")
+                yield name, table, rows
+
+        put(target, "rows_of", committed)
+        fill(self, *args)
+
+    put(target.PostgresTarget, "empty", under_its_name)
+    put(target.PostgresTarget, "fill", apart)
+
+
 CHANGES: dict[str, Callable[[str], None]] = NODE_CHANGES | {
     change.__name__: change
     for change in (
         *(checkpoint_pages, lazy_commit, unsynced, no_recovery, going_on, strict, wall_clock),
         *(forgetful, no_lock, no_marks, patient, blocking_commit, handlers_commit, lax_parsing),
-        eager_cursor,
+        *(eager_cursor, piecemeal),
     )
 }
 

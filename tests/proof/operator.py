@@ -6,13 +6,15 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.proof.copies import copy, copying
 from tests.proof.machine import emptied
+from tests.proof.nodes import cluster
+from tests.proof.operator_postgres import PostgresWalks
 from tests.proof.outcome import Outcome, Scale
 from tests.proof.service import DATABASE, service
 from tests.proof.tables import contradictions
@@ -20,6 +22,8 @@ from tests.running import Running
 
 SECONDS = 2.0
 BACKUP_SECONDS = 10.0
+POSTGRES_SHARE = 5
+"""So often the walks with PostgreSQL are taken for each of the others."""
 
 Walk = Callable[[Path, random.Random], list[str]]
 
@@ -28,20 +32,31 @@ def operator(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Walk each path with random loads; look at what is served and what was acknowledged."""
     chance = random.Random(seed)
     broken: list[str] = []
-    walks = [WALKS[n % len(WALKS)] for n in range(scale.pick(len(WALKS), 200))]
-    for walk in walks:
+    with cluster() as server:
+        postgres = PostgresWalks(server, kills=scale.pick(1, 2))
+        kinds = (*WALKS, *postgres.walks * scale.pick(1, POSTGRES_SHARE))
+        walks = [kinds[n % len(kinds)] for n in range(scale.pick(len(kinds), 200))]
+        for walk in walks:
+            with emptied(folder) as home:
+                broken += [f"{walk.__name__}: {line}" for line in walk(home, chance)]
         with emptied(folder) as home:
-            broken += [f"{walk.__name__}: {line}" for line in walk(home, chance)]
-    with emptied(folder) as home:
-        control = _restored_beside_its_wal(home, random.Random(seed), ("no_marks",))
+            control = _restored_beside_its_wal(home, random.Random(seed), ("no_marks",))
+        with emptied(folder) as home:
+            piecemeal = postgres.control(home)
     return Outcome(
         promise="never ready on a wrong database; nothing acknowledged lost without a word",
-        fault=", ".join(walk.__name__.strip("_").replace("_", " ") for walk in WALKS),
+        fault=", ".join(
+            walk.__name__.strip("_").replace("_", " ") for walk in (*WALKS, *postgres.walks)
+        ),
         tried=len(walks),
         lost=len(broken),
-        control=f"a service that takes any WAL for its own: {'; '.join(control)[:120]}",
+        control=f"a service that takes any WAL for its own: {'; '.join(control)[:120]}; a copy that"
+        f" is seen while it is made: {'; '.join(piecemeal)[:120]}",
         broken=tuple(broken),
-        missed=() if any("it serves" in line for line in control) else ("it was refused too",),
+        missed=(
+            *(() if any("it serves" in line for line in control) else ("it was refused too",)),
+            *(() if any("not whole" in line for line in piecemeal) else ("nobody saw it",)),
+        ),
     )
 
 
@@ -59,29 +74,8 @@ def _load(running: Running, chance: random.Random) -> int:
     return last
 
 
-def _copying(home: Path, source: str, target: str) -> subprocess.Popen[str]:
-    """Start the documented way of a backup and of a restore."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "sanic_app", "copy", source, target],
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _copy(home: Path, source: str, target: str) -> float:
-    begun = time.monotonic()
-    process = _copying(home, source, target)
-    output, _ = process.communicate(timeout=60)
-    if process.returncode:
-        raise RuntimeError(output)
-    return time.monotonic() - begun
-
-
 def _back_up(home: Path) -> float:
-    return _copy(home, DATABASE, "copy.db")
+    return copy(home, DATABASE, "copy.db")
 
 
 def _last(home: Path) -> tuple[int, list[str]]:
@@ -134,7 +128,7 @@ def _backed_up_and_restored(home: Path, chance: random.Random) -> list[str]:
         running.kill()
     for suffix in ("", "-wal", "-shm"):
         (home / f"{DATABASE}{suffix}").unlink(missing_ok=True)
-    _copy(home, "copy.db", DATABASE)
+    copy(home, "copy.db", DATABASE)
     last, wrong = _last(home)
     if last != before:
         wrong.append(f"{last} restored, and {before} were backed up")
@@ -148,7 +142,7 @@ def _copies_killed(home: Path, chance: random.Random) -> list[str]:
     try:
         before = _load(running, chance)
         for _ in range(5):
-            process = _copying(home, DATABASE, "copy.db")
+            process = copying(home, DATABASE, "copy.db")
             with suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=chance.uniform(0.1, 0.9))
             process.kill()
@@ -161,7 +155,7 @@ def _copies_killed(home: Path, chance: random.Random) -> list[str]:
         running.kill()
     restored = home / "restored"
     restored.mkdir()
-    _copy(home, "copy.db", str(restored / DATABASE))
+    copy(home, "copy.db", str(restored / DATABASE))
     last, more = _last(restored)
     return wrong + more + ([f"{last} restored of {before}"] if last != before else [])
 

@@ -59,7 +59,7 @@ PROOFS = (
     Proof("unwritable", unwritable, (Need.ROOT, Need.TMPFS, Need.PRLIMIT)),
     Proof("clock-steps", clock_steps, (Need.FAKETIME,)),
     Proof("owners", owners),
-    Proof("operator", operator),
+    Proof("operator", operator, (Need.POSTGRES,)),
     Proof("slow-clients", slow_clients, (Need.PRLIMIT,)),
     Proof("lost-clients", lost_clients),
     Proof("hostile-requests", hostile_requests),
