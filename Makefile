@@ -143,7 +143,7 @@ bench-quick: devenv ## measure less of everything, in two minutes
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
 .PHONY: bench-nodes
-bench-nodes: devenv ## measure several nodes on PostgreSQL beside SQLite (needs Debian's postgresql)
+bench-nodes: devenv .venv-bench/.peers ## measure nodes on PostgreSQL beside SQLite and a peer (needs Debian's postgresql)
 	$(BIN)/python -m tests.bench --only nodes $(ARGS)
 
 .PHONY: bench-peers

@@ -37,10 +37,14 @@ class Scale(NamedTuple):
     depth: int
     listed: int
     """Tasks in each whole list."""
+    aged: int
+    """Commits during which an old snapshot is held."""
 
 
-FULL = Scale("full", 7, 3, (1, 2, 4, 8, 16, 32, 128), 500_000, 500, 1_000, 10_000_000, 1_000_000)
-QUICK = Scale("quick", 3, 1, (8,), 50_000, 60, 200, 200_000, 100_000)
+FULL = Scale(
+    "full", 7, 3, (1, 2, 4, 8, 16, 32, 128), 500_000, 500, 1_000, 10_000_000, 1_000_000, 60_000
+)
+QUICK = Scale("quick", 3, 1, (8,), 50_000, 60, 200, 200_000, 100_000, 3_000)
 
 
 class Disk:

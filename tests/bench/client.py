@@ -18,9 +18,13 @@ def get(path: str) -> bytes:
 
 
 def add(timeout: float, num: int = 5) -> bytes:
-    body = json.dumps({"num": num, "timeout": timeout}).encode()
+    return post("/add_task", {"num": num, "timeout": timeout})
+
+
+def post(path: str, content: object) -> bytes:
+    body = json.dumps(content).encode()
     head = (
-        "POST /add_task HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -1,7 +1,8 @@
 """One peer, measured in its own interpreter: ``python -m tests.bench.peer NAME FOLDER SECONDS``.
 
-Prints what was measured as one line of JSON. The libraries are no dependencies of the project, so
-they are imported by name, when asked for.
+A peer on PostgreSQL may be given the URL of an empty database behind that; else it has a server of
+its own. Prints what was measured as one line of JSON. The libraries are no dependencies of the
+project, so they are imported by name, when asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -173,7 +174,7 @@ def persist_queue(folder: Path, seconds: float) -> Measured:
 
 
 @contextmanager
-def _postgres(folder: Path) -> Iterator[None]:
+def _postgres(folder: Path) -> Iterator[str]:
     programs = [*Path("/usr/lib/postgresql").glob("*/bin")]
     found = shutil.which("initdb") or shutil.which("initdb", path=":".join(map(str, programs)))
     if found is None:
@@ -192,19 +193,18 @@ def _postgres(folder: Path) -> Iterator[None]:
         ) as process,
     ):
         try:
-            yield
+            yield f"host={folder} user={POSTGRES_USER} dbname=postgres"
         finally:
             process.terminate()
 
 
-def procrastinate(folder: Path, seconds: float) -> Measured:
+def procrastinate(folder: Path, seconds: float, url: str | None = None) -> Measured:
     library = _library("procrastinate")
-    with _postgres(folder):
-        return asyncio.run(_procrastinate(library, folder, seconds))
+    with _postgres(folder) if url is None else nullcontext(url) as conninfo:
+        return asyncio.run(_procrastinate(library, conninfo, seconds))
 
 
-async def _procrastinate(library: Any, folder: Path, seconds: float) -> Measured:
-    conninfo = f"host={folder} user={POSTGRES_USER} dbname=postgres"
+async def _procrastinate(library: Any, conninfo: str, seconds: float) -> Measured:
     app = library.App(
         connector=library.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=16)
     )
@@ -253,9 +253,12 @@ PEERS: dict[str, Callable[[Path, float], Measured]] = {
 }
 
 
-def main(name: str, folder: str, seconds: str) -> int:
+def main(name: str, folder: str, seconds: str, url: str | None = None) -> int:
     try:
-        measured = PEERS[name](Path(folder), float(seconds))
+        if url is not None:
+            measured = procrastinate(Path(folder), float(seconds), url)
+        else:
+            measured = PEERS[name](Path(folder), float(seconds))
     except Missing:
         return NOT_HERE
     sys.stdout.write(json.dumps(measured._asdict()) + "\n")

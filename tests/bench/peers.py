@@ -95,7 +95,7 @@ def _measured(bench: Bench) -> dict[str, list[Measured]]:
             if name in missing:
                 continue
             with bench.room("peer") as folder:
-                measured = _ours(bench, folder) if name == OURS else _peer(bench, name, folder)
+                measured = _ours(bench, folder) if name == OURS else peer(bench, name, folder)
             if measured is None:
                 missing.add(name)
                 bench.missing.append(name)
@@ -105,10 +105,14 @@ def _measured(bench: Bench) -> dict[str, list[Measured]]:
     return found
 
 
-def _peer(bench: Bench, name: str, folder: Path) -> Measured | None:
-    """Return None for what is not installed."""
+def peer(bench: Bench, name: str, folder: Path, *url: str) -> Measured | None:
+    """Measure a peer, with a server of its own or in the empty database of a URL.
+
+    None: it is not installed.
+    """
     python = str(PEERS_PYTHON) if PEERS_PYTHON.exists() else sys.executable
-    command = [python, "-m", "tests.bench.peer", name, str(folder), str(bench.scale.load_seconds)]
+    seconds = str(bench.scale.load_seconds)
+    command = [python, "-m", "tests.bench.peer", name, str(folder), seconds, *url]
     done = subprocess.run(
         command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=SECONDS
     )

@@ -1,6 +1,6 @@
 -- For wrk: adds tasks, and says at the end what became of them in one line of JSON. With TASKS in
--- the environment each request is a batch of so many.
-local task = '{"num": 5, "timeout": 3600}'
+-- the environment each request is a batch of so many; TIMEOUT is that of each task.
+local task = '{"num": 5, "timeout": ' .. (os.getenv("TIMEOUT") or "3600") .. '}'
 local tasks = tonumber(os.getenv("TASKS") or "0")
 
 wrk.method = "POST"

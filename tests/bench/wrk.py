@@ -24,10 +24,12 @@ def installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def load(port: int, connections: int, seconds: float, batch: int = 0) -> Load:
+def load(
+    port: int, connections: int, seconds: float, batch: int = 0, timeout: float = 3_600
+) -> Load:
     """Add tasks as fast as so many connections can, each waiting for its answer.
 
-    With ``batch`` each request adds so many.
+    With ``batch`` each request adds so many. ``timeout`` is each task's own.
 
     wrk counts whole seconds alone.
     """
@@ -35,7 +37,7 @@ def load(port: int, connections: int, seconds: float, batch: int = 0) -> Load:
     path = "/api/v1/tasks/batch" if batch else "/add_task"
     done = subprocess.run(
         [*command, "-s", str(SCRIPT), f"http://127.0.0.1:{port}{path}"],
-        env={**os.environ, "TASKS": str(batch)},
+        env={**os.environ, "TASKS": str(batch), "TIMEOUT": str(timeout)},
         capture_output=True,
         text=True,
         timeout=seconds + 30,
