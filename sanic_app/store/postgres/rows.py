@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import ExecStatus
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Add, Cancel, Figures, Finish, Write
@@ -348,7 +349,8 @@ def _messages(connection: Connection, *statements: str) -> list[list[Any]]:
     found = []
     more: bool | None = True
     while more:
-        if cursor.description is not None:
+        # The cursor's own description would cost more than the rows.
+        if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
             found.append(cursor.fetchall())
         more = cursor.nextset()
     if statements[-1] == "COMMIT" and cursor.statusmessage != "COMMIT":
