@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from sanic_app.store.audit import faults
-from sanic_app.store.postgres.servers import Connection
+from sanic_app.store.postgres.rows import NEWEST
+from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.postgres.snapshot import PostgresSnapshot, PostgresTables
 from sanic_app.store.snapshot import TABLES
 from tests.fake_clock import FakeClock
@@ -319,6 +320,26 @@ async def test_a_check_changes_nothing(
     before = contents()
     assert check(place, tmp_path)[0] == 0
     assert contents() == before
+
+
+async def test_the_newest_state_row_is_found_at_once_behind_dead_ones(
+    place: PostgresEngine, clock: FakeClock
+) -> None:
+    """An old snapshot keeps them, and statistics say that there is one row."""
+    async with opened(place, clock) as store:
+        await store.add(3_600)
+        with psycopg.connect(place.cluster.url()) as dump:
+            dump.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            dump.execute(f"SELECT 1 FROM {place.name}.state")
+            for _ in range(50):
+                await store.add(3_600)
+            with Servers(place.cluster.url(), place.name).connect() as connection:
+                connection.execute("ANALYZE state")
+                plan = connection.execute(
+                    f"EXPLAIN (ANALYZE, TIMING OFF) SELECT 1 FROM state WHERE {NEWEST}"
+                ).fetchall()
+    fetches = re.findall(r"Heap Fetches: (\d+)", str(plan))
+    assert sum(map(int, fetches)) <= 2, plan
 
 
 async def test_a_queue_that_is_not_there_is_one_line(place: PostgresEngine, tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ _QUEUE_TASK = f"""
 """
 _LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 _FIRST = f"""
-    (SELECT min(queue.history_num) FROM queue
-     WHERE queue.history_num >= (SELECT first_history_num FROM state WHERE {NEWEST}))
+    (SELECT queue.history_num FROM queue
+     WHERE queue.history_num >= (SELECT first_history_num FROM state WHERE {NEWEST})
+     ORDER BY queue.history_num LIMIT 1)
 """
 # The skipped tasks before this task, less those before the first of the queue.
 _PLACE = f"""

@@ -34,7 +34,8 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 LINEAGE = "replace(lineage::text, '-', '')"
 AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
 """The settings that concern the whole queue."""
-NEWEST = "commit_num = (SELECT max(commit_num) FROM state)"
+NEWEST = "commit_num = (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
+"""Not ``max``: where statistics say that there is one row, its plan reads all dead ones too."""
 FRONT = 2
 """Tasks that are read with the lock: the head, and the one that starts next."""
 

@@ -248,7 +248,10 @@ class Servers:
         )
         # Before the look: other threads go on meanwhile.
         if floor := self.floor:
-            ((newest,),) = connection.execute("SELECT max(commit_num) FROM state").fetchall()
+            ((newest,),) = connection.execute(
+                # As for each commit: see NEWEST in rows.py.
+                "SELECT (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
+            ).fetchall()
             if newest is None or newest < floor:
                 raise StoreFailed("other", "the queue went back to an earlier state while in use")
         return server
