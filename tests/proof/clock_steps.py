@@ -27,7 +27,7 @@ def clock_steps(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Step the wall clock in waits; nothing may be early, stuck, out of order or negative."""
     steps = scale.pick(20, 100)
     wrong, negative = _run(seed, steps, folder)
-    control, _ = _run(seed, 3, folder, ("wall_clock",))
+    control, _ = _run(seed, 10, folder, ("wall_clock",))
     return Outcome(
         promise="never early, never stuck, in order, no figure negative, whatever the clock does",
         fault="steps of the wall clock by up to a day either way in a wait, SIGSTOP and SIGCONT"

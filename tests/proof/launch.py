@@ -28,7 +28,7 @@ from sanic_app.store.sqlite import checkpointer, connections, disk, failures, or
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
-from sanic_app.task import NewTask
+from sanic_app.task import NewTask, Retention
 from tests.proof.launch_nodes import NODE_CHANGES, put
 
 LAZY = 20
@@ -118,12 +118,8 @@ def forgetful(_: str) -> None:
     """Remove one finished task more than retention allows."""
     prune = retention.prune
 
-    def more(*rows: Any, pruned: int, **figures: Any) -> tuple[int, float | None]:
-        through, prune_in = prune(*rows, pruned=pruned, **figures)
-        if through > pruned:
-            rows[0].prune(through + 1, through + 1, 1)
-            through += 1
-        return through, prune_in
+    def more(rows: Any, keep: Retention, **figures: int) -> tuple[int, float | None]:
+        return prune(rows, Retention((keep.tasks or 0) - 1), **figures)
 
     put(retention, "prune", more)
 
