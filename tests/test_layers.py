@@ -73,6 +73,7 @@ ROOMS = [
     "store.postgres.reads",
     "store.postgres.schema",
     "store.postgres.rows",
+    "store.postgres.foreseen",
     "store.postgres.link",
     "store.postgres.servers",
     "store.postgres.failures",

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from sanic_app.store.audit import faults
-from sanic_app.store.postgres.rows import NEWEST
+from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.postgres.snapshot import PostgresSnapshot, PostgresTables
 from sanic_app.store.snapshot import TABLES

@@ -10,8 +10,9 @@ from sanic_app.clock import Clock
 from sanic_app.errors import StartError, StoreBusy, StoreFailed, StoreUnavailable
 from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
-from sanic_app.store.postgres.rows import LINEAGE, NEWEST
+from sanic_app.store.postgres.rows import LINEAGE
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import TaskReads, head_of, placed
 from sanic_app.store.skipped import LEVELS

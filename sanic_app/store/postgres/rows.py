@@ -20,9 +20,10 @@ from psycopg import sql
 from psycopg.pq import ExecStatus
 
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Add, Cancel, Figures, Finish, Write
+from sanic_app.store import Figures, Write
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.migrations import migrations
+from sanic_app.store.postgres.foreseen import KEY, NEWEST, QUEUED, Foreseen
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.skipped import Block
 from sanic_app.store.stamps import Stamps
@@ -34,13 +35,7 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 LINEAGE = "replace(lineage::text, '-', '')"
 AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
 """The settings that concern the whole queue."""
-NEWEST = "commit_num = (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
-"""Not ``max``: where statistics say that there is one row, its plan reads all dead ones too."""
-FRONT = 2
-"""Tasks that are read with the lock: the head, and the one that starts next."""
 
-_QUEUED = "SELECT history_num, num, timeout, created_at FROM queue"
-_KEY = f"SELECT key, {', '.join(KeyRow._fields)} FROM idempotency"
 _STATE_COLUMNS = f"commit_num, first_history_num, {', '.join(Figures._fields)}"
 
 
@@ -81,52 +76,26 @@ class PostgresRows:
             StoreFailed: the state row is missing, or of a newer service.
         """
         self._connection = connection
-        numbers = sorted({write.history_num for write in writes if isinstance(write, Cancel)})
-        keyed = {write.key for write in writes if isinstance(write, Add)} - {None}
-        # With a lifetime of 0 a key may end in the commit that looks it up.
-        keys = sorted(map(str, keyed)) if limits.idempotency_keep else []
-        fronts = FRONT if any(isinstance(write, Cancel | Finish) for write in writes) else 0
-        reads = {
-            # Behind the lock: each statement sees what the one before has committed.
-            "state": "EXECUTE newest_state" if now == NOW else _newest_state(now),
-        }
-        if fronts:
-            first = f"(SELECT first_history_num FROM state WHERE {NEWEST})"
-            reads["front"] = (
-                f"{_QUEUED} WHERE history_num >= {first} ORDER BY history_num LIMIT {fronts}"
-            )
-        if numbers:
-            chosen = f"history_num = ANY('{{{','.join(map(str, numbers))}}}'::bigint[])"
-            reads["single"] = f"{_QUEUED} WHERE {chosen}"
-            reads["old"] = f"SELECT history_num FROM history WHERE {chosen}"
-        if keys:
-            texts = ", ".join(map(self._text, keys))
-            reads["keys"] = f"{_KEY} WHERE key = ANY(ARRAY[{texts}]::text[])"
+        self._foreseen = foreseen = Foreseen(writes, limits)
+        reads = foreseen.statements(self._text)
         asked = stamps.asking()
-        ((before, _),), *rows = _messages(
+        ((before, _),), state, *found = _messages(
             connection,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
             # A role may have another default, which would not wait for the standby.
             "SET LOCAL synchronous_commit = on",
             f"SELECT {NOW}, pg_advisory_xact_lock({lock})",
+            # Behind the lock: each statement sees what the one before has committed.
+            "EXECUTE newest_state" if now == NOW else _newest_state(now),
             *reads.values(),
         )
-        found = dict(zip(reads, rows, strict=True))
-        self.opening = opening = _opening(found["state"], before)
+        self.opening = opening = _opening(state, before)
         self._wall = stamps.follow_server(opening.now, opening.figures.last_stamp, asked)
-        self.first_history_num = self.opening.first_history_num
+        foreseen.take(
+            dict(zip(reads, found, strict=True)), opening.first_history_num, opening.figures
+        )
         self.pending: list[str] = []
         """The writes that were not sent yet."""
-        # The first rows of the queue, in order.
-        self._front: list[QueuedRow] = found.get("front", [])
-        self._front_is_all = len(self._front) < fronts or self.opening.figures.depth == 0
-        # Single rows; None: there is none.
-        self._single: dict[int, QueuedRow | None] = dict.fromkeys(numbers)
-        self._single.update((row[0], row) for row in found.get("single", []))
-        self._in_history = dict.fromkeys(numbers, False)
-        self._in_history.update((number, True) for (number,) in found.get("old", []))
-        self._keys: dict[str, KeyRow | None] = dict.fromkeys(keys)
-        self._keys.update((key, KeyRow(*row)) for key, *row in found.get("keys", []))
 
     def wall(self) -> int:
         """Return the server's clock as it was under the lock, or what goes on in its place."""
@@ -140,35 +109,31 @@ class PostgresRows:
 
     def queue(self, rows: Sequence[NewRow]) -> None:
         """Insert into the queue."""
-        if self._single:
-            self._single.update((row[0], row[:4]) for row in rows)
-        if self._front_is_all:
-            self._front += [row[:4] for row in rows]
+        self._foreseen.queue(rows)
         arrays = ", ".join(map(_array, zip(*rows, strict=True)))
         self.pending.append(f"EXECUTE add_to_queue ({arrays})")
 
     def queued(self, first: int, limit: int) -> list[QueuedRow]:
         """Read the queue from a number on; what is foreseen is its front."""
-        known = [row for row in self._front if row[0] >= first][:limit]
-        if len(known) == limit or self._front_is_all:
+        known = self._foreseen.front(first, limit)
+        if known is not None:
             return known
-        low = max(first, self.first_history_num)
+        low = max(first, self._foreseen.first)
         found = self._read(
-            f"{_QUEUED} WHERE history_num >= {low} ORDER BY history_num LIMIT {limit}"
+            f"{QUEUED} WHERE history_num >= {low} ORDER BY history_num LIMIT {limit}"
         )
-        if first <= self.first_history_num:
-            self._front, self._front_is_all = found, len(found) < limit
-            self._step()
+        if first <= self._foreseen.first:
+            self._foreseen.read_front(found, limit)
         return found
 
     def last_queued(self, first: int, last: int, limit: int) -> list[QueuedRow]:
         """Read the end of a range of the queue; what is foreseen are single rows."""
-        if first == last and first in self._single:
-            row = self._single[first]
+        if first == last and first in self._foreseen.rows:
+            row = self._foreseen.rows[first]
             return [] if row is None else [row]
-        low = max(first, self.first_history_num)
+        low = max(first, self._foreseen.first)
         found = self._read(
-            f"{_QUEUED} WHERE history_num BETWEEN {low} AND {last}"
+            f"{QUEUED} WHERE history_num BETWEEN {low} AND {last}"
             f" ORDER BY history_num DESC LIMIT {limit}"
         )
         return found[::-1]
@@ -176,11 +141,7 @@ class PostgresRows:
     def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
         self.pending.append(_delete("queue", "history_num", first, last, count))
-        self._front = [row for row in self._front if not first <= row[0] <= last]
-        self._single.update((number, None) for number in self._single if first <= number <= last)
-        if first <= self.first_history_num <= last:
-            self.first_history_num = last + 1
-        self._step()
+        self._foreseen.remove(first, last)
 
     def skip(self, blocks: Sequence[Block]) -> None:
         """Add to the skipped."""
@@ -203,7 +164,7 @@ class PostgresRows:
 
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Insert into the history."""
-        self._in_history.update((task.history_num, True) for task in tasks)
+        self._foreseen.append(task.history_num for task in tasks)
         rows = [
             (*task[:4], task.state.value, task.started_at, task.finished_at, number)
             for number, task in enumerate(tasks, finish_num)
@@ -213,10 +174,11 @@ class PostgresRows:
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""
-        if history_num not in self._in_history:
+        known = self._foreseen.in_history
+        if history_num not in known:
             found = self._read(f"SELECT 1 FROM history WHERE history_num = {history_num}")
-            self._in_history[history_num] = bool(found)
-        return self._in_history[history_num]
+            known[history_num] = bool(found)
+        return known[history_num]
 
     def next_finished_at(self, finish_num: int) -> int | None:
         """Read the next finish of the history."""
@@ -242,15 +204,15 @@ class PostgresRows:
 
     def find_key(self, key: str) -> KeyRow | None:
         """Read a key."""
-        if key in self._keys:
-            return self._keys[key]
-        found = self._read(f"{_KEY} WHERE key = {self._text(key)}")
+        if key in self._foreseen.keys:
+            return self._foreseen.keys[key]
+        found = self._read(f"{KEY} WHERE key = {self._text(key)}")
         return KeyRow(*found[0][1:]) if found else None
 
     def put_key(self, key: str, row: KeyRow) -> None:
         """Insert a key, or write over an expired one."""
-        if key in self._keys:
-            self._keys[key] = row
+        if key in self._foreseen.keys:
+            self._foreseen.keys[key] = row
         ended = "NULL" if row.finished_at is None else row.finished_at
         names = ", ".join(KeyRow._fields)
         self.pending.append(
@@ -284,7 +246,7 @@ class PostgresRows:
         ``node_commit`` is the number of the node's commit before, whose row goes.
         """
         number = self.opening.commit_num + 1
-        first = self.first_history_num if figures.depth else figures.last_history_num + 1
+        first = self._foreseen.first if figures.depth else figures.last_history_num + 1
         values = ", ".join(
             "NULL" if each is None else str(each) for each in (number, first, *figures)
         )
@@ -294,10 +256,6 @@ class PostgresRows:
             f"EXECUTE end_commit ({self.opening.commit_num}, '{node}', {node_commit}, {values})",
             "COMMIT",
         )
-
-    def _step(self) -> None:
-        if self._front:
-            self.first_history_num = max(self.first_history_num, self._front[0][0])
 
     def _read(self, statement: str) -> list[Any]:
         """Read what was not foreseen, behind the writes that were kept back."""

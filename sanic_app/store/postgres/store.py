@@ -17,6 +17,7 @@ from sanic_app.store.postgres import rows, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.reads import PostgresReads
 from sanic_app.store.postgres.servers import Connection, Servers
@@ -173,7 +174,7 @@ def _nobody(_: str) -> None:
 def _newest(connection: Connection) -> tuple[int, int]:
     """Return the newest commit and its last finish number."""
     found = connection.execute(
-        f"SELECT commit_num, last_finish_num FROM state WHERE {rows.NEWEST}"
+        f"SELECT commit_num, last_finish_num FROM state WHERE {NEWEST}"
     ).fetchall()
     if not found:
         raise StoreFailed("corrupt", "the state row is missing")
