@@ -54,7 +54,7 @@ WORKERS = 2
 
 def images(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Record services, cut their power at random moments, and open what may be left."""
-    wanted = scale.pick(300, 5_000)
+    wanted = scale.pick(200, 5_000)
     sound = _record(seed, folder / "sound", CHANGES)
     broken = _judge(sound, seed, wanted)
     broken += _judge(_record_failed_sync(folder / "doubtful"), seed, wanted // 5)

@@ -20,7 +20,7 @@ ROUNDS_PER_DATABASE = 25
 
 def kills(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Kill a loaded service again and again; judge every database by its whole history."""
-    rounds = scale.pick(12, 1_000)
+    rounds = scale.pick(8, 1_000)
     chance = random.Random(seed)
     broken: list[str] = []
     lost = added = done = cancelled = 0

@@ -79,7 +79,7 @@ class Run(NamedTuple):
 
 def nodes_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Kill a node at a random moment, again and again, the keeper of the head among them."""
-    run = _run(seed, scale.pick(6, 500), folder, _kill)
+    run = _run(seed, scale.pick(4, 500), folder, _kill)
     # Whether a killed node is the keeper of a head that waits is a matter of chance.
     control = _run(seed, 1, folder, _kill_for_good, ("no_takeover",))
     for again in range(1, 4):
@@ -89,7 +89,7 @@ def nodes_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
     return Outcome(
         promise="a node that dies takes nothing along, and its head is done in time",
         fault=f"SIGKILL of one of {NODES} nodes at a random moment under load",
-        tried=scale.pick(6, 500),
+        tried=scale.pick(4, 500),
         lost=run.lost,
         control=f"nodes that leave a head to its keeper: {'; '.join(control.wrong)}",
         broken=(*run.broken, *late(run)),
@@ -117,12 +117,12 @@ def nodes_stop(seed: int, scale: Scale, folder: Path) -> Outcome:
 
 def nodes_cut(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Cut, delay and freeze a node's connection before, in and after COMMIT."""
-    run = _run(seed, scale.pick(12, 500), folder, _cut)
+    run = _run(seed, scale.pick(8, 500), folder, _cut)
     control = _run(seed, 12, folder, _cut, ("repeats",))
     return Outcome(
         promise="a lost answer to COMMIT is resolved: applied once, or certainly not",
         fault="connections cut before, in and after COMMIT, all at once, delayed, frozen for 3 s",
-        tried=scale.pick(12, 500),
+        tried=scale.pick(8, 500),
         lost=run.lost,
         control="a commit that is repeated without a look: "
         + "; ".join(map(summary, control.verdicts)),
