@@ -249,7 +249,7 @@ class Servers:
         # Before the look: other threads go on meanwhile.
         if floor := self.floor:
             ((newest,),) = connection.execute(
-                # As for each commit: see NEWEST in rows.py.
+                # As for each commit: see NEWEST in foreseen.py.
                 "SELECT (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
             ).fetchall()
             if newest is None or newest < floor:
