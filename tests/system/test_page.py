@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -275,9 +274,10 @@ def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None
     with Running(first) as running, tab(running.url) as one:
         page = one.page
         page.goto(running.url)
-        # What was finished before it listens is in no chart.
+        # What was finished before it listens is in no chart. The page's requests pass through this
+        # thread, and only while it is in a call of Playwright: a plain sleep would hold them back.
         while "event_listeners 1.0" not in running.request("GET", "/metrics")[1]:
-            time.sleep(0.01)
+            page.wait_for_timeout(10)
         batch(running, *[0] * 30, 600)
         expect(page.locator("#results tr")).to_have_count(20)
         expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 30")
