@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sanic_app.store import PRUNE_MAX
+from sanic_app.store import PRUNE_MAX, Figures
 from sanic_app.task import SECOND, Retention
 
 
@@ -25,10 +25,10 @@ class HistoryRows(Protocol):
         """
 
 
-def prune(
-    rows: HistoryRows, retention: Retention, *, pruned: int, last_finish_num: int, stamp: int
-) -> tuple[int, float | None]:
+def prune(rows: HistoryRows, retention: Retention, figures: Figures) -> tuple[int, float | None]:
     """Remove the oldest finishes that are not kept, at most ``PRUNE_MAX``.
+
+    ``figures`` are those at the end of the commit.
 
     Returns:
         The number of the last finish that is removed now, and the seconds until retention wants
@@ -38,12 +38,13 @@ def prune(
         StoreFailed: the history does not hold what it should.
     """
     prune_in = None
+    pruned = figures.pruned
     if retention.age is None:
-        due = last_finish_num - pruned - (retention.tasks or 0)
+        due = figures.last_finish_num - pruned - (retention.tasks or 0)
     elif (oldest := rows.next_finished_at(pruned)) is None:
         due = 0
     else:
-        until = stamp - retention.age
+        until = figures.last_stamp - retention.age
         prune_in = max(oldest - until, 0) / SECOND
         due = 0 if prune_in else rows.count_finished(pruned, until, PRUNE_MAX + 1)
     if due <= 0:

@@ -13,9 +13,9 @@ forgotten little by little.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, Task
 
@@ -54,6 +54,43 @@ class Block(NamedTuple):
     tasks: int
     seconds: int
     micros: int
+
+
+class SkippedRows(Protocol):
+    """What is kept of blocks, in one open transaction."""
+
+    def skip(self, blocks: Sequence[Block]) -> None:
+        """Add tasks that were cancelled behind the first of the queue to what is kept of blocks."""
+
+    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
+        """Forget blocks before the given one of their level, not beyond the limit."""
+
+
+class Skipped:
+    """What one commit skips, and how far the front of the queue gets in it."""
+
+    def __init__(self, rows: SkippedRows) -> None:
+        """Take the open transaction."""
+        self._rows = rows
+        self._tasks: list[Task] = []
+        # The first of the queue, when tasks were skipped behind it or it has passed some.
+        self._front: int | None = None
+
+    def add(self, tasks: Iterable[Task], front: int) -> None:
+        """Skip tasks behind the first of the queue."""
+        self._tasks += tasks
+        self._front = front
+
+    def advance(self, front: int) -> None:
+        """Let the front of the queue pass skipped tasks."""
+        self._front = front
+
+    def end(self) -> None:
+        """Write what was skipped, and forget what was passed."""
+        if self._tasks:
+            self._rows.skip(blocks(self._tasks))
+        if self._front is not None:
+            self._rows.forget_skipped(passed(self._front), FORGET_MAX)
 
 
 def blocks(tasks: Iterable[Task]) -> list[Block]:

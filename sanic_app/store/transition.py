@@ -39,10 +39,9 @@ from sanic_app.store import (
     SetPaused,
     Write,
     retention,
-    skipped,
 )
 from sanic_app.store.keys import KeyRows, Keys
-from sanic_app.store.skipped import Block
+from sanic_app.store.skipped import Skipped, SkippedRows
 from sanic_app.task import Retention, State, Task
 
 QueuedRow = tuple[int, int, int, int]
@@ -61,7 +60,7 @@ class Limits(NamedTuple):
     """None: the whole history is kept."""
 
 
-class Rows(KeyRows, retention.HistoryRows, Protocol):
+class Rows(KeyRows, retention.HistoryRows, SkippedRows, Protocol):
     """The tables in one open transaction."""
 
     def wall(self) -> int:
@@ -93,12 +92,6 @@ class Rows(KeyRows, retention.HistoryRows, Protocol):
             StoreFailed: they are not so many; an engine may find out when it commits.
         """
 
-    def skip(self, blocks: Sequence[Block]) -> None:
-        """Add tasks that were cancelled behind the first of the queue to what is kept of blocks."""
-
-    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
-        """Forget blocks before the given one of their level, not beyond the limit."""
-
     def in_history(self, history_num: int) -> bool:
         """Return whether the history has the task."""
 
@@ -127,9 +120,7 @@ class Transition:
         ) = before
         self._stamp = before.stamp(rows.wall())
         self._new: list[NewRow] = []
-        self._skipped: list[Task] = []
-        # The first of the queue, when tasks were skipped behind it or it has passed some.
-        self._front: int | None = None
+        self._skipped = Skipped(rows)
         self.started: Task | None = None
         self.prune_in: float | None = None
 
@@ -153,15 +144,7 @@ class Transition:
     def end(self) -> tuple[Figures, bool]:
         """Return the figures to write, and whether anything but time has changed."""
         self._flush()
-        self._keep_skipped()
-        if self._limits.retention is not None:
-            self._pruned, self.prune_in = retention.prune(
-                self._rows,
-                self._limits.retention,
-                pruned=self._pruned,
-                last_finish_num=self._last_finish_num,
-                stamp=self._stamp,
-            )
+        self._skipped.end()
         figures = Figures(
             self._last_history_num,
             self._last_finish_num,
@@ -175,6 +158,9 @@ class Transition:
             self._head_started_at,
             self._pruned,
         )
+        if (kept := self._limits.retention) is not None:
+            pruned, self.prune_in = retention.prune(self._rows, kept, figures)
+            figures = figures._replace(pruned=pruned)
         if figures._replace(last_stamp=self._before.last_stamp) == self._before:
             return self._before, False
         return figures, True
@@ -262,8 +248,7 @@ class Transition:
         if queued[0][0] == first:
             self._start_next(cancelled, self._rows.queued(first, 1))
         else:
-            self._skipped += cancelled
-            self._front = first
+            self._skipped.add(cancelled, first)
         return Cancelled(cancelled)
 
     def _take_out(self, queued: Sequence[QueuedRow], outcome: State) -> list[Task]:
@@ -297,7 +282,7 @@ class Transition:
         self._head = self._head_started_at = self._oldest_created_at = self.started = None
         first = queued[0][0] if queued else self._last_history_num + 1
         if first > gone[0].history_num + len(gone):
-            self._front = first
+            self._skipped.advance(first)
         if queued:
             self._oldest_created_at = queued[0][3]
             if not self._paused:
@@ -307,12 +292,6 @@ class Transition:
         if self._new:
             self._rows.queue(self._new)
             self._new = []
-
-    def _keep_skipped(self) -> None:
-        if self._skipped:
-            self._rows.skip(skipped.blocks(self._skipped))
-        if self._front is not None:
-            self._rows.forget_skipped(skipped.passed(self._front), skipped.FORGET_MAX)
 
 
 def _run_length(queued: Sequence[QueuedRow]) -> int:

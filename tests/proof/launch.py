@@ -23,7 +23,7 @@ from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Add, Added, Commit, retention, snapshot
+from sanic_app.store import Add, Added, Commit, Figures, retention, snapshot
 from sanic_app.store.sqlite import checkpointer, connections, disk, failures, origin
 from sanic_app.store.sqlite import lease as sqlite_lease
 from sanic_app.store.sqlite import rows as sqlite_rows
@@ -118,8 +118,8 @@ def forgetful(_: str) -> None:
     """Remove one finished task more than retention allows."""
     prune = retention.prune
 
-    def more(rows: Any, keep: Retention, **figures: int) -> tuple[int, float | None]:
-        return prune(rows, Retention((keep.tasks or 0) - 1), **figures)
+    def more(rows: Any, keep: Retention, figures: Figures) -> tuple[int, float | None]:
+        return prune(rows, Retention((keep.tasks or 0) - 1), figures)
 
     put(retention, "prune", more)
 
