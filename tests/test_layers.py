@@ -74,6 +74,7 @@ ROOMS = [
     "store.postgres.schema",
     "store.postgres.rows",
     "store.postgres.foreseen",
+    "store.postgres.messages",
     "store.postgres.link",
     "store.postgres.servers",
     "store.postgres.failures",

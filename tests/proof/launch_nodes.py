@@ -26,6 +26,7 @@ from sanic_app.store.postgres import (
 )
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.messages import Messages
 from sanic_app.store.postgres.servers import Server, Servers
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Transition
@@ -71,13 +72,12 @@ def no_takeover(_: str) -> None:
 
 def asynchronous(_: str) -> None:
     """Answer before PostgreSQL has synced its WAL."""
-    send = rows._messages
+    send = Messages.send
 
-    def lazily(connection: Any, *statements: str) -> Any:
-        lazy = (each.replace("commit = on", "commit = off") for each in statements)
-        return send(connection, *lazy)
+    def lazily(self: Messages, *statements: str) -> Any:
+        return send(self, *(each.replace("commit = on", "commit = off") for each in statements))
 
-    put(rows, "_messages", lazily)
+    put(Messages, "send", lazily)
 
 
 def no_deadlines(_: str) -> None:

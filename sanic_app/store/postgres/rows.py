@@ -1,29 +1,21 @@
 """The tables of PostgreSQL in one open transaction.
 
-Each message to the server costs a round trip while all nodes wait for the lock. So a commit has
-two: the first takes the lock and reads what its writes are going to need, the second writes and
-commits. Writes are kept back for the second; a read that the first did not foresee sends them
-before itself.
-
-Both messages are texts without parameters, in the simple protocol. After a pipeline the server
-does not heed ``idle_in_transaction_session_timeout`` (psycopg sends Sync and then Flush), and a
-node that was stopped there would stop all others.
+All nodes wait for the lock while a commit waits for the server. So a commit has two messages: the
+first takes the lock and reads what its writes are going to need, the second writes and commits. A
+read that the first did not foresee is one more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import psycopg
-from psycopg import sql
-from psycopg.pq import ExecStatus
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Write
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.foreseen import KEY, NEWEST, QUEUED, Foreseen
+from sanic_app.store.postgres.messages import Messages, array
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.skipped import Block
 from sanic_app.store.stamps import Stamps
@@ -75,12 +67,11 @@ class PostgresRows:
             psycopg.Error: see ``failures.py``.
             StoreFailed: the state row is missing, or of a newer service.
         """
-        self._connection = connection
+        self._messages = Messages(connection)
         self._foreseen = foreseen = Foreseen(writes, limits)
-        reads = foreseen.statements(self._text)
+        reads = foreseen.statements(self._messages.text)
         asked = stamps.asking()
-        ((before, _),), state, *found = _messages(
-            connection,
+        ((before, _),), state, *found = self._messages.send(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
             # A role may have another default, which would not wait for the standby.
             "SET LOCAL synchronous_commit = on",
@@ -94,8 +85,6 @@ class PostgresRows:
         foreseen.take(
             dict(zip(reads, found, strict=True)), opening.first_history_num, opening.figures
         )
-        self.pending: list[str] = []
-        """The writes that were not sent yet."""
 
     def wall(self) -> int:
         """Return the server's clock as it was under the lock, or what goes on in its place."""
@@ -110,8 +99,8 @@ class PostgresRows:
     def queue(self, rows: Sequence[NewRow]) -> None:
         """Insert into the queue."""
         self._foreseen.queue(rows)
-        arrays = ", ".join(map(_array, zip(*rows, strict=True)))
-        self.pending.append(f"EXECUTE add_to_queue ({arrays})")
+        arrays = ", ".join(map(array, zip(*rows, strict=True)))
+        self._messages.keep(f"EXECUTE add_to_queue ({arrays})")
 
     def queued(self, first: int, limit: int) -> list[QueuedRow]:
         """Read the queue from a number on; what is foreseen is its front."""
@@ -119,7 +108,7 @@ class PostgresRows:
         if known is not None:
             return known
         low = max(first, self._foreseen.first)
-        found = self._read(
+        found = self._messages.read(
             f"{QUEUED} WHERE history_num >= {low} ORDER BY history_num LIMIT {limit}"
         )
         if first <= self._foreseen.first:
@@ -132,7 +121,7 @@ class PostgresRows:
             row = self._foreseen.rows[first]
             return [] if row is None else [row]
         low = max(first, self._foreseen.first)
-        found = self._read(
+        found = self._messages.read(
             f"{QUEUED} WHERE history_num BETWEEN {low} AND {last}"
             f" ORDER BY history_num DESC LIMIT {limit}"
         )
@@ -140,20 +129,21 @@ class PostgresRows:
 
     def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
-        self.pending.append(_delete("queue", "history_num", first, last, count))
+        self._messages.delete("queue", "history_num", first, last, count)
         self._foreseen.remove(first, last)
 
     def skip(self, blocks: Sequence[Block]) -> None:
         """Add to the skipped."""
-        self._insert("skipped", blocks, "integer", "bigint", "bigint", "bigint", "bigint")
         added = ", ".join(
             f"{each} = skipped.{each} + excluded.{each}" for each in Block._fields[2:]
         )
-        self.pending[-1] += f" ON CONFLICT (level, block) DO UPDATE SET {added}"
+        kinds = ("integer", "bigint", "bigint", "bigint", "bigint")
+        conflict = f" ON CONFLICT (level, block) DO UPDATE SET {added}"
+        self._messages.insert("skipped", blocks, kinds, conflict)
 
     def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
         """Delete from the skipped."""
-        self.pending.append(
+        self._messages.keep(
             "DELETE FROM skipped WHERE (level, block) IN ("
             f" SELECT skipped.level, block FROM (VALUES {', '.join(map(str, passed))})"
             " AS passed (level, ending) CROSS JOIN skipped"
@@ -170,19 +160,19 @@ class PostgresRows:
             for number, task in enumerate(tasks, finish_num)
         ]
         kinds = ("bigint", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "bigint")
-        self._insert("history", rows, *kinds)
+        self._messages.insert("history", rows, kinds)
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""
         known = self._foreseen.in_history
         if history_num not in known:
-            found = self._read(f"SELECT 1 FROM history WHERE history_num = {history_num}")
+            found = self._messages.read(f"SELECT 1 FROM history WHERE history_num = {history_num}")
             known[history_num] = bool(found)
         return known[history_num]
 
     def next_finished_at(self, finish_num: int) -> int | None:
         """Read the next finish of the history."""
-        found = self._read(
+        found = self._messages.read(
             f"SELECT finished_at FROM history WHERE finish_num > {finish_num}"
             " ORDER BY finish_num LIMIT 1"
         )
@@ -190,7 +180,7 @@ class PostgresRows:
 
     def count_finished(self, finish_num: int, until: int, limit: int) -> int:
         """Count the next finishes of the history."""
-        ((count,),) = self._read(
+        ((count,),) = self._messages.read(
             f"SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > {finish_num}"
             f" ORDER BY finish_num LIMIT {limit}) AS next WHERE finished_at <= {until}"
         )
@@ -198,7 +188,7 @@ class PostgresRows:
 
     def prune(self, first: int, last: int, count: int) -> None:
         """Delete from the history."""
-        self.pending.append(_delete("history", "finish_num", first, last, count))
+        self._messages.delete("history", "finish_num", first, last, count)
 
     # The keys.
 
@@ -206,7 +196,7 @@ class PostgresRows:
         """Read a key."""
         if key in self._foreseen.keys:
             return self._foreseen.keys[key]
-        found = self._read(f"{KEY} WHERE key = {self._text(key)}")
+        found = self._messages.read(f"{KEY} WHERE key = {self._messages.text(key)}")
         return KeyRow(*found[0][1:]) if found else None
 
     def put_key(self, key: str, row: KeyRow) -> None:
@@ -215,16 +205,17 @@ class PostgresRows:
             self._foreseen.keys[key] = row
         ended = "NULL" if row.finished_at is None else row.finished_at
         names = ", ".join(KeyRow._fields)
-        self.pending.append(
-            f"INSERT INTO idempotency (key, {names}) VALUES ({self._text(key)},"
-            f" {self._text(row.request)}, {row.first}, {row.last}, {row.created_at}, {row.started},"
+        text = self._messages.text
+        self._messages.keep(
+            f"INSERT INTO idempotency (key, {names}) VALUES ({text(key)},"
+            f" {text(row.request)}, {row.first}, {row.last}, {row.created_at}, {row.started},"
             f" {ended}) ON CONFLICT (key) DO UPDATE SET ({names}) ="
             f" (excluded.{', excluded.'.join(KeyRow._fields)})"
         )
 
     def end_keys(self, first: int, last: int, stamp: int) -> None:
         """Update the keys of removed tasks. Keys do not overlap: at most one reaches beyond."""
-        self.pending.append(
+        self._messages.keep(
             f"UPDATE idempotency SET finished_at = {stamp} WHERE last BETWEEN {first} AND coalesce("
             f"(SELECT min(last) FROM idempotency WHERE last > {last}), 9223372036854775807)"
             " AND finished_at IS NULL AND NOT EXISTS"
@@ -233,7 +224,7 @@ class PostgresRows:
 
     def sweep_keys(self, until: int, limit: int) -> None:
         """Delete expired keys."""
-        self.pending.append(
+        self._messages.keep(
             "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
             f" WHERE finished_at <= {until} ORDER BY finished_at LIMIT {limit})"
         )
@@ -250,27 +241,10 @@ class PostgresRows:
         values = ", ".join(
             "NULL" if each is None else str(each) for each in (number, first, *figures)
         )
-        _messages(
-            self._connection,
-            *self.pending,
+        self._messages.send(
             f"EXECUTE end_commit ({self.opening.commit_num}, '{node}', {node_commit}, {values})",
             "COMMIT",
         )
-
-    def _read(self, statement: str) -> list[Any]:
-        """Read what was not foreseen, behind the writes that were kept back."""
-        pending, self.pending = self.pending, []
-        return _messages(self._connection, *pending, statement)[-1]
-
-    def _insert(self, table: str, rows: Sequence[Sequence[object]], *kinds: str) -> None:
-        columns = zip(*rows, strict=True)
-        arrays = (
-            f"{_array(column)}::{kind}[]" for column, kind in zip(columns, kinds, strict=True)
-        )
-        self.pending.append(f"INSERT INTO {table} SELECT * FROM unnest({', '.join(arrays)})")
-
-    def _text(self, value: str) -> str:
-        return sql.Literal(value).as_string(self._connection)
 
 
 def prepare(connection: Connection) -> None:
@@ -303,21 +277,6 @@ def _newest_state(now: str) -> str:
     )
 
 
-def _messages(connection: Connection, *statements: str) -> list[list[Any]]:
-    """Send the statements as one message; return the rows of each that has some."""
-    cursor = connection.execute(";".join(statements))
-    found = []
-    more: bool | None = True
-    while more:
-        # The cursor's own description would cost more than the rows.
-        if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
-            found.append(cursor.fetchall())
-        more = cursor.nextset()
-    if statements[-1] == "COMMIT" and cursor.statusmessage != "COMMIT":
-        raise psycopg.InternalError(f"COMMIT was answered with {cursor.statusmessage}")
-    return found
-
-
 def _opening(rows: list[Any], before: int) -> Opening:
     if not rows:
         raise StoreFailed("corrupt", "the state row is missing")
@@ -335,15 +294,3 @@ def _opening(rows: list[Any], before: int) -> Opening:
         (keep, tasks, age),
         max(after - before, 0) / 1_000_000,
     )
-
-
-def _delete(table: str, column: str, first: int, last: int, count: int) -> str:
-    """Return a DELETE that fails, by a division by zero, unless it removes so many rows."""
-    return (
-        f"WITH gone AS (DELETE FROM {table} WHERE {column} BETWEEN {first} AND {last} RETURNING 1)"
-        f" SELECT 1 / (count(*) = {count})::integer FROM gone"
-    )
-
-
-def _array(values: Iterable[object]) -> str:
-    return f"'{{{','.join('NULL' if each is None else str(each) for each in values)}}}'"
