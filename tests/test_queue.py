@@ -33,7 +33,7 @@ from sanic_app.errors import (
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.waiting import COMMIT_WEIGHT, KEY_WEIGHT
-from sanic_app.queue.writer import PRUNE_PAUSE
+from sanic_app.queue.writer import PRUNE_PAUSE, Writer
 from sanic_app.store import CANCEL_MAX, Add, Commit, Lease, Place, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, Retention, State, Task
@@ -874,6 +874,14 @@ async def test_while_it_runs_the_store_is_watched_again_and_again(
     engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sanic_app.queue.writer.WATCH_SECONDS", 0.001)
+    ask, asked = Writer._ask_to_watch, 0
+
+    def note(self: Writer) -> None:
+        nonlocal asked
+        asked += 1
+        ask(self)
+
+    monkeypatch.setattr(Writer, "_ask_to_watch", note)
     async with service(engine, clock) as running:
         watch, watched = running.store.watch, 0
 
@@ -885,9 +893,39 @@ async def test_while_it_runs_the_store_is_watched_again_and_again(
         monkeypatch.setattr(running.store, "watch", count)
         await until(lambda: watched == 3)
         await running.queue.stop()
-        seen = watched
+        seen = asked, watched
         await asyncio.sleep(0.01)
-        assert watched == seen
+        assert (asked, watched) == seen
+
+
+async def test_a_lone_write_behind_a_large_commit_waits_for_no_time(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(running.queue.add(new(1)) for _ in range(3)))
+    sleep, slept = asyncio.sleep, []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    await running.queue.add(new(1))
+    assert slept
+    assert not any(slept)
+
+
+async def test_retention_that_is_due_in_less_than_a_second_is_waited_for(
+    engine: Engine, clock: FakeClock
+) -> None:
+    keep = Retention(age=10 * SECOND)
+    async with service(engine, clock, history_keep=keep) as running:
+        await running.queue.add(new(0))
+        await running.queue.finish(1)
+        clock.advance(9.5)
+        await running.queue.add(new(1))
+        await clock.until_asleep(0.5)
+        clock.advance(0.5)
+        await until(lambda: running.queue.figures.pruned == 1)
 
 
 @only_sqlite
