@@ -120,7 +120,7 @@ def test_a_stop_does_not_wait_for_a_server_that_is_away(
 def test_without_the_driver_it_is_one_line(tmp_path: Path) -> None:
     code = "import sys; sys.modules['psycopg'] = None; from sanic_app.__main__ import main; main()"
     url = "postgresql://127.0.0.1/x"
-    for command in (["-D", url], ["check", url]):
+    for command in (["-D", url, "--port", "0"], ["check", url]):
         done = subprocess.run(
             [sys.executable, "-c", code, *command],
             check=False,
