@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import NamedTuple, Self
 
 from tests import postgres
 
@@ -104,6 +106,35 @@ def run(*command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, check=check, capture_output=True, text=True, timeout=60, env=environ
     )
+
+
+class Starts(NamedTuple):
+    """What it takes to start, up to where the service begins to look at its queue."""
+
+    seconds: float
+    """Until the last one was over."""
+    busy: float
+    """How many times as long as on a machine with nothing else to do; at least 1."""
+
+
+def starts(count: int) -> Starts:
+    """Start so many at once."""
+    begun, before = time.monotonic(), _children_cpu()
+    command = (sys.executable, "-m", "sanic_app", "--version")
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) for _ in range(count)
+    ]
+    for process in processes:
+        process.wait(60)
+    seconds = time.monotonic() - begun
+    alone = (_children_cpu() - before) / min(count, os.cpu_count() or 1)
+    return Starts(seconds, max(seconds / alone, 1.0))
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class tmpfs:  # noqa: N801 - what it is called everywhere
