@@ -253,6 +253,39 @@ async def test_bad_chunks_end_the_connection(tmp_path: Path) -> None:
         assert served.parts.queue.figures.last_history_num == 0
 
 
+async def test_codings_have_no_case(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for coding in ("chunked", "Chunked", "CHUNKED"):
+            await wire.send(request("/add_task", b"", f"Transfer-Encoding: {coding}"))
+            await wire.send(b"1a\r\n" + BODY + b"\r\n0\r\n\r\n")
+            assert (await wire.answer()).status == 200, coding
+
+
+async def test_only_head_has_no_body(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for method in ("head", "Head"):
+            await wire.send(request("/get_result", method=method) + READ)
+            assert (await wire.answer()).problem["type"].endswith(":method-not-allowed")
+            assert (await wire.answer()).status == 200
+
+
+@pytest.mark.parametrize("last", ["keep-alive", "x"])
+async def test_close_counts_in_whichever_line_it_stands(tmp_path: Path, last: str) -> None:
+    lines = ["Connection: close", f"Connection: {last}"]
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(request("/get_result", b"", *lines, method="GET"))
+        assert (await wire.answer()).headers["connection"] == "close"
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize("target", ["*", "/get_result#x", "/get_result?#"])
+async def test_a_target_that_no_request_has_is_refused(tmp_path: Path, target: str) -> None:
+    async with service(tmp_path) as served:
+        answer = await served.say(request(target, method="GET"))
+        assert answer.problem["detail"] == "The request is not valid HTTP."
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+
 TRAILERS = [
     b"",
     b"Checksum: x\r\n",

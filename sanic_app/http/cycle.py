@@ -41,9 +41,14 @@ class ServiceRequest(Request):
     stream: RequestCycle
 
     def __init__(self, url_bytes: bytes, headers: Header, head: bytes = b"", **named: Any) -> None:
-        """Take the request. Sanic leaves blanks behind values, and removes more than blanks."""
+        """Take the request.
+
+        Sanic leaves blanks behind values, removes more than blanks, and knows ``chunked`` in lower
+        case only.
+        """
         if (
             not head.isascii()
+            or headers.getone("transfer-encoding", "chunked") != "chunked"
             or b" \r\n" in head
             or b"\t\r\n" in head
             or head.endswith((b" ", b"\t"))
@@ -115,6 +120,11 @@ class RequestCycle(Http):
         if b"\r\n\r\n" not in buffer:
             await self._receive_head()
         await super().http1_request_header()  # type: ignore[no-untyped-call] # the same
+        # Methods have a case: a client of `head` waits for a body (RFC 9110, 9.1).
+        self.head_only = self.request.method == "HEAD"
+        if len(self.request.headers.getall("connection", ())) > 1:
+            # Sanic takes the last one, and `close` may be in another (RFC 9112, 9.3).
+            self.keep_alive = False
 
     async def _skip_empty_line(self) -> None:
         buffer = self.recv_buffer

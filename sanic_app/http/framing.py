@@ -12,7 +12,9 @@ from typing import Final
 _NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _FIELDS: Final = rb"(?:\r\n%b:[\t\x20-\x7e\x80-\xff]*+)*+" % _NAME
 """Names and values. The tab is the only control character in a value, and no name is empty."""
-_HEAD: Final = re.compile(rb"%b [\x21-\x7e]++ HTTP/1\.[01]%b" % (_NAME, _FIELDS))
+_TARGET: Final = rb"(?!\* )[\x21\x22\x24-\x7e]++"
+"""A target is never followed by a fragment, and ``*`` is one of OPTIONS alone (RFC 9112, 3.2)."""
+_HEAD: Final = re.compile(rb"(?:OPTIONS \*|%b %b) HTTP/1\.[01]%b" % (_NAME, _TARGET, _FIELDS))
 _TRAILER: Final = re.compile(_FIELDS)
 _STRAY: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNKED: Final = re.compile("chunked", re.ASCII | re.IGNORECASE)
