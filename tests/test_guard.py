@@ -420,6 +420,9 @@ ORIGIN = ("origin", "http://127.0.0.1:8000")
         ("/add_task", "application/jsonx", [], False),
         ("/add_task", "application/problem+json", [], False),
         ("/add_task", "json", [], False),
+        ("/add_task", "application/json", [("content-type", "text/plain")], False),
+        ("/add_task", "text/plain", [("content-type", "application/json")], False),
+        ("/add_task", "application/json;x=y", [("content-type", "application/json")], False),
     ],
 )
 def test_a_body_has_to_be_declared_as_json(

@@ -96,15 +96,18 @@ def check_media_type(path: str, headers: Header) -> None:
     Raises:
         MediaType: its detail says what to send.
     """
-    if headers.getone("content-encoding", "identity").lower() not in ("identity", ""):
+    encodings = headers.getall("content-encoding", ())
+    if any(each.lower() not in ("identity", "") for each in encodings):
         raise MediaType("Send the body as plain JSON, without a Content-Encoding.")
-    declared = headers.getone("content-type", "")
+    types = headers.getall("content-type", ())
+    # Of several types, another program may believe another one.
+    declared = types[0] if len(types) == 1 else ""
     if declared == "application/json":
         return
     media_type = declared.partition(";")[0].strip(" \t").lower()
     if media_type == "application/json":
         return
-    undeclared = "content-type" not in headers or (
+    undeclared = not types or (
         path.rstrip("/") == routes.ADD_TASK and media_type == "application/x-www-form-urlencoded"
     )
     if not undeclared or any(name.lower().startswith(_BROWSER_HEADERS) for name in headers):
