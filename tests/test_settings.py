@@ -383,6 +383,13 @@ BAD: dict[str, list[str]] = {
         "sqlite:///x.db#y",
         "mysql://x/y",
         "://x",
+        "sqlite:///:memory:",
+        "sqlite:///%3Amemory%3A",
+        "sqlite:///file:x",
+        "sqlite:queue.db",
+        "sqlite:/var/queue.db",
+        "postgresql:jobs",
+        "postgres:jobs",
     ],
     "DATABASE_FILE": ["", "/nowhere/at/all", "a\0b"],
     "DATABASE_SCHEMA": ["", "A", "1a", "pg_x", "a-b", 'a"b', "a" * 64, "é"],
@@ -392,13 +399,26 @@ BAD: dict[str, list[str]] = {
     "METRICS_TOKEN": ["", "a b"],
     "METRICS_TOKEN_FILE": ["", "/nowhere/at/all"],
     "ALLOW_ANONYMOUS": ["", "x", "2", "truefalse"],
-    "ALLOWED_HOSTS": ["", ",", "a,,b", "a,", "*", "http://a", "a b", "[::1]", "a\n,b", "é"],
+    "ALLOWED_HOSTS": [
+        "",
+        ",",
+        "a,,b",
+        "a,",
+        "*",
+        "http://a",
+        "a b",
+        "::1",
+        "[::1",
+        "[a]",
+        "a\n,b",
+        "é",
+    ],
     "TIMEOUT_MAX": ["", "x", "-1", "31536000.1", "nan", "inf", "-inf", "1_0", "1 0", "\u0661"],
     "QUEUE_MAX": ["", "0", "-1", "1.5", "x", "9" * 19],
     "BODY_MAX": ["", "0", "-1", "x", "1073741825"],
     "BATCH_MAX": ["", "0", "-1", "x", "1000001"],
     "IDEMPOTENCY_KEEP": ["", "-1", "nan", "31536001", "x", "1e99999999999999999999"],
-    "HISTORY_KEEP": ["", "0", "-1", "1.5", "all", "30 d", "d", "3w", "0d", "1" * 10],
+    "HISTORY_KEEP": ["", "0", "-1", "1.5", "all", "30 d", "d", "3w", "0d", "1" * 10, "106751992d"],
     "KEEP_ALIVE": ["", "0", "-1", "3601", "7.5", "x"],
     "BASE_PATH": ["", "queue", "//x", "//queue", "/a//b", "/queue?x", "/a b", "/a>", "http://x/y"],
     "STOP_DELAY": ["", "-1", "3601", "x", "nan"],
@@ -488,6 +508,33 @@ def test_a_switch_is_written_in_several_ways(tmp_path: Path, text: str, value: b
     assert given(tmp_path, "ALLOW_ANONYMOUS: yes").allow_anonymous is True
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("API_TOKEN", "123456"), ("DATABASE", "5"), ("HOST", "1.1"), ("DATABASE_SCHEMA", "1")],
+)
+def test_a_text_that_yaml_takes_for_a_number_needs_quotes(
+    tmp_path: Path, key: str, text: str
+) -> None:
+    assert refusal(tmp_path, f"{key}: {text}").endswith(f"{key} must be a text: put it in quotes")
+
+
+def test_a_number_has_the_same_range_in_every_source(tmp_path: Path) -> None:
+    environ = {"SANIC_APP_QUEUE_MAX": str(2**62), "SANIC_APP_TIMEOUT_MAX": "0"}
+    assert given(tmp_path, None, environ).queue_max == 2**62
+
+
+def test_the_greatest_age_fits_into_63_bits(tmp_path: Path) -> None:
+    kept = given(tmp_path, "HISTORY_KEEP: 106751991d").history_keep
+    assert kept is not None
+    assert kept.age is not None
+    assert kept.age < 2**63
+
+
+def test_hosts_may_be_addresses_of_ipv6(tmp_path: Path) -> None:
+    environ = {"SANIC_APP_ALLOWED_HOSTS": "[FD00::1]:3000, [::1], 10.0.0.1"}
+    assert given(tmp_path, None, environ).allowed_hosts == {"[fd00::1]", "[::1]", "10.0.0.1"}
+
+
 def test_hosts_may_be_a_list_in_the_file(tmp_path: Path) -> None:
     settings = given(tmp_path, "ALLOWED_HOSTS: [A.b, 'c_d:8080']")
     assert settings.allowed_hosts == {"a.b", "c_d"}
@@ -554,13 +601,13 @@ def test_a_token_and_a_file_with_one_together_are_refused(tmp_path: Path, key: s
 # What fits together.
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost"])
 def test_loopback_needs_no_token(tmp_path: Path, host: str) -> None:
     assert is_loopback(host)
     assert given(tmp_path, None, None, "-H", host).host == host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"])
 def test_any_other_address_needs_a_token_or_the_word(tmp_path: Path, host: str) -> None:
     assert not is_loopback(host)
     line = refusal(tmp_path, None, None, "-H", host)

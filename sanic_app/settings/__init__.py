@@ -87,7 +87,13 @@ def is_loopback(host: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return all(ipaddress.ip_address(str(info[4][0]).split("%")[0]).is_loopback for info in found)
+    return all(_is_loopback(str(info[4][0]).split("%")[0]) for info in found)
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    # ::ffff:127.0.0.1 is 127.0.0.1. Not every Python knows.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _unknown(host: str) -> str:

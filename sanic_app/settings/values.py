@@ -8,16 +8,26 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from sanic_app.task import SECOND, Retention
+
+AGE_MAX = 2**63 - 1
+"""The greatest age in microseconds that every engine can store."""
 
 
 def text(value: Any) -> str:
     """Parse a text that is not empty."""
+    _refuse_other_types(value)
     if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
         raise ValueError("must be a text that is not empty and has no control characters")
     return value.strip()
+
+
+def _refuse_other_types(value: Any) -> None:
+    """Refuse a number of YAML, such as a token of digits, and say what makes a text of it."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be a text: put it in quotes")
 
 
 def host(value: Any) -> str:
@@ -32,7 +42,7 @@ def integer(low: int, high: int) -> Callable[[Any], int]:
     """Return a parser of integers from ``low`` to ``high``."""
 
     def parse(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip()):
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value.strip()):
             value = int(value)
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
@@ -77,7 +87,12 @@ def retention(value: Any) -> Retention:
     if match is None:
         raise ValueError("must be a number of tasks such as 100000, or an age such as 12h or 30d")
     count, unit = int(match[1]), match[2]
-    return Retention(age=count * units[unit] * SECOND) if unit else Retention(tasks=count)
+    if not unit:
+        return Retention(tasks=count)
+    age = count * units[unit] * SECOND
+    if age > AGE_MAX:
+        raise ValueError(f"must be an age of at most {AGE_MAX // (86_400 * SECOND)}d")
+    return Retention(age=age)
 
 
 def switch(value: Any) -> bool:
@@ -127,16 +142,21 @@ def database(value: Any) -> Database:
     scheme, separator, _ = place.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
         return _postgres(place)
-    if not separator:
-        if place == ":memory:" or place.startswith("file:"):
-            raise ValueError("must be a file: a queue in memory would not survive a restart")
-        return Path(place)
-    url = urlsplit(place)
-    if scheme != "sqlite" or url.netloc or url.path in ("", "/") or url.query or url.fragment:
+    path = _path_of(urlsplit(place)) if separator else place
+    # A URL that lacks its slashes would be a path, and begin a new queue.
+    if path is None or re.match(r"(sqlite|postgres(ql)?):", path):
         raise ValueError(
             "must be a path or a URL such as sqlite:////data/queue.db or postgresql://host/name"
         )
-    return Path(text(unquote(url.path[1:])))
+    if path == ":memory:" or path.startswith("file:"):
+        raise ValueError("must be a file: a queue in memory would not survive a restart")
+    return Path(path)
+
+
+def _path_of(url: SplitResult) -> str | None:
+    """Return the path that a URL of SQLite names, or None if it is no such URL."""
+    other = url.scheme != "sqlite" or url.netloc or url.query or url.fragment
+    return None if other or url.path in ("", "/") else text(unquote(url.path[1:]))
 
 
 def _postgres(url: str) -> PostgresUrl:
@@ -178,6 +198,7 @@ def schema(value: Any) -> str:
 
 def token(value: Any) -> bytes:
     """Parse a token."""
+    _refuse_other_types(value)
     if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value.strip()):
         raise ValueError("must be a token of visible ASCII characters, not empty")
     return value.strip().encode()
@@ -203,12 +224,12 @@ def base_path(value: Any) -> str:
 
 
 def host_names(value: Any) -> frozenset[str]:
-    """Parse a list of host names; ports are ignored."""
+    """Parse a list of host names; ports are ignored. Addresses of IPv6 are in brackets."""
     parts = value if isinstance(value, list) else text(value).split(",")
     names = set()
     for part in parts:
         name = re.sub(r":[0-9]+$", "", part.strip().lower()) if isinstance(part, str) else ""
-        if not re.fullmatch(r"[a-z0-9._-]+", name):
+        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]*\]", name):
             raise ValueError("must be a comma list of host names")
         names.add(name)
     return frozenset(names)
