@@ -240,10 +240,35 @@ def test_a_wait_goes_on_over_a_restart_of_the_service(tmp_path: Path) -> None:
         (["queue", "--nonsense"], "--nonsense"),
         (["queue", "--url", "ftp://x"], "not a URL"),
         (["queue", "--url", "127.0.0.1:8000"], "not a URL"),
+        (["follow", "--url", "http://127.0.0.1:x"], "not a URL"),
+        (["follow", "--url", "http://127.0.0.1:99999"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:0"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:1/#x"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:1/?"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:1/a b"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:1/\u00e9"], "not a URL"),
+        (["queue", "--url", "http://127.0.0.1:1\n"], "not a URL"),
+        (["add", "1", "1", "--key", ""], "--key: must be 1 to 255 visible"),
+        (["add", "1", "1", "--key", "a b"], "--key: must be 1 to 255 visible"),
+        (["add", "1", "1", "--key", "a\nb"], "--key: must be 1 to 255 visible"),
+        (["add", "1", "1", "--key", "\u043a"], "--key: must be 1 to 255 visible"),
+        (["add", "--file", ""], "--file: must not be empty"),
+        (["watch", "--json", "--after", "x"], "--after: not the id of an event: x"),
+        (["watch", "--after", "0.0"], "--after is for --json"),
+        (["follow", "--exec", " "], "--exec: must not be empty"),
+        (["follow", "--cursor", ""], "--cursor: must not be empty"),
+        (["results", "--limit", "-5"], "--limit: out of range: -5"),
+        (["results", "--after", "-1"], "--after: out of range: -1"),
     ],
 )
 def test_what_is_not_understood_is_one_line(arguments: list[str], says: str) -> None:
     assert says in refusal("http://127.0.0.1:1", *arguments, status=2)
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    said = refusal("http://user:secret@127.0.0.1:1", "queue", status=2)
+    assert "SANIC_APP_API_TOKEN" in said
+    assert "secret" not in said
 
 
 def test_what_the_service_refuses_is_one_line(running: Running) -> None:

@@ -90,7 +90,21 @@ def natural(text: str) -> int:
 def event_id(text: str) -> str:
     """Return the id of an event."""
     if not re.fullmatch(r"([0-9a-f]{32}\.)?[0-9]{1,19}\.[0-9]{1,19}", text):
-        raise ValueError(f"not the id of an event: {text}")
+        raise argparse.ArgumentTypeError(f"not the id of an event: {text}")
+    return text
+
+
+def key(text: str) -> str:
+    """Return an idempotency key. An empty one, perhaps of a variable that is not set, is none."""
+    if not re.fullmatch(r"[!-~]{1,255}", text):
+        raise argparse.ArgumentTypeError("must be 1 to 255 visible ASCII characters")
+    return text
+
+
+def not_empty(text: str) -> str:
+    """Return a text that is more than blanks."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
@@ -132,8 +146,12 @@ def _parser(environ: Mapping[str, str]) -> _Parser:
     made.add_argument(
         "timeout", metavar="TIMEOUT", type=seconds, nargs="?", help="the wait before, in seconds"
     )
-    made.add_argument("--file", help="add a batch: a number and a timeout in each line; - is stdin")
-    made.add_argument("--key", help="an idempotency key: makes another try safe")
+    made.add_argument(
+        "--file",
+        type=not_empty,
+        help="add a batch: a number and a timeout in each line; - is stdin",
+    )
+    made.add_argument("--key", type=key, help="an idempotency key: makes another try safe")
     made.add_argument("--wait", action="store_true", help="return when it is finished")
     made = command("task")
     made.add_argument("history_num", metavar="HISTORY_NUM", type=whole)
@@ -141,8 +159,8 @@ def _parser(environ: Mapping[str, str]) -> _Parser:
     made = command("queue")
     made.add_argument("--limit", type=whole, default=10, help="so many tasks (%(default)s)")
     made = command("results")
-    made.add_argument("--after", type=whole, default=0, help="behind this history number")
-    made.add_argument("--limit", type=whole, help="so many results; else all")
+    made.add_argument("--after", type=natural, default=0, help="behind this history number")
+    made.add_argument("--limit", type=natural, help="so many results; else all")
     made = command("cancel")
     made.add_argument("first", metavar="HISTORY_NUM", type=whole)
     made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="cancel a range")
@@ -165,11 +183,13 @@ def _parser(environ: Mapping[str, str]) -> _Parser:
     made.add_argument(
         "--cursor",
         metavar="FILE",
+        type=not_empty,
         help="remember in this file how far it came, and go on from there the next time",
     )
     made.add_argument(
         "--exec",
         metavar="COMMAND",
+        type=not_empty,
         help="instead of printing run this command of the shell for each, with SANIC_APP_NUM,"
         " SANIC_APP_HISTORY_NUM and SANIC_APP_DATE_FINISHED; again after a failure",
     )

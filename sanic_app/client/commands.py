@@ -64,7 +64,7 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _add(service: Service, given: argparse.Namespace) -> int:
-    headers = {"Idempotency-Key": given.key} if given.key else {}
+    headers = {} if given.key is None else {"Idempotency-Key": given.key}
     if given.file is not None:
         if given.num is not None:
             raise Usage("give NUM and TIMEOUT, or --file")
@@ -140,6 +140,8 @@ def _switch(service: Service, given: argparse.Namespace) -> int:
 
 
 def _watch(service: Service, given: argparse.Namespace) -> int:
+    if given.after is not None and not given.json:
+        raise Usage("--after is for --json")
     # Ctrl+C is how the user ends it.
     with suppress(KeyboardInterrupt):
         if given.json:
@@ -237,7 +239,9 @@ def _print_json(answer: Json) -> None:
 
 
 def _refuse(text: str, status: int) -> int:
-    sys.stderr.write(f"sanic-app: {text}\n")
+    # What is not understood may have line ends itself.
+    line = " ".join(text.splitlines())
+    sys.stderr.write(f"sanic-app: {line}\n")
     return status
 
 

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sanic_app.client.transport import Http, Https, proxies_to
 
@@ -60,7 +60,9 @@ class Service:
             ValueError: it is not an HTTP URL, or a proxy could read the token.
         """
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        if "@" in parts.netloc:
+            raise ValueError("the URL must not have a user: the token is in SANIC_APP_API_TOKEN")
+        if not _is_base(parts, url):
             raise ValueError(f"not a URL such as http://127.0.0.1:8000: {url}")
         proxies = proxies_to(parts)
         if token is not None and "http" in proxies:
@@ -145,6 +147,16 @@ class Service:
                 raise Refused(_refusal(error), error.code) from None
         reason = getattr(error, "reason", None) or error
         raise Unreachable(f"no answer from {self.url}: {reason or type(error).__name__}") from None
+
+
+def _is_base(parts: SplitResult, url: str) -> bool:
+    """Return whether paths can follow the URL. A wrong one would look like a lost connection."""
+    try:
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    sound = url.isprintable() and " " not in url and parts.path.isascii()
+    return bool(known) and sound and "?" not in url and "#" not in url
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
