@@ -463,6 +463,7 @@ def test_what_only_a_proxy_answers_is_a_service_that_is_not_there() -> None:
         url = f"http://127.0.0.1:{server.server_port}"
         Proxy.answers = [
             *((status, page, b"<html>") for status in (502, 503, 504)),
+            (503, problem, json.dumps(stopping).encode()),
             (200, "application/json", json.dumps(task).encode()),
         ]
         done = run(url, "task", "1", "--wait")
@@ -472,7 +473,9 @@ def test_what_only_a_proxy_answers_is_a_service_that_is_not_there() -> None:
         # In pieces that a proxy waits for.
         assert all(0 < wait <= 30 for wait in Proxy.waits)
         Proxy.answers = [(503, problem, json.dumps(stopping).encode())]
-        assert refusal(url, "task", "1", "--wait") == "It is stopping."
+        assert refusal(url, "task", "1") == "It is stopping."
+        Proxy.answers = [(410, problem, json.dumps({**stopping, "detail": "It is gone."}).encode())]
+        assert refusal(url, "task", "1", "--wait") == "It is gone."
         Proxy.answers = [(502, page, b"<html>")]
         assert refusal(url, "queue") == f"no answer from {url}: a proxy answered with status 502"
         Proxy.answers = [(404, page, b"<html>")]
@@ -662,6 +665,47 @@ def test_a_heartbeat_is_no_reason_to_forget_the_last_event(options: list[str]) -
         while len(Beating.resumed) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert Beating.resumed[:2] == [None, "5.0"]
+    finally:
+        watching.kill()
+        watching.wait()
+        server.shutdown()
+        server.server_close()
+
+
+class Failing(Beating):
+    """A service that fails each time that it is asked the same for the second time."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.asked.count(self.path) != 2:
+            super().do_GET()
+            return
+        self.send_response(500 if self.path == "/api/v1/events" else 503)
+        self.send_header("Content-Type", "application/problem+json")
+        self.end_headers()
+        self.wfile.write(b'{"detail": "The store cannot be reached now."}')
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_service_that_fails_for_a_while_is_watched_on(options: list[str]) -> None:
+    Failing.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "watch", *options],
+        env={**os.environ, "SANIC_APP_URL": f"http://127.0.0.1:{server.server_port}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wanted = ["/api/v1/events"] if options else ["/api/v1/events", "/api/v1/queue"]
+    try:
+        deadline = time.monotonic() + 20
+        while any(Failing.asked.count(path) < 3 for path in wanted):
+            assert watching.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     finally:
         watching.kill()
         watching.wait()

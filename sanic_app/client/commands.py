@@ -23,7 +23,7 @@ from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower, Reset
 from sanic_app.client.output import printing
-from sanic_app.client.service import QUEUE, TASK, Failed, Service, Unreachable
+from sanic_app.client.service import QUEUE, TASK, Failed, Service
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_RESET, EXIT_START, EXIT_USAGE
@@ -186,13 +186,18 @@ RUN: Mapping[str, Callable[[Service, argparse.Namespace], int]] = {
 
 
 def _wait_until_finished(service: Service, given: argparse.Namespace, number: int) -> int:
-    """Wait until the task is finished, even if the service restarts; return 0 when it is done."""
+    """Wait until the task is finished; return 0 when it is done.
+
+    A service that restarts, or has lost its database, is asked again for a minute.
+    """
     lost_at: float | None = None
     path = f"/api/v1/tasks/{number}?wait={WAIT_SECONDS}"
     while True:
         try:
             found = service.ask("GET", path, TASK, seconds=WAIT_SECONDS + 30)
-        except Unreachable as error:
+        except Failed as error:
+            if not error.passes:
+                raise
             now = time.monotonic()
             if lost_at is None:
                 lost_at = now

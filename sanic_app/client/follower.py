@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol
 
 from sanic_app.client.actions import Done
 from sanic_app.client.cursor import Cursor, Identity, Position, Result
-from sanic_app.client.service import TASK, Event, Failed, Refused, Service, Unreachable
+from sanic_app.client.service import TASK, Event, Failed, Refused, Service
 
 PAGE = 1_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -28,10 +28,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 LOOK_SECONDS = 1.0
 """How long to wait between two looks while there are only adds to be told of."""
-
-
-_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-"""What a proxy answers when it is overloaded."""
 
 
 class Reset(Failed):
@@ -75,7 +71,7 @@ class Follower:
             try:
                 self._listen()
             except Failed as error:
-                if not _passes(error):
+                if not error.passes:
                     raise
                 if not self._lost:
                     sys.stderr.write(f"sanic-app: {error}; trying again\n")
@@ -240,10 +236,3 @@ class Follower:
                 raise
             return error.status
         return HTTPStatus.OK
-
-
-def _passes(error: Failed) -> bool:
-    """Return whether a failure may pass: the connection's, the service's own, a proxy's."""
-    if isinstance(error, Refused):
-        return error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in _PASSING
-    return isinstance(error, Unreachable)

@@ -16,6 +16,8 @@ from sanic_app.client.transport import Http, Https, proxies_to
 ANSWER_SECONDS = 10.0
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
+OVERLOADED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+"""What a proxy answers when it has too much to do."""
 PROBLEM = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 TASK = ("history_num", "num", "timeout", "state", "date_finished")
@@ -28,6 +30,9 @@ SILENT_SECONDS = 25.0
 class Failed(Exception):
     """The command failed; the text is one line for the user."""
 
+    passes = False
+    """Whether another try may succeed: the connection, the service or a proxy has failed."""
+
 
 class Refused(Failed):
     """The service answered with a status of 400 and above, or something else did."""
@@ -36,10 +41,13 @@ class Refused(Failed):
         """Take the one line and the status."""
         super().__init__(text)
         self.status = status
+        self.passes = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in OVERLOADED
 
 
 class Unreachable(Failed):
     """No service answers, the connection was lost, or something else answered."""
+
+    passes = True
 
 
 class Event(NamedTuple):

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sanic_app.client.service import QUEUE, Event, Failed, Service, Unreachable
+from sanic_app.client.service import QUEUE, Event, Failed, Service
 
 TASKS = 10
 RESULTS = 5
@@ -38,8 +38,7 @@ def live(service: Service) -> None:
     """Show the queue until Ctrl+C.
 
     Raises:
-        Failed: the service refuses.
-        Unreachable: the service did not answer at the start.
+        Failed: the service refuses, or did not answer at the start.
     """
     view = _View(service)
     view.look()
@@ -55,8 +54,7 @@ def follow(service: Service, after: str) -> Iterator[Event]:
     """Return the events after a message, or from now on, even if the service restarts.
 
     Raises:
-        Failed: the service refuses.
-        Unreachable: it was not there from the beginning.
+        Failed: the service refuses, or was not there from the beginning.
     """
     connected = lost = False
     while True:
@@ -66,8 +64,8 @@ def follow(service: Service, after: str) -> Iterator[Event]:
                 after = event.id or after
                 if event.kind:
                     yield event
-        except Unreachable as error:
-            if not connected:
+        except Failed as error:
+            if not (connected and error.passes):
                 raise
             if not lost:
                 sys.stderr.write(f"sanic-app: {error}; trying again\n")
@@ -102,12 +100,12 @@ class _View:
                     if event.kind or self._lost:
                         self._lost = ""
                         self.moved.set()
-            except Unreachable as error:
-                self._lost = str(error)
             except Failed as error:
-                self._refused = error
-                self.moved.set()
-                return
+                if not error.passes:
+                    self._refused = error
+                    self.moved.set()
+                    return
+                self._lost = str(error)
             time.sleep(RETRY_SECONDS)
 
     def look(self) -> None:
@@ -131,7 +129,9 @@ class _View:
         self.moved.clear()
         try:
             self.look()
-        except Unreachable as error:
+        except Failed as error:
+            if not error.passes:
+                raise
             self._lost = str(error)
 
     def picture(self) -> RenderableType:
