@@ -19,7 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from sanic_app.client.actions import Command
 from sanic_app.client.cursor import EVENT_SECONDS, Cursor, Identity, Position
+from sanic_app.client.service import Failed
+from sanic_app.client.stops import Stops
 from sanic_app.errors import EXIT_RESET
 from tests.following import Following, Proxy, cursor_of
 from tests.running import Running
@@ -268,6 +271,17 @@ def test_after_so_many_tries_it_ends_and_the_cursor_has_not_moved(
         assert follower.said == [says]
 
 
+def test_a_command_that_cannot_be_started_has_failed_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    result = {"history_num": 1, "num": 5, "date_finished": "2026"}
+    # Linux takes 131,072 bytes in one argument.
+    command = Command(Stops(), "x" * 200_000, 0, None)
+    with pytest.raises(Failed, match="task 1 could not be started: Argument list too long; tried"):
+        command.deal_with(result, lambda: None)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_waits_for_the_command_and_writes_the_cursor(
     running: Running, tmp_path: Path, number: int
@@ -377,6 +391,9 @@ def test_a_cursor_from_now_on_is_one_from_its_first_start_on(
         '{"after": 1, "last": null, "event": "", "more": 1}',
         '{"after": 2, "last": [1, 5, "2026"], "event": ""}',
         '{"after": null, "last": null, "event": "1.1\\r\\nX: y"}',
+        '{"after": true, "last": null, "event": ""}',
+        '{"after": -5, "last": null, "event": ""}',
+        '{"after": 9223372036854775808, "last": null, "event": ""}',
         "\x00" * 40,
     ],
 )

@@ -71,12 +71,11 @@ class Command:
         number, pause = result["history_num"], FIRST_PAUSE
         for failures in count(1):
             with self._stops.held():
-                status = self._run(result)
-                if status == 0:
+                failure = self._run(result)
+                if not failure:
                     done()
                     return
-            how = f"with status {status}" if status > 0 else f"by signal {-status}"
-            failed = f"the command for task {number} failed {how}"
+            failed = f"the command for task {number} {failure}"
             if self._retries is not None and failures > self._retries:
                 raise Failed(f"{failed}; tried {failures} times")
             sys.stderr.write(f"sanic-app: {failed}; trying again in {pause:g} s\n")
@@ -86,7 +85,16 @@ class Command:
     def idle(self) -> None:
         """Nothing is to be done between two results."""
 
-    def _run(self, result: Result) -> int:
+    def _run(self, result: Result) -> str:
+        """Run it once and return how it failed, or nothing."""
+        try:
+            status = self._status(result)
+        except OSError as error:
+            return f"could not be started: {error.strerror}"
+        how = f"with status {status}" if status > 0 else f"by signal {-status}"
+        return f"failed {how}" if status else ""
+
+    def _status(self, result: Result) -> int:
         environ = {
             **os.environ,
             "SANIC_APP_NUM": str(result["num"]),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sanic_app.client.service import Failed
+from sanic_app.task import HISTORY_NUM_MAX
 
 EVENT_SECONDS = 1.0
 """The id of an event alone is written so often at most."""
@@ -184,8 +185,11 @@ def _position(kept: Any) -> Position | None:
             last = Identity(number, num, date)
         case _:
             return None
+    # True is an integer, too.
+    after_is_sound = after is None or (type(after) is int and 0 <= after <= HISTORY_NUM_MAX)
     event_is_sound = event.isascii() and event.isprintable()
-    return None if other or not event_is_sound else Position(after, last, event)
+    sound = after_is_sound and event_is_sound and not other
+    return Position(after, last, event) if sound else None
 
 
 if sys.platform == "win32":
