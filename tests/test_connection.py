@@ -450,6 +450,31 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
             assert (task["num"], task["history_num"]) == (number, number + 1)
 
 
+LIVE = request("/health/live", method="GET")
+
+
+async def test_requests_that_came_together_let_others_pass(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as many, served.wire() as other:
+        await many.send(LIVE * 500)
+        await other.send(request("/health/ready", method="GET"))
+        assert (await other.answer()).status == 200
+        labels = {"method": "GET", "route": "/health/live", "status": "200"}
+        assert served.metric("http_request_duration_seconds_count", **labels) < 400
+        for _ in range(500):
+            assert (await many.answer()).status == 200
+
+
+async def test_a_body_in_thousands_of_chunks_lets_others_pass(tmp_path: Path) -> None:
+    head = request("/add_task", b"", "Transfer-Encoding: chunked")
+    async with service(tmp_path) as served, served.wire() as many, served.wire() as other:
+        await many.send(head + b"1\r\nx\r\n" * 8_000 + b"0\r\n\r\n")
+        await other.send(LIVE)
+        assert (await other.answer()).status == 200
+        labels = {"method": "POST", "route": "/add_task", "status": "400"}
+        assert served.metric("http_request_duration_seconds_count", **labels) == 0
+        assert (await many.answer()).status == 400
+
+
 async def test_a_refused_request_leaves_those_behind_it_alone(tmp_path: Path) -> None:
     async with service(tmp_path) as served, served.wire() as wire:
         requests = [

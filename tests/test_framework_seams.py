@@ -41,6 +41,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "_send": "bf1831d448f8b73b",
         "create_empty_request": "15b4c275437446ac",
         "expecting_continue": "3013e45351798d4b",
+        "head_only": "c8706d8f1e7422a5",
         "http1_request_header": "12ca456d9fc73cb5",
         "http1_response_chunked": "fb69726e8d539632",
         "http1_response_header": "6a75f7775b2f21c8",

@@ -45,7 +45,7 @@ class Connection(HttpProtocol):
     HTTP_CLASS = RequestCycle
     __slots__ = (
         *("_guard", "_idle_seconds", "_keep_alive", "_metrics", "_timed_out", "_unread"),
-        *("_unread_since", "answering", "half_closed", "kept", "_probed_at"),
+        *("_unread_since", "answering", "half_closed", "kept", "turned", "_probed_at"),
     )
 
     def _setup(self) -> None:
@@ -64,6 +64,8 @@ class Connection(HttpProtocol):
         self.answering = False
         self.half_closed = False
         """Whether the client sends no more. It may still read."""
+        self.turned = True
+        """Whether the event loop has turned since the last request was received."""
         self._probed_at = 0.0
         self._timed_out = False
         self._unread = (0, 0.0)
@@ -144,6 +146,7 @@ class Connection(HttpProtocol):
         if self.half_closed:
             self._close_after_answer()
             raise CancelledError if self._between_requests() else BadRequest
+        self.turned = True
         await super().receive_more()  # type: ignore[no-untyped-call] # the same
 
     def check_timeouts(self) -> None:

@@ -5,6 +5,7 @@ It corrects what Sanic reads too generously, answers wrongly, or too slowly.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import lru_cache
 from typing import Any, Final
@@ -25,6 +26,8 @@ DISCARD_MAX: Final = 2**25
 """How many bytes of a refused body are read before the connection is closed."""
 CHUNK_LINE_MAX: Final = 64
 """The most bytes of a line with a chunk's length; as Sanic has it."""
+TURN_CHUNKS: Final = 100
+"""The event loop turns after so many chunks of a body. They take a millisecond."""
 SHARED_BYTES: Final = 16_384
 """Pieces of at least this size are sent without a copy."""
 EVENT_STREAM: Final = "text/event-stream"
@@ -87,6 +90,7 @@ class ServiceRequest(Request):
 class RequestCycle(Http):
     """The requests of a connection and their answers, one after the other."""
 
+    __slots__ = ("_chunks",)
     protocol: Any
     """The ``Connection``."""
     request_body: Any
@@ -113,7 +117,14 @@ class RequestCycle(Http):
         return int(value, base)
 
     async def http1_request_header(self) -> None:
-        """Receive a head. One empty line before it is ignored (RFC 9112, 2.2)."""
+        """Receive a head. One empty line before it is ignored (RFC 9112, 2.2).
+
+        Thousands of requests may have come together: others have their turn between two of them.
+        """
+        if not self.protocol.turned:
+            await asyncio.sleep(0)
+        self.protocol.turned = False
+        self._chunks = 0
         buffer = self.recv_buffer
         if buffer[:1] == b"\r":
             await self._skip_empty_line()
@@ -169,6 +180,9 @@ class RequestCycle(Http):
         if self.expecting_continue:
             self.expecting_continue = False
             await self._send(HTTP_CONTINUE)
+        self._chunks += 1
+        if self._chunks % TURN_CHUNKS == 0:
+            await asyncio.sleep(0)
         buffer = self.recv_buffer
         while (
             buffer.find(b"\r\n", 2) == -1
