@@ -14,6 +14,7 @@ import pytest
 from sanic_app.http import parameters
 from sanic_app.http.parameters import parse_wait
 from sanic_app.queue.outlook import placed
+from sanic_app.queue.view import SECOND_LOOKS
 from sanic_app.store import Figures, Place
 from sanic_app.task import HISTORY_NUM_MAX, Retention, State, Task
 from tests.parts import until
@@ -241,6 +242,34 @@ async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> No
         await served.stop()
         assert {(await each)["state"] for each in waits[1:]} == {"waiting"}
         assert time.monotonic() - begun < 5
+
+
+async def test_many_who_wait_for_a_task_do_not_look_at_it_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = most = 0
+    async with service(tmp_path) as served:
+        look = served.store.task
+
+        async def counted(history_num: int) -> Any:
+            nonlocal looking, most
+            looking += 1
+            most = max(most, looking)
+            try:
+                return await look(history_num)
+            finally:
+                looking -= 1
+
+        await served.add(1, 3_600)
+        view = served.parts.queue.view
+        waits = [asyncio.create_task(view.task(1, 60)) for _ in range(300)]
+        await until(lambda: sum(map(len, view._waiters._events.values())) == 300)
+        # Looks are answered in their order: now all have looked once, and wait.
+        await served.get(f"{TASKS}/1")
+        monkeypatch.setattr(served.store, "task", counted)
+        await delete(served, f"{TASKS}/1")
+        assert {(await each).task.state for each in waits} == {State.CANCELLED}
+        assert 0 < most <= SECOND_LOOKS
 
 
 async def test_nobody_begins_to_wait_during_a_stop(

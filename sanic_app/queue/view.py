@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Final
 
 from sanic_app.clock import Clock
 from sanic_app.errors import Gone, NotFound
@@ -12,6 +14,9 @@ from sanic_app.queue.waiters import Waiters
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Overview, Slice, Store
 from sanic_app.task import Task
+
+SECOND_LOOKS: Final = 100
+"""How many who have waited for a task look at it at once. Thousands may be woken together."""
 
 
 class QueueView:
@@ -23,6 +28,7 @@ class QueueView:
         self._clock = clock
         self._timer = timer
         self._waiters = Waiters()
+        self._second_looks = asyncio.Semaphore(SECOND_LOOKS)
         self._last_history_num = 0
         self._ending = False
 
@@ -83,7 +89,8 @@ class QueueView:
             if found.position is None or self._ending:
                 return found
             await self._clock.wait(finished, wait)
-        return await self._look(history_num)
+        async with self._second_looks:
+            return await self._look(history_num)
 
     async def _look(self, history_num: int) -> PlacedTask:
         # Before the look: a task that is added meanwhile is not gone.
