@@ -27,6 +27,8 @@ def check(settings: Settings) -> int:
         status, reason = answer.status, str(json.loads(answer.read())["reason"])
     except OSError as error:
         return _unhealthy(f"no answer from {host} port {settings.port}: {error.strerror or error}")
+    except UnicodeError:
+        return _unhealthy(f"{host} is not a host name")
     except (http.client.HTTPException, ValueError, LookupError, TypeError):
         return _unhealthy(f"what answers at {host} port {settings.port} is not this service")
     finally:
