@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sanic_app.errors import StoreUnavailable
 from sanic_app.http import parameters
 from sanic_app.http.parameters import parse_wait
 from sanic_app.queue.outlook import placed
@@ -270,6 +271,31 @@ async def test_many_who_wait_for_a_task_do_not_look_at_it_all_at_once(
         await delete(served, f"{TASKS}/1")
         assert {(await each).task.state for each in waits} == {State.CANCELLED}
         assert 0 < most <= SECOND_LOOKS
+
+
+async def test_nobody_waits_behind_a_crowd_whose_looks_get_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def unanswered(_: int) -> Any:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.05)
+        raise StoreUnavailable
+
+    async with service(tmp_path) as served:
+        await served.add(1, 3_600)
+        view = served.parts.queue.view
+        waits = [asyncio.create_task(view.task(1, 60)) for _ in range(300)]
+        await until(lambda: sum(map(len, view._waiters._events.values())) == 300)
+        await served.get(f"{TASKS}/1")
+        monkeypatch.setattr(served.store, "task", unanswered)
+        monkeypatch.setattr(type(served.store), "up", property(lambda _: False))
+        await delete(served, f"{TASKS}/1")
+        answers = await asyncio.gather(*waits, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
+        assert looks == SECOND_LOOKS
 
 
 async def test_nobody_begins_to_wait_during_a_stop(

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final
 
 from sanic_app.clock import Clock
-from sanic_app.errors import Gone, NotFound
+from sanic_app.errors import Gone, NotFound, StoreUnavailable
 from sanic_app.queue.head import HeadTimer
 from sanic_app.queue.outlook import Outlook, PlacedTask, backlog, oldest_task_age, placed
 from sanic_app.queue.waiters import Waiters
@@ -81,6 +81,7 @@ class QueueView:
         Raises:
             NotFound: no task has this number yet.
             Gone: retention has removed it.
+            StoreUnavailable: that cannot be told now.
         """
         if not wait:
             return await self._look(history_num)
@@ -89,7 +90,11 @@ class QueueView:
             if found.position is None or self._ending:
                 return found
             await self._clock.wait(finished, wait)
+        behind_others = self._second_looks.locked()
         async with self._second_looks:
+            if behind_others and not self._store.up:
+                # Theirs got no answer, and each of those takes a read's whole time.
+                raise StoreUnavailable
             return await self._look(history_num)
 
     async def _look(self, history_num: int) -> PlacedTask:
