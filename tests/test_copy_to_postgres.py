@@ -350,6 +350,14 @@ async def test_a_server_that_cannot_be_written_is_one_line(
         ("postgresql://u:sesame@h/x?schema=pg_x", "must be a name of lower-case letters"),
         ("postgresql://u:sesame@h/x?schema=a&schema=b", "must name one schema"),
         ("postgresql://u:sesame@h/x?what=b", "is not a URL that PostgreSQL understands"),
+        (
+            "postgresql://u:sesame@/x?host=a,b,c&port=1,2",
+            "gives 2 values of port, which does not fit its hosts (3)",
+        ),
+        (
+            "postgresql://u:sesame@h/x?port=1,2",
+            "gives 2 values of port, which does not fit its hosts (1)",
+        ),
         ("sqlite://u:sesame@h/x", "the URL: must be a path or a URL such as"),
     ):
         for arguments in (("copy", str(place.path), to), ("check", to)):

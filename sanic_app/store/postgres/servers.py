@@ -293,6 +293,12 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         if name in given
     }
     count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
+    for name, values in lists.items():
+        if len(values) not in (1, count):
+            raise StartError(
+                f"DATABASE gives {len(values)} values of {name}, which does not fit its hosts"
+                f" ({count})"
+            )
     hosts = []
     for number in range(count):
         host = {**_DEFAULTS, **options, **given}
