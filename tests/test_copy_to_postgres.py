@@ -380,6 +380,13 @@ async def test_a_role_needs_few_rights(
         f" GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {name}_reads;"
         f" CREATE ROLE {name}_owns LOGIN; GRANT CREATE ON DATABASE postgres TO {name}_owns"
     )
+    # Without the right to use the schema it seems to be empty.
+    owns = target.cluster.url(f"{name}_owns")
+    for arguments in (("check",), ("copy", tmp_path / "backup.db")):
+        command_name, *to = map(str, arguments)
+        done = command(command_name, f"{owns}?schema={name}", *to, folder=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"the role {name}_owns may not use the schema {name}" in done.stderr
     reads = f"{target.cluster.url(f'{name}_reads')}?schema={name}"
     assert command("check", reads, folder=tmp_path).returncode == 0
     copied(reads, tmp_path / "backup.db", tmp_path)
@@ -390,7 +397,6 @@ async def test_a_role_needs_few_rights(
         f"sanic-app: cannot write the schema {name}_2 at 127.0.0.1 port {target.cluster.port}:"
         " permission denied for database postgres\n"
     )
-    owns = target.cluster.url(f"{name}_owns")
     for schema in (f"{name}_3", f"{name}_4"):
         if schema.endswith("4"):
             admin(f"CREATE SCHEMA {schema} AUTHORIZATION {name}_owns")

@@ -315,6 +315,9 @@ async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: 
         async with service(Path(), database=url, database_schema=queue.name):
             raise AssertionError("it serves")
     async with node(queue) as owner:
+        with pytest.raises(StartError, match="may not use the schema"):
+            async with service(Path(), database=url, database_schema=queue.name):
+                raise AssertionError("it serves")
         for line in GRANTS.format(schema=queue.name, role=role).strip().splitlines():
             queue.query(line)
         async with service(Path(), database=url, database_schema=queue.name) as a:

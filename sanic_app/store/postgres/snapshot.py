@@ -12,6 +12,7 @@ from sanic_app.errors import ServiceError, StartError, StoreFailed
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import bulk, catalogue
 from sanic_app.store.postgres.failures import failure
+from sanic_app.store.postgres.schema import require_usage
 from sanic_app.store.postgres.servers import Connection
 
 ROWS = 1_000
@@ -49,6 +50,7 @@ class PostgresSnapshot:
         where = f"the schema {self._schema} at {self._servers.where}"
         with bulk.explained(f"cannot read {where}"):
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            require_usage(self._connection, self._schema)
             try:
                 ((version,),) = self._connection.execute("SELECT schema FROM meta").fetchall()
             except (psycopg.errors.UndefinedTable, ValueError):
