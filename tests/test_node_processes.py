@@ -21,7 +21,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from sanic_app.store.postgres.schema import Schema, prepare
+from sanic_app.store.postgres.schema import LOCK_CLASS, Schema, prepare
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.store.transition import Limits
 from tests.nodes import GRANTS, Queue, frozen, url_of
@@ -115,6 +115,20 @@ def test_a_stop_does_not_wait_for_a_server_that_is_away(
         status, problem = adding.result()
         assert (status, problem["type"]) == (503, "urn:sanic-app:problem:store-unavailable")
         assert problem["applied"] is False
+
+
+def test_a_stop_does_not_wait_for_a_node_that_migrates(queue: Queue, tmp_path: Path) -> None:
+    environ = {"SANIC_APP_DATABASE_SCHEMA": queue.name}
+    waiting = f"SELECT 1 FROM pg_locks WHERE classid = {LOCK_CLASS} AND NOT granted"
+    with psycopg.connect(queue.cluster.url()) as other:
+        other.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+        with Running(tmp_path, "-D", queue.cluster.url(), environ=environ, ready=False) as running:
+            end = time.monotonic() + 30
+            while not queue.cluster.query(waiting):
+                assert time.monotonic() < end, running.log
+                time.sleep(0.05)
+            running.process.terminate()
+            assert running.wait(20) == 0
 
 
 def test_without_the_driver_it_is_one_line(tmp_path: Path) -> None:
