@@ -131,6 +131,20 @@ def test_a_stop_does_not_wait_for_a_node_that_migrates(queue: Queue, tmp_path: P
             assert running.wait(20) == 0
 
 
+def test_a_server_that_is_lost_during_the_start_is_one_line(queue: Queue, tmp_path: Path) -> None:
+    """Here it has one connection for the role, and a node takes four."""
+    role = f"lonely_{queue.name}"
+    queue.query(
+        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1; GRANT CREATE ON DATABASE postgres TO {role}"
+    )
+    url = queue.cluster.url(role)
+    status, lines = started(tmp_path, url, DATABASE_SCHEMA=f"{role}_s")
+    assert status == 1
+    assert f'too many connections for role "{role}"' in lines[-1]
+    assert lines[-1].startswith("sanic-app: the store was lost during the start: ")
+    assert "Traceback" not in "".join(lines)
+
+
 def test_without_the_driver_it_is_one_line(tmp_path: Path) -> None:
     code = "import sys; sys.modules['psycopg'] = None; from sanic_app.__main__ import main; main()"
     url = "postgresql://127.0.0.1/x"
