@@ -256,6 +256,11 @@ async def test_a_copy_that_root_makes_belongs_to_the_owner_of_the_folder(
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 1234, 4321)
+    # A lock file of root's would keep the service from starting there.
+    done = command("copy", "none.db", str(folder / "queue.db"), folder=tmp_path)
+    assert done.returncode == 1
+    status = (folder / "queue.db.lock").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 4321)
     copied(place.path, folder / "queue.db")
     for name in ("queue.db", "queue.db.lock"):
         status = (folder / name).stat()

@@ -39,8 +39,13 @@ class SqliteTarget:
         """
         if not self.path.parent.is_dir():
             raise StartError(f"there is no folder {self.path.parent}: make it first")
+        lock = Path(f"{self.path}.lock")
+        made = not lock.exists()
         self._lease = FileLease(self.path)
         try:
+            if made:
+                # It stays, whatever becomes of the copy.
+                self._give_away(lock)
             self._refuse_what_is_there()
             self.empty()
         except OSError as error:
@@ -111,14 +116,17 @@ class SqliteTarget:
         Raises:
             OSError: it cannot be synced or renamed.
         """
-        if sys.platform != "win32" and os.geteuid() == 0:
-            # Root copies for a service that has a user of its own: the folder says whose.
-            owner = self.path.parent.stat()
-            for file in (self.new, Path(f"{self.path}.lock")):
-                os.chown(file, owner.st_uid, owner.st_gid)
+        for file in (self.new, Path(f"{self.path}.lock")):
+            self._give_away(file)
         sync(self.new)
         self.new.replace(self.path)
         sync_folder(self.path.parent)
+
+    def _give_away(self, file: Path) -> None:
+        """Root copies for a service that has a user of its own: the folder says whose."""
+        if sys.platform != "win32" and os.geteuid() == 0:
+            owner = self.path.parent.stat()
+            os.chown(file, owner.st_uid, owner.st_gid)
 
     def _refuse_what_is_there(self) -> None:
         wal = Path(f"{self.path}-wal")
