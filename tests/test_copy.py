@@ -176,6 +176,9 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
     done = command("copy", source, str(tmp_path / "no" / "copy.db"), folder=tmp_path)
     assert done.returncode == 1
     assert "there is no folder" in done.stderr
+    done = command("copy", source, "x" * 300, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"sanic-app: cannot write {tmp_path / ('x' * 300)}: File name too long\n"
     for arguments in ([source], [source, "a", "b"], [source, ":memory:"]):
         assert command("copy", *arguments, folder=tmp_path).returncode == 2
 

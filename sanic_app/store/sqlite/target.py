@@ -37,10 +37,13 @@ class SqliteTarget:
         Raises:
             StartError: it is in use, or not empty, or cannot be used.
         """
-        if not self.path.parent.is_dir():
-            raise StartError(f"there is no folder {self.path.parent}: make it first")
         lock = Path(f"{self.path}.lock")
-        made = not lock.exists()
+        try:
+            if not self.path.parent.is_dir():
+                raise StartError(f"there is no folder {self.path.parent}: make it first")
+            made = not lock.exists()
+        except OSError as error:
+            raise StartError(f"cannot write {self.path}: {error.strerror}") from None
         self._lease = FileLease(self.path)
         try:
             if made:
