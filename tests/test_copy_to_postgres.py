@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -238,7 +239,10 @@ async def test_a_schema_that_is_not_empty_is_refused_and_left_as_it_is(
 ) -> None:
     await lived_in(place, clock)
     other = PostgresEngine(tmp_path)
-    target.cluster.execute(f"CREATE SCHEMA {other.name}; CREATE TABLE {other.name}.mine (a int)")
+    # A word of SQL.
+    other.name = "order"
+    target.cluster.execute('CREATE SCHEMA "order"; CREATE TABLE "order".mine (a int)')
+    statements = []
     async with opened(target, clock) as store:
         await store.add(5)
         for engine in (target, other):
@@ -247,12 +251,14 @@ async def test_a_schema_that_is_not_empty_is_refused_and_left_as_it_is(
             assert done.stderr.count("\n") == 1
             assert f"the schema {engine.name} at 127.0.0.1" in done.stderr
             assert "is not empty: copy to another one, or stop all nodes" in done.stderr
+            statements += re.findall(r"ALTER SCHEMA [^)]*", done.stderr)
         assert [task.history_num for task in await store.queue()] == [1]
     assert left(target) == []
     # What the line says.
-    target.cluster.execute(f"ALTER SCHEMA {target.name} RENAME TO {target.name}_before")
-    copied(place.path, url_of(target), tmp_path)
-    assert rows_in(target) == rows_of(place.path)
+    for engine, statement in zip((target, other), statements, strict=True):
+        target.cluster.execute(statement)
+        copied(place.path, url_of(engine), tmp_path)
+        assert rows_in(engine) == rows_of(place.path)
 
 
 async def test_a_node_that_starts_during_the_copy_keeps_its_schema(
