@@ -386,11 +386,14 @@ async def test_a_role_needs_few_rights(
         f" GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {name}_reads;"
         f" CREATE ROLE {name}_owns LOGIN; GRANT CREATE ON DATABASE postgres TO {name}_owns"
     )
-    # Without the right to use the schema it seems to be empty.
+    # Without the right to use the schema it seems to be empty. Options of the URL count too.
     owns = target.cluster.url(f"{name}_owns")
-    for arguments in (("check",), ("copy", tmp_path / "backup.db")):
-        command_name, *to = map(str, arguments)
-        done = command(command_name, f"{owns}?schema={name}", *to, folder=tmp_path)
+    for verb, url, *to in (
+        ("check", f"{owns}?schema={name}"),
+        ("copy", f"{owns}?schema={name}", str(tmp_path / "backup.db")),
+        ("check", f"{url_of(target)}&options=-c%20role%3D{name}_owns"),
+    ):
+        done = command(verb, url, *to, folder=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"the role {name}_owns may not use the schema {name}" in done.stderr
     reads = f"{target.cluster.url(f'{name}_reads')}?schema={name}"

@@ -78,14 +78,15 @@ def require_usage(connection: Connection, name: str) -> None:
     Raises:
         StartError: there is such a schema, and the role may not use it.
     """
-    if fetch(
+    for (role,) in fetch(
         connection,
-        "SELECT 1 FROM pg_namespace WHERE nspname = %s AND NOT has_schema_privilege(oid, 'USAGE')",
+        "SELECT current_user FROM pg_namespace"
+        " WHERE nspname = %s AND NOT has_schema_privilege(oid, 'USAGE')",
         name,
     ):
         raise StartError(
-            f"the role {connection.info.user} may not use the schema {name}: grant it the rights"
-            " that RELIABILITY.md lists"
+            f"the role {role} may not use the schema {name}: grant it the rights that"
+            " RELIABILITY.md lists"
         )
 
 

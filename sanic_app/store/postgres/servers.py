@@ -285,7 +285,7 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         # The driver's text may quote a part of the URL, the password perhaps.
         raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
     # Which host is the right one is decided here.
-    for name in ("target_session_attrs", "load_balance_hosts", "options"):
+    for name in ("target_session_attrs", "load_balance_hosts"):
         given.pop(name, None)
     lists = {
         name: str(given.pop(name)).split(",")
