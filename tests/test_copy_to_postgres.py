@@ -374,6 +374,31 @@ async def test_a_server_that_cannot_be_written_is_one_line(
             assert not any(part in done.stderr for part in ("sesame", "ses", "ame@")), done
 
 
+def test_a_connection_that_is_lost_during_the_copy_is_one_line(
+    place: SqliteEngine, target: PostgresEngine, tmp_path: Path
+) -> None:
+    """Though the driver has something to say about it as well."""
+    asyncio.run(lived_in(place, FakeClock()))
+    change(
+        place.path,
+        "WITH RECURSIVE more (n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM more LIMIT 300000)"
+        " INSERT INTO history SELECT n, 0, 0, 0, 'cancelled', NULL, 0, n FROM more",
+    )
+    copying = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "copy", str(place.path), url_of(target)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ended = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY history%'"
+    )
+    while not target.cluster.query(ended):
+        assert copying.poll() is None
+    _, lines = copying.communicate(timeout=30)
+    assert (copying.returncode, lines.count("\n")) == (1, 1), lines
+    assert lines.startswith(f"sanic-app: cannot write the schema {target.name} at ")
+
+
 async def test_a_role_needs_few_rights(
     place: SqliteEngine, target: PostgresEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
