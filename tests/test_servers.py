@@ -133,6 +133,14 @@ async def test_another_cluster_and_an_older_timeline_are_refused(pair: list[Clus
         found.connect()
 
 
+async def test_a_session_may_be_idle_whatever_the_role_says(queue: Queue) -> None:
+    role = f"idle_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET idle_session_timeout = '100ms'")
+    with Servers(queue.cluster.url(role), queue.name).connect() as connection:
+        await asyncio.sleep(0.5)
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
 # The wait for a synchronous standby.
 
 

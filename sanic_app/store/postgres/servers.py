@@ -24,7 +24,8 @@ Connection = psycopg.Connection[TupleRow]
 
 OLDEST_SERVER = 13
 CHECKING_SERVER = 14
-"""The first that notices during a statement that its client has gone."""
+"""The first that notices during a statement that its client has gone, and that ends idle sessions
+where a role or the server wants that: a head that is due would wait for another connection."""
 CONNECT_SECONDS = 2
 """The least that libpq takes."""
 LOCK_SECONDS = 1
@@ -225,7 +226,7 @@ class Servers:
             if server.timeline < self.timeline:
                 raise Lost(_OLDER)
         check = (
-            "SET client_connection_check_interval = '1s';"
+            "SET client_connection_check_interval = '1s'; SET idle_session_timeout = 0;"
             if server.version_num >= CHECKING_SERVER * 10_000
             else ""
         )
