@@ -141,6 +141,23 @@ async def test_a_session_may_be_idle_whatever_the_role_says(queue: Queue) -> Non
         assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("array_nulls = off", "'{NULL}'::bigint[]", [None]),
+        ("quote_all_identifiers = on", "format_type('text'::regtype, NULL)", "text"),
+    ],
+)
+async def test_a_session_reads_and_writes_alike_whatever_the_role_says(
+    queue: Queue, setting: str, value: str, shown: object
+) -> None:
+    """Else each cancel failed, and a check found all columns changed."""
+    role = f"{setting.split(maxsplit=1)[0]}_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET {setting}")
+    with Servers(queue.cluster.url(role), queue.name).connect() as connection:
+        assert connection.execute(f"SELECT {value}").fetchall() == [(shown,)]
+
+
 # The wait for a synchronous standby.
 
 
