@@ -27,7 +27,7 @@ from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
-from sanic_app.store.sqlite.target import SqliteTarget
+from sanic_app.store.sqlite.target import UNFINISHED, SqliteTarget
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, damage_page_of, opened
 from tests.running import Running
@@ -183,6 +183,17 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
         assert command("copy", *arguments, folder=tmp_path).returncode == 2
 
 
+async def test_a_copy_touches_no_file_with_a_name_that_a_user_may_give(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A backup beside its queue, before it is renamed, was taken for an unfinished copy."""
+    await lived_in(place, clock)
+    backup = tmp_path / "backup.db.new"
+    copied(place.path, backup)
+    copied(backup, tmp_path / "backup.db")
+    assert rows_of(backup) == rows_of(tmp_path / "backup.db") == rows_of(place.path)
+
+
 @pytest.mark.parametrize("damage", ["row", "page"])
 async def test_a_source_that_is_not_whole_is_not_copied(
     place: SqliteEngine, clock: FakeClock, tmp_path: Path, damage: str
@@ -212,7 +223,7 @@ async def test_no_service_starts_at_a_place_that_is_copied_to(
         assert not target.exists()
     # It was not published.
     assert not target.exists()
-    assert not beside(target, ".new").exists()
+    assert not beside(target, UNFINISHED).exists()
 
 
 def store_at(path: Path) -> stores._Store:
@@ -371,7 +382,7 @@ def test_a_copy_that_is_killed_leaves_nothing_that_counts(loaded: Running, tmp_p
             whole += 1
     copied(source, target)
     assert found(target) == []
-    assert not beside(target, ".new").exists()
+    assert not beside(target, UNFINISHED).exists()
 
 
 def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path) -> None:
@@ -383,7 +394,7 @@ def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not beside(target, ".new").exists():
+        while not beside(target, UNFINISHED).exists():
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(number)
@@ -391,7 +402,7 @@ def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path
         assert (process.returncode, err) in ((128 + number, ""), (0, ""))
         assert target.exists() == (process.returncode == 0)
         target.unlink(missing_ok=True)
-        assert not beside(target, ".new").exists()
+        assert not beside(target, UNFINISHED).exists()
 
 
 def _select(path: Path, sql: str) -> list[tuple[int, ...]]:

@@ -118,6 +118,11 @@ def _create(path: Path) -> None:
             " restore a backup and move that file away"
         )
     new = Path(f"{path}.new")
+    if _holds_tasks(new):
+        raise StartError(
+            f"the database {path} is missing, and {new} holds a queue, but a new database is made"
+            " under that name: rename it, to this one if it is the right one"
+        )
     try:
         for leftover in leftovers(new):
             leftover.unlink(missing_ok=True)
@@ -139,6 +144,17 @@ def _create(path: Path) -> None:
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
     log.info("created the database", extra={"database": str(path)})
+
+
+def _holds_tasks(path: Path) -> bool:
+    """Return whether a file is a queue of somebody's; what a killed creation leaves is empty."""
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            rows = connection.execute("SELECT 1 FROM state WHERE last_history_num > 0").fetchall()
+    except sqlite3.Error:
+        return False
+    return bool(rows)
 
 
 def _migrate(path: Path) -> None:

@@ -20,6 +20,8 @@ from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048
 """So many are copied and synced at a time: a service's commits wait for no more than those."""
+UNFINISHED = ".sanic-app-copy"
+"""The end of a name that nobody gives to a database of theirs: what has it is removed."""
 
 
 class SqliteTarget:
@@ -28,7 +30,7 @@ class SqliteTarget:
     def __init__(self, path: Path) -> None:
         """Take the path of the database that is to be."""
         self.path = Path(os.path.realpath(path))
-        self.new = Path(f"{self.path}.new")
+        self.new = Path(f"{self.path}{UNFINISHED}")
         """Where it lies until it is published; what a kill leaves there, the next one removes."""
 
     def __enter__(self) -> Self:
