@@ -157,10 +157,11 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
     source = str(place.path)
     target = tmp_path / "copy.db"
     target.touch()
-    for file in (target, wal_of(tmp_path / "other.db"), place.path):
+    journal = tmp_path / "third.db-journal"
+    for file in (target, wal_of(tmp_path / "other.db"), journal, place.path):
         if not file.exists():
             file.write_bytes(b"x")
-        to = str(file).removesuffix("-wal")
+        to = str(file).removesuffix("-wal").removesuffix("-journal")
         before = contents(tmp_path)
         done = command("copy", source, to, folder=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")

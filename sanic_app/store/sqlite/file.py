@@ -111,12 +111,13 @@ def _is_mount(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Make the database under another name and rename it: it is there whole or not at all."""
-    wal = Path(f"{path}-wal")
-    if wal.exists() and wal.stat().st_size:
-        raise StartError(
-            f"the database {path} is missing, but {wal} is not: put the two together again, or"
-            " restore a backup and move that file away"
-        )
+    for left in (Path(f"{path}-wal"), Path(f"{path}-journal")):
+        # SQLite would apply it to the new database.
+        if size_of(left):
+            raise StartError(
+                f"the database {path} is missing, but {left} is not: put the two together again, or"
+                " restore a backup and move that file away"
+            )
     new = Path(f"{path}.new")
     if _holds_tasks(new):
         raise StartError(

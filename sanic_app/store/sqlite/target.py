@@ -134,12 +134,11 @@ class SqliteTarget:
             os.chown(file, owner.st_uid, owner.st_gid)
 
     def _refuse_what_is_there(self) -> None:
-        wal = Path(f"{self.path}-wal")
-        for file, exists in ((self.path, self.path.exists()), (wal, size_of(wal) > 0)):
-            if exists:
-                raise StartError(
-                    f"{file} exists: copy to another place, or move that file away first"
-                )
+        there = [self.path] if self.path.exists() else []
+        # SQLite would apply to the copy what another database has left.
+        left = (Path(f"{self.path}-wal"), Path(f"{self.path}-journal"))
+        for file in (*there, *(each for each in left if size_of(each) > 0)):
+            raise StartError(f"{file} exists: copy to another place, or move that file away first")
 
     def _remove(self) -> None:
         for file in leftovers(self.new):
