@@ -151,7 +151,9 @@ def _holds_tasks(path: Path) -> bool:
     """Return whether a file is a queue of somebody's; what a killed creation leaves is empty."""
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
     try:
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        # Without a WAL not even its index is made: there may be no room for that.
+        how = uri if size_of(Path(f"{path}-wal")) else f"{uri}&immutable=1"
+        with closing(sqlite3.connect(how, uri=True)) as connection:
             rows = connection.execute("SELECT 1 FROM state WHERE last_history_num > 0").fetchall()
     except sqlite3.Error:
         return False
