@@ -13,7 +13,7 @@ from typing import Final
 from sanic_app import __version__
 from sanic_app.app import create_app
 from sanic_app.errors import StartError
-from sanic_app.lifecycle import serving
+from sanic_app.lifecycle import STOP_SECONDS, serving
 from sanic_app.settings import Settings
 from sanic_app.signals import SIGNALED, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
@@ -44,12 +44,14 @@ async def serve(settings: Settings, lease: FileLease | None) -> None:
         StartError: the service cannot start.
     """
     stopped = _stop_signal()
+    giving_up = asyncio.create_task(_give_up_the_start(stopped))
     supervisor = Supervisor(os.environ)
     feeding = asyncio.create_task(supervisor.feed_watchdog())
     sys.setswitchinterval(SWITCH_SECONDS)
     sock = bind(settings.host, settings.port)
     app = create_app(settings, lease)
     async with serving(app, sock, settings.stop_delay):
+        giving_up.cancel()
         host, port = sock.getsockname()[:2]
         log.info(
             "serving on http://%s:%d",
@@ -117,6 +119,17 @@ def _stop_signal() -> asyncio.Event:
         except NotImplementedError:  # pragma: no cover - Windows
             signal.signal(number, lambda given, _: loop.call_soon_threadsafe(stop, given))
     return stopped
+
+
+async def _give_up_the_start(stopped: asyncio.Event) -> None:
+    """End a start that goes on after a signal: it may wait for another node that migrates.
+
+    Nothing is promised to anyone yet, so it ends as by a kill: what it did itself is undone.
+    """
+    await stopped.wait()
+    await asyncio.sleep(STOP_SECONDS)
+    log.info("stopped before the start was over")
+    os._exit(0)
 
 
 def _limit_unsent(sock: socket.socket) -> None:

@@ -472,6 +472,18 @@ async def test_the_place_is_an_argument_or_the_setting(
     assert (
         missing.stderr == f"sanic-app: cannot read {other}/nowhere.db: No such file or directory\n"
     )
+    # Not even to be looked at: a folder on the way that may not be entered is the same.
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (place.path / "x.db", "Not a directory"),
+        (tmp_path / "loop", "Too many levels of symbolic links"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "pipe", "not a regular file"),
+    ):
+        done = command("check", str(path), folder=other)
+        assert done.stderr == f"sanic-app: cannot read {path}: {words}\n"
+        assert (done.returncode, done.stdout) == (1, "")
     for wrong in (["--what"], ["a", "b"], [":memory:"], ["sqlite://host/x"]):
         done = command("check", *wrong, folder=other)
         assert (done.returncode, done.stdout) == (2, "")

@@ -27,7 +27,7 @@ from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
-from sanic_app.store.sqlite.target import SqliteTarget
+from sanic_app.store.sqlite.target import UNFINISHED, SqliteTarget
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, damage_page_of, opened
 from tests.running import Running
@@ -157,10 +157,11 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
     source = str(place.path)
     target = tmp_path / "copy.db"
     target.touch()
-    for file in (target, wal_of(tmp_path / "other.db"), place.path):
+    journal = tmp_path / "third.db-journal"
+    for file in (target, wal_of(tmp_path / "other.db"), journal, place.path):
         if not file.exists():
             file.write_bytes(b"x")
-        to = str(file).removesuffix("-wal")
+        to = str(file).removesuffix("-wal").removesuffix("-journal")
         before = contents(tmp_path)
         done = command("copy", source, to, folder=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
@@ -176,8 +177,22 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
     done = command("copy", source, str(tmp_path / "no" / "copy.db"), folder=tmp_path)
     assert done.returncode == 1
     assert "there is no folder" in done.stderr
+    done = command("copy", source, "x" * 300, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"sanic-app: cannot write {tmp_path / ('x' * 300)}: File name too long\n"
     for arguments in ([source], [source, "a", "b"], [source, ":memory:"]):
         assert command("copy", *arguments, folder=tmp_path).returncode == 2
+
+
+async def test_a_copy_touches_no_file_with_a_name_that_a_user_may_give(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A backup beside its queue, before it is renamed, was taken for an unfinished copy."""
+    await lived_in(place, clock)
+    backup = tmp_path / "backup.db.new"
+    copied(place.path, backup)
+    copied(backup, tmp_path / "backup.db")
+    assert rows_of(backup) == rows_of(tmp_path / "backup.db") == rows_of(place.path)
 
 
 @pytest.mark.parametrize("damage", ["row", "page"])
@@ -209,7 +224,7 @@ async def test_no_service_starts_at_a_place_that_is_copied_to(
         assert not target.exists()
     # It was not published.
     assert not target.exists()
-    assert not beside(target, ".new").exists()
+    assert not beside(target, UNFINISHED).exists()
 
 
 def store_at(path: Path) -> stores._Store:
@@ -256,6 +271,11 @@ async def test_a_copy_that_root_makes_belongs_to_the_owner_of_the_folder(
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 1234, 4321)
+    # A lock file of root's would keep the service from starting there.
+    done = command("copy", "none.db", str(folder / "queue.db"), folder=tmp_path)
+    assert done.returncode == 1
+    status = (folder / "queue.db.lock").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 4321)
     copied(place.path, folder / "queue.db")
     for name in ("queue.db", "queue.db.lock"):
         status = (folder / name).stat()
@@ -363,7 +383,7 @@ def test_a_copy_that_is_killed_leaves_nothing_that_counts(loaded: Running, tmp_p
             whole += 1
     copied(source, target)
     assert found(target) == []
-    assert not beside(target, ".new").exists()
+    assert not beside(target, UNFINISHED).exists()
 
 
 def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path) -> None:
@@ -375,7 +395,7 @@ def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not beside(target, ".new").exists():
+        while not beside(target, UNFINISHED).exists():
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(number)
@@ -383,7 +403,7 @@ def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path
         assert (process.returncode, err) in ((128 + number, ""), (0, ""))
         assert target.exists() == (process.returncode == 0)
         target.unlink(missing_ok=True)
-        assert not beside(target, ".new").exists()
+        assert not beside(target, UNFINISHED).exists()
 
 
 def _select(path: Path, sql: str) -> list[tuple[int, ...]]:

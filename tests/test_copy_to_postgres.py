@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -238,7 +239,10 @@ async def test_a_schema_that_is_not_empty_is_refused_and_left_as_it_is(
 ) -> None:
     await lived_in(place, clock)
     other = PostgresEngine(tmp_path)
-    target.cluster.execute(f"CREATE SCHEMA {other.name}; CREATE TABLE {other.name}.mine (a int)")
+    # A word of SQL.
+    other.name = "order"
+    target.cluster.execute('CREATE SCHEMA "order"; CREATE TABLE "order".mine (a int)')
+    statements = []
     async with opened(target, clock) as store:
         await store.add(5)
         for engine in (target, other):
@@ -247,12 +251,14 @@ async def test_a_schema_that_is_not_empty_is_refused_and_left_as_it_is(
             assert done.stderr.count("\n") == 1
             assert f"the schema {engine.name} at 127.0.0.1" in done.stderr
             assert "is not empty: copy to another one, or stop all nodes" in done.stderr
+            statements += re.findall(r"ALTER SCHEMA [^)]*", done.stderr)
         assert [task.history_num for task in await store.queue()] == [1]
     assert left(target) == []
     # What the line says.
-    target.cluster.execute(f"ALTER SCHEMA {target.name} RENAME TO {target.name}_before")
-    copied(place.path, url_of(target), tmp_path)
-    assert rows_in(target) == rows_of(place.path)
+    for engine, statement in zip((target, other), statements, strict=True):
+        target.cluster.execute(statement)
+        copied(place.path, url_of(engine), tmp_path)
+        assert rows_in(engine) == rows_of(place.path)
 
 
 async def test_a_node_that_starts_during_the_copy_keeps_its_schema(
@@ -350,6 +356,14 @@ async def test_a_server_that_cannot_be_written_is_one_line(
         ("postgresql://u:sesame@h/x?schema=pg_x", "must be a name of lower-case letters"),
         ("postgresql://u:sesame@h/x?schema=a&schema=b", "must name one schema"),
         ("postgresql://u:sesame@h/x?what=b", "is not a URL that PostgreSQL understands"),
+        (
+            "postgresql://u:sesame@/x?host=a,b,c&port=1,2",
+            "gives 2 values of port, which does not fit its hosts (3)",
+        ),
+        (
+            "postgresql://u:sesame@h/x?port=1,2",
+            "gives 2 values of port, which does not fit its hosts (1)",
+        ),
         ("sqlite://u:sesame@h/x", "the URL: must be a path or a URL such as"),
     ):
         for arguments in (("copy", str(place.path), to), ("check", to)):
@@ -358,6 +372,31 @@ async def test_a_server_that_cannot_be_written_is_one_line(
             assert done.stdout + done.stderr.replace("\n", "", 1) == done.stderr.strip()
             assert arguments[0] == "check" or words in done.stderr, done
             assert not any(part in done.stderr for part in ("sesame", "ses", "ame@")), done
+
+
+def test_a_connection_that_is_lost_during_the_copy_is_one_line(
+    place: SqliteEngine, target: PostgresEngine, tmp_path: Path
+) -> None:
+    """Though the driver has something to say about it as well."""
+    asyncio.run(lived_in(place, FakeClock()))
+    change(
+        place.path,
+        "WITH RECURSIVE more (n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM more LIMIT 300000)"
+        " INSERT INTO history SELECT n, 0, 0, 0, 'cancelled', NULL, 0, n FROM more",
+    )
+    copying = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "copy", str(place.path), url_of(target)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ended = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY history%'"
+    )
+    while not target.cluster.query(ended):
+        assert copying.poll() is None
+    _, lines = copying.communicate(timeout=30)
+    assert (copying.returncode, lines.count("\n")) == (1, 1), lines
+    assert lines.startswith(f"sanic-app: cannot write the schema {target.name} at ")
 
 
 async def test_a_role_needs_few_rights(
@@ -372,6 +411,16 @@ async def test_a_role_needs_few_rights(
         f" GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {name}_reads;"
         f" CREATE ROLE {name}_owns LOGIN; GRANT CREATE ON DATABASE postgres TO {name}_owns"
     )
+    # Without the right to use the schema it seems to be empty. Options of the URL count too.
+    owns = target.cluster.url(f"{name}_owns")
+    for verb, url, *to in (
+        ("check", f"{owns}?schema={name}"),
+        ("copy", f"{owns}?schema={name}", str(tmp_path / "backup.db")),
+        ("check", f"{url_of(target)}&options=-c%20role%3D{name}_owns"),
+    ):
+        done = command(verb, url, *to, folder=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"the role {name}_owns may not use the schema {name}" in done.stderr
     reads = f"{target.cluster.url(f'{name}_reads')}?schema={name}"
     assert command("check", reads, folder=tmp_path).returncode == 0
     copied(reads, tmp_path / "backup.db", tmp_path)
@@ -382,7 +431,6 @@ async def test_a_role_needs_few_rights(
         f"sanic-app: cannot write the schema {name}_2 at 127.0.0.1 port {target.cluster.port}:"
         " permission denied for database postgres\n"
     )
-    owns = target.cluster.url(f"{name}_owns")
     for schema in (f"{name}_3", f"{name}_4"):
         if schema.endswith("4"):
             admin(f"CREATE SCHEMA {schema} AUTHORIZATION {name}_owns")

@@ -21,7 +21,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from sanic_app.store.postgres.schema import Schema, prepare
+from sanic_app.store.postgres.schema import LOCK_CLASS, Schema, prepare
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.store.transition import Limits
 from tests.nodes import GRANTS, Queue, frozen, url_of
@@ -115,6 +115,34 @@ def test_a_stop_does_not_wait_for_a_server_that_is_away(
         status, problem = adding.result()
         assert (status, problem["type"]) == (503, "urn:sanic-app:problem:store-unavailable")
         assert problem["applied"] is False
+
+
+def test_a_stop_does_not_wait_for_a_node_that_migrates(queue: Queue, tmp_path: Path) -> None:
+    environ = {"SANIC_APP_DATABASE_SCHEMA": queue.name}
+    waiting = f"SELECT 1 FROM pg_locks WHERE classid = {LOCK_CLASS} AND NOT granted"
+    with psycopg.connect(queue.cluster.url()) as other:
+        other.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+        with Running(tmp_path, "-D", queue.cluster.url(), environ=environ, ready=False) as running:
+            end = time.monotonic() + 30
+            while not queue.cluster.query(waiting):
+                assert time.monotonic() < end, running.log
+                time.sleep(0.05)
+            running.process.terminate()
+            assert running.wait(20) == 0
+
+
+def test_a_server_that_is_lost_during_the_start_is_one_line(queue: Queue, tmp_path: Path) -> None:
+    """Here it has one connection for the role, and a node takes four."""
+    role = f"lonely_{queue.name}"
+    queue.query(
+        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1; GRANT CREATE ON DATABASE postgres TO {role}"
+    )
+    url = queue.cluster.url(role)
+    status, lines = started(tmp_path, url, DATABASE_SCHEMA=f"{role}_s")
+    assert status == 1
+    assert f'too many connections for role "{role}"' in lines[-1]
+    assert lines[-1].startswith("sanic-app: the store was lost during the start: ")
+    assert "Traceback" not in "".join(lines)
 
 
 def test_without_the_driver_it_is_one_line(tmp_path: Path) -> None:

@@ -133,6 +133,31 @@ async def test_another_cluster_and_an_older_timeline_are_refused(pair: list[Clus
         found.connect()
 
 
+async def test_a_session_may_be_idle_whatever_the_role_says(queue: Queue) -> None:
+    role = f"idle_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET idle_session_timeout = '100ms'")
+    with Servers(queue.cluster.url(role), queue.name).connect() as connection:
+        await asyncio.sleep(0.5)
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("array_nulls = off", "'{NULL}'::bigint[]", [None]),
+        ("quote_all_identifiers = on", "format_type('text'::regtype, NULL)", "text"),
+    ],
+)
+async def test_a_session_reads_and_writes_alike_whatever_the_role_says(
+    queue: Queue, setting: str, value: str, shown: object
+) -> None:
+    """Else each cancel failed, and a check found all columns changed."""
+    role = f"{setting.split(maxsplit=1)[0]}_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET {setting}")
+    with Servers(queue.cluster.url(role), queue.name).connect() as connection:
+        assert connection.execute(f"SELECT {value}").fetchall() == [(shown,)]
+
+
 # The wait for a synchronous standby.
 
 
@@ -315,6 +340,9 @@ async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: 
         async with service(Path(), database=url, database_schema=queue.name):
             raise AssertionError("it serves")
     async with node(queue) as owner:
+        with pytest.raises(StartError, match="may not use the schema"):
+            async with service(Path(), database=url, database_schema=queue.name):
+                raise AssertionError("it serves")
         for line in GRANTS.format(schema=queue.name, role=role).strip().splitlines():
             queue.query(line)
         async with service(Path(), database=url, database_schema=queue.name) as a:

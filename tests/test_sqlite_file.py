@@ -308,6 +308,26 @@ async def test_what_a_killed_creation_left_behind_is_replaced(
     assert listed(place.path.parent) == ["queue.db", "queue.db.lock"]
 
 
+async def test_a_queue_with_the_name_of_a_creation_is_not_thrown_away(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    async with opened(place, clock) as store:
+        await store.add(1)
+    theirs = place.path.rename(beside(place.path, ".new"))
+    before = theirs.read_bytes()
+    assert "holds a queue" in await refusal(place, clock)
+    assert theirs.read_bytes() == before
+    assert not place.path.exists()
+
+
+async def test_a_journal_without_its_database_is_not_applied_to_a_new_one(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    beside(place.path, "-journal").write_bytes(b"of another database")
+    assert "is missing, but" in await refusal(place, clock)
+    assert not place.path.exists()
+
+
 async def test_a_creation_that_fails_leaves_nothing(place: SqliteEngine, clock: FakeClock) -> None:
     beside(place.path, ".new").mkdir()
     assert "cannot create the database" in await refusal(place, clock)

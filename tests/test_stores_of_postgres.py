@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sanic_app.errors import StartError
 from sanic_app.store.audit import faults
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.servers import Connection, Servers
@@ -271,6 +272,32 @@ def test_who_may_only_read_the_tables_is_told_of_no_fault(whole: Connection) -> 
         f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO who_reads; SET LOCAL ROLE who_reads"
     )
     assert faults_after(whole, change) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "query", "words"),
+    [
+        (
+            "SET LOCAL statement_timeout = '20ms'",
+            "SELECT 1 FROM pg_sleep(9)",
+            "canceling statement due to statement timeout",
+        ),
+        (
+            "SET LOCAL temp_file_limit = 0; SET LOCAL work_mem = '64kB'",
+            "SELECT n FROM generate_series(1, 100000) AS n ORDER BY -n",
+            "temporary file size exceeds temp_file_limit",
+        ),
+    ],
+)
+def test_what_the_server_could_not_read_is_no_damage(
+    whole: Connection, limit: str, query: str, words: str
+) -> None:
+    """Somebody has cancelled the query, or the server has no room for its own files."""
+    with suppress(psycopg.Rollback), whole.transaction():
+        whole.execute(f"SAVEPOINT begun; {limit}")
+        with pytest.raises(StartError, match=f"cannot read all of it: {words}"):
+            list(PostgresTables(whole, 1).select(query))
+        raise psycopg.Rollback
 
 
 def test_a_newer_schema_is_refused_in_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sqlite3
@@ -51,6 +52,8 @@ def main(given: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return its exit status."""
     for number in stop_signals():
         signal.signal(number, stop)
+    # The driver of PostgreSQL logs what its errors say as well.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     return printing(partial(_run, given, environ))
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import QueueFull, ServiceError, StartError, Stopping, StoreFailed
+from sanic_app.errors import (
+    QueueFull,
+    ServiceError,
+    StartError,
+    Stopping,
+    StoreFailed,
+    StoreUnavailable,
+)
 from sanic_app.metrics import Metrics
 from sanic_app.queue.condition import Condition
 from sanic_app.queue.follower import Follower
@@ -84,6 +91,9 @@ class TaskQueue:
         except StoreFailed as failure:
             # The store stays open, and so the lease stays taken: an orderly close would write.
             raise StartError(f"the queue cannot be read: {failure.detail}") from None
+        except StoreUnavailable as lost:
+            lease.release()
+            raise StartError(f"the store was lost during the start: {lost.__cause__}") from None
         except BaseException:
             lease.release()
             raise

@@ -44,6 +44,9 @@ from sanic_app.store.keys import KeyRows, Keys
 from sanic_app.store.skipped import Skipped, SkippedRows
 from sanic_app.task import Retention, State, Task
 
+BACKLOG_LIMIT = 2**63
+"""In microseconds: all waits together must fit into a column of the state row."""
+
 QueuedRow = tuple[int, int, int, int]
 """Of the queue: history_num, num, timeout, created_at."""
 NewRow = tuple[int, int, int, int, int]
@@ -170,16 +173,18 @@ class Transition:
     def _add(self, add: Add) -> Added:
         if add.key is not None and (before := self._keys.find(add, self._stamp)) is not None:
             return before
-        if self._depth + len(add.tasks) > self._limits.queue_max:
+        backlog = self._backlog + sum(timeout for _, timeout in add.tasks)
+        # Settings allow no such backlog, but those before, or another node's, may have been others.
+        if self._depth + len(add.tasks) > self._limits.queue_max or backlog >= BACKLOG_LIMIT:
             raise QueueFull
         first = number = self._last_history_num + 1
         stamp, wait_sum, new = self._stamp, self._wait_sum, self._new
         for num, timeout in add.tasks:
             wait_sum = (wait_sum + timeout) % WAIT_SUM_MODULUS
             new.append((number, num, timeout, stamp, wait_sum))
-            self._backlog += timeout
             number += 1
         self._wait_sum = wait_sum
+        self._backlog = backlog
         self._last_history_num = last = number - 1
         self._depth += last - first + 1
         if self._oldest_created_at is None:

@@ -90,3 +90,13 @@ async def test_beyond_the_limit_an_add_is_refused_whole(engine: Engine, clock: F
         # A finish in the same commit makes room for what comes behind it.
         commit = await store.commit(Finish(1), Add(new(1)))
         assert [type(each) for each in commit.results] == [Done, Added]
+
+
+async def test_all_waits_together_fit_into_the_state_row(engine: Engine, clock: FakeClock) -> None:
+    """However many tasks and how long waits the settings allowed when they were added."""
+    async with opened(engine, clock) as store:
+        await store.one(Add([NewTask(1, 2**62), NewTask(2, 2**62 - 1)]))
+        refused, fits = (await store.commit(Add([NewTask(3, 1)]), Add(new(0)))).results
+        assert isinstance(refused, QueueFull)
+        assert fits == Added(3, 3, START, started=False)
+        await figures_agree_with_the_tables(store)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from sanic_app.errors import ServiceError, StartError
-from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.errors import StartError
+from sanic_app.store.postgres.failures import Lost, line_of
 from sanic_app.store.postgres.servers import Connection, Servers
 
 PATIENCE_MS = 120_000
@@ -47,6 +47,4 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        found = failure(error)
-        text = found.detail if isinstance(found, ServiceError) else str(found)
-        raise StartError(f"{what}: {text}") from None
+        raise StartError(f"{what}: {line_of(error)}") from None

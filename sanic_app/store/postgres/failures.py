@@ -17,7 +17,7 @@ def failure(error: psycopg.Error) -> Exception:
 
     The codes are those of PostgreSQL's appendix A.
     """
-    code, text = error.sqlstate or "", _text(error)
+    code, text = error.sqlstate or "", line_of(error)
     fatal = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
     match code, code[:2]:
         case "", _:
@@ -43,6 +43,6 @@ def failure(error: psycopg.Error) -> Exception:
             return Lost(text) if fatal else StoreFailed("other", text)
 
 
-def _text(error: psycopg.Error) -> str:
-    """Return one line. The driver's texts never hold a password."""
+def line_of(error: psycopg.Error) -> str:
+    """Return what was said, as one line. The driver's texts never hold a password."""
     return " ".join((error.diag.message_primary or str(error)).split())

@@ -133,7 +133,7 @@ class PostgresReads(TaskReads):
                     raise
                 # The connection was lost while nobody used it.
                 return await link.run(read, end - time.monotonic())
-        except (Lost, StoreBusy, StartError):
-            raise StoreUnavailable from None
+        except (Lost, StoreBusy, StartError) as error:
+            raise StoreUnavailable from error
         except StoreFailed as found:
             raise self._failed(found) from found.__cause__

@@ -43,6 +43,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
         f" SET LOCAL synchronous_commit = on;"
         f" SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)"
     )
+    require_usage(connection, name)
     version = _version(connection, name)
     known = migrations("postgres")
     if version == 0 and not fetch(
@@ -69,6 +70,24 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     )
     connection.execute("COMMIT")
     return Schema(LOCK_CLASS << 32 | number, lineage)
+
+
+def require_usage(connection: Connection, name: str) -> None:
+    """Look whether the role may see the tables of a schema: else it seems to have none.
+
+    Raises:
+        StartError: there is such a schema, and the role may not use it.
+    """
+    for (role,) in fetch(
+        connection,
+        "SELECT current_user FROM pg_namespace"
+        " WHERE nspname = %s AND NOT has_schema_privilege(oid, 'USAGE')",
+        name,
+    ):
+        raise StartError(
+            f"the role {role} may not use the schema {name}: grant it the rights that"
+            " RELIABILITY.md lists"
+        )
 
 
 def _version(connection: Connection, name: str) -> int:

@@ -24,7 +24,8 @@ Connection = psycopg.Connection[TupleRow]
 
 OLDEST_SERVER = 13
 CHECKING_SERVER = 14
-"""The first that notices during a statement that its client has gone."""
+"""The first that notices during a statement that its client has gone, and that ends idle sessions
+where a role or the server wants that: a head that is due would wait for another connection."""
 CONNECT_SECONDS = 2
 """The least that libpq takes."""
 LOCK_SECONDS = 1
@@ -225,7 +226,7 @@ class Servers:
             if server.timeline < self.timeline:
                 raise Lost(_OLDER)
         check = (
-            "SET client_connection_check_interval = '1s';"
+            "SET client_connection_check_interval = '1s'; SET idle_session_timeout = 0;"
             if server.version_num >= CHECKING_SERVER * 10_000
             else ""
         )
@@ -237,6 +238,8 @@ class Servers:
                 " SET idle_in_transaction_session_timeout = '{}s'; SET statement_timeout = 0;"
                 " SET default_transaction_isolation = 'read committed';"
                 " SET default_transaction_read_only = off; SET jit = off;"
+                # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
+                " SET array_nulls = on; SET quote_all_identifiers = off;"
                 # The tables have more dead rows than others, and each read has its index.
                 " SET enable_seqscan = off; {}"
             ).format(
@@ -285,7 +288,7 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         # The driver's text may quote a part of the URL, the password perhaps.
         raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
     # Which host is the right one is decided here.
-    for name in ("target_session_attrs", "load_balance_hosts", "options"):
+    for name in ("target_session_attrs", "load_balance_hosts"):
         given.pop(name, None)
     lists = {
         name: str(given.pop(name)).split(",")
@@ -293,6 +296,12 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         if name in given
     }
     count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
+    for name, values in lists.items():
+        if len(values) not in (1, count):
+            raise StartError(
+                f"DATABASE gives {len(values)} values of {name}, which does not fit its hosts"
+                f" ({count})"
+            )
     hosts = []
     for number in range(count):
         host = {**_DEFAULTS, **options, **given}

@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 
-from sanic_app.errors import ServiceError, StartError, StoreFailed
+from sanic_app.errors import DiskFull, StartError, StoreBusy, StoreFailed
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import bulk, catalogue
-from sanic_app.store.postgres.failures import failure
+from sanic_app.store.postgres.failures import Lost, failure, line_of
+from sanic_app.store.postgres.schema import require_usage
 from sanic_app.store.postgres.servers import Connection
 
 ROWS = 1_000
@@ -49,6 +50,7 @@ class PostgresSnapshot:
         where = f"the schema {self._schema} at {self._servers.where}"
         with bulk.explained(f"cannot read {where}"):
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            require_usage(self._connection, self._schema)
             try:
                 ((version,),) = self._connection.execute("SELECT schema FROM meta").fetchall()
             except (psycopg.errors.UndefinedTable, ValueError):
@@ -98,10 +100,12 @@ class PostgresTables:
             execute(f"CLOSE {name}")
         except psycopg.Error as error:
             found = failure(error)
+            if isinstance(found, Lost | DiskFull | StoreBusy):
+                # No room for the server's own files, or somebody has cancelled the query.
+                raise StartError(f"cannot read all of it: {line_of(error)}") from error
             with bulk.explained("the connection to PostgreSQL was lost"):
                 self._connection.execute("ROLLBACK TO SAVEPOINT begun")
-            detail = found.detail if isinstance(found, ServiceError) else str(found)
-            raise StoreFailed("corrupt", detail) from error
+            raise StoreFailed("corrupt", line_of(error)) from error
 
     def engine_faults(self) -> Iterator[str]:
         """Return what PostgreSQL says. Damage of tables shows when they are read."""

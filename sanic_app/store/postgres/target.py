@@ -134,9 +134,10 @@ class PostgresTarget:
             " (SELECT oid FROM pg_namespace WHERE nspname = %s)",
             self._schema,
         ):
+            # In quotes, as a name may be a word of SQL.
             raise StartError(
                 f"{self._where} is not empty: copy to another one, or stop all nodes and move it"
-                f" away first (ALTER SCHEMA {self._schema} RENAME TO {self._schema}_before)"
+                f' away first (ALTER SCHEMA "{self._schema}" RENAME TO "{self._schema}_before")'
             )
 
     def _exists(self) -> bool:

@@ -111,13 +111,19 @@ def _is_mount(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Make the database under another name and rename it: it is there whole or not at all."""
-    wal = Path(f"{path}-wal")
-    if wal.exists() and wal.stat().st_size:
-        raise StartError(
-            f"the database {path} is missing, but {wal} is not: put the two together again, or"
-            " restore a backup and move that file away"
-        )
+    for left in (Path(f"{path}-wal"), Path(f"{path}-journal")):
+        # SQLite would apply it to the new database.
+        if size_of(left):
+            raise StartError(
+                f"the database {path} is missing, but {left} is not: put the two together again, or"
+                " restore a backup and move that file away"
+            )
     new = Path(f"{path}.new")
+    if _holds_tasks(new):
+        raise StartError(
+            f"the database {path} is missing, and {new} holds a queue, but a new database is made"
+            " under that name: rename it, to this one if it is the right one"
+        )
     try:
         for leftover in leftovers(new):
             leftover.unlink(missing_ok=True)
@@ -139,6 +145,19 @@ def _create(path: Path) -> None:
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
     log.info("created the database", extra={"database": str(path)})
+
+
+def _holds_tasks(path: Path) -> bool:
+    """Return whether a file is a queue of somebody's; what a killed creation leaves is empty."""
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    try:
+        # Without a WAL not even its index is made: there may be no room for that.
+        how = uri if size_of(Path(f"{path}-wal")) else f"{uri}&immutable=1"
+        with closing(sqlite3.connect(how, uri=True)) as connection:
+            rows = connection.execute("SELECT 1 FROM state WHERE last_history_num > 0").fetchall()
+    except sqlite3.Error:
+        return False
+    return bool(rows)
 
 
 def _migrate(path: Path) -> None:

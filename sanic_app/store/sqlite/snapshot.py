@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -46,13 +47,9 @@ class SqliteSnapshot:
         Raises:
             StartError: it is no database of this service, or cannot be read.
         """
-        self._files = self._status()
-        self._had_shm = self._shm.exists()
-        # Without a WAL nothing but the file is to be read, and not even an empty one is left beside
-        # it. Where the index of a WAL is, a service may run, or was killed.
-        self._live = self._had_shm or size_of(self._wal) > 0
         self._before: list[str] = []
         try:
+            self._look()
             # Not once a connection is open: to close a second handle would drop its locks.
             check_header(self.path)
         except StartError as error:
@@ -77,6 +74,16 @@ class SqliteSnapshot:
     def __exit__(self, *_: object) -> None:
         """End the moment."""
         self.close()
+
+    def _look(self) -> None:
+        self._files = self._status()
+        self._had_shm = self._shm.exists()
+        # Without a WAL nothing but the file is to be read, and not even an empty one is left beside
+        # it. Where the index of a WAL is, a service may run, or was killed.
+        self._live = self._had_shm or size_of(self._wal) > 0
+        if self.path.is_fifo():
+            # Whoever opens it waits for ever.
+            raise OSError(errno.EINVAL, "not a regular file")
 
     def _check_wal(self, uri: str) -> None:
         # On a connection of its own: this opens the file once more, and to close that handle drops

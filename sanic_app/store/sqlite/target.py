@@ -20,6 +20,8 @@ from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048
 """So many are copied and synced at a time: a service's commits wait for no more than those."""
+UNFINISHED = ".sanic-app-copy"
+"""The end of a name that nobody gives to a database of theirs: what has it is removed."""
 
 
 class SqliteTarget:
@@ -28,7 +30,7 @@ class SqliteTarget:
     def __init__(self, path: Path) -> None:
         """Take the path of the database that is to be."""
         self.path = Path(os.path.realpath(path))
-        self.new = Path(f"{self.path}.new")
+        self.new = Path(f"{self.path}{UNFINISHED}")
         """Where it lies until it is published; what a kill leaves there, the next one removes."""
 
     def __enter__(self) -> Self:
@@ -37,10 +39,18 @@ class SqliteTarget:
         Raises:
             StartError: it is in use, or not empty, or cannot be used.
         """
-        if not self.path.parent.is_dir():
-            raise StartError(f"there is no folder {self.path.parent}: make it first")
+        lock = Path(f"{self.path}.lock")
+        try:
+            if not self.path.parent.is_dir():
+                raise StartError(f"there is no folder {self.path.parent}: make it first")
+            made = not lock.exists()
+        except OSError as error:
+            raise StartError(f"cannot write {self.path}: {error.strerror}") from None
         self._lease = FileLease(self.path)
         try:
+            if made:
+                # It stays, whatever becomes of the copy.
+                self._give_away(lock)
             self._refuse_what_is_there()
             self.empty()
         except OSError as error:
@@ -111,22 +121,24 @@ class SqliteTarget:
         Raises:
             OSError: it cannot be synced or renamed.
         """
-        if sys.platform != "win32" and os.geteuid() == 0:
-            # Root copies for a service that has a user of its own: the folder says whose.
-            owner = self.path.parent.stat()
-            for file in (self.new, Path(f"{self.path}.lock")):
-                os.chown(file, owner.st_uid, owner.st_gid)
+        for file in (self.new, Path(f"{self.path}.lock")):
+            self._give_away(file)
         sync(self.new)
         self.new.replace(self.path)
         sync_folder(self.path.parent)
 
+    def _give_away(self, file: Path) -> None:
+        """Root copies for a service that has a user of its own: the folder says whose."""
+        if sys.platform != "win32" and os.geteuid() == 0:
+            owner = self.path.parent.stat()
+            os.chown(file, owner.st_uid, owner.st_gid)
+
     def _refuse_what_is_there(self) -> None:
-        wal = Path(f"{self.path}-wal")
-        for file, exists in ((self.path, self.path.exists()), (wal, size_of(wal) > 0)):
-            if exists:
-                raise StartError(
-                    f"{file} exists: copy to another place, or move that file away first"
-                )
+        there = [self.path] if self.path.exists() else []
+        # SQLite would apply to the copy what another database has left.
+        left = (Path(f"{self.path}-wal"), Path(f"{self.path}-journal"))
+        for file in (*there, *(each for each in left if size_of(each) > 0)):
+            raise StartError(f"{file} exists: copy to another place, or move that file away first")
 
     def _remove(self) -> None:
         for file in leftovers(self.new):
