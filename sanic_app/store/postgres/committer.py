@@ -111,6 +111,9 @@ class Committer:
             + sum(len(write.tasks) for write in writes if isinstance(write, Add)) / TASKS_A_SECOND
         )
         while True:
+            if not self.link.connected and time.monotonic() >= self._latest:
+                # The commit before has waited in vain, and the stop has no time for another one.
+                raise StoreUnavailable
             try:
                 if (applied := await self._resolve()) is not None:
                     # Its callers have long been told that nobody knows.
