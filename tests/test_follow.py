@@ -415,7 +415,7 @@ def test_a_cursor_that_cannot_be_written_is_one_line_before_any_command(
 ) -> None:
     running.add(1)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "cursor.new").mkdir()
+    (tmp_path / "cursor.sanic-app-follow").mkdir()
     for cursor, says in (
         ("folder", "cannot read the cursor"),
         ("no/cursor", "cannot open the lock"),
@@ -459,12 +459,14 @@ def test_a_cursor_is_synced_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", rename)
     there = Position(7, Identity(7, 5, "2026-11-23T21:15:08.359203Z"), "9.8")
+    (tmp_path / "cursor.new").write_text("of somebody else")
     with Cursor(str(tmp_path / "cursor"), Position(0)) as cursor:
         calls.clear()
         cursor.move(there)
-        assert calls == ["cursor.new", "rename", tmp_path.name]
+        assert calls == ["cursor.sanic-app-follow", "rename", tmp_path.name]
     with Cursor(str(tmp_path / "cursor"), Position(0)) as cursor:
         assert cursor.position == there
+    assert (tmp_path / "cursor.new").read_text() == "of somebody else"
 
 
 # Resets.

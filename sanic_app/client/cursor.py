@@ -125,7 +125,8 @@ class Cursor:
         self._unsaved = False
         if self._path is None:
             return
-        new = Path(f"{self._path}.new")
+        # A name that nobody gives to a file: what has it is written over.
+        new = Path(f"{self._path}.sanic-app-follow")
         try:
             with new.open("w", encoding="ascii") as file:
                 file.write(json.dumps(self.position._asdict()) + "\n")
