@@ -379,7 +379,9 @@ async def test_a_node_stopped_behind_its_look_goes_on(
         assert a.exits == []
 
 
-async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(own: Queue) -> None:
+async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
+    own: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
     async with node(own) as a:
         await a.add(1, 1_000)
         with frozen(own.cluster):
@@ -402,6 +404,8 @@ async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(own: Queue) -
             return (await a.client.get("/health/ready")).status_code == 200
 
         assert await until(back) < 1.0 + SLACK
+        # However many reads there were.
+        assert [record.msg for record in caplog.records].count("reads get no answer: %s") == 1
         await a.add(2, 1_000)
         assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
 

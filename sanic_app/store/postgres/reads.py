@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from sanic_app.task import Task
 
 READ_SECONDS = 2.0
 """After so long without an answer a read is given up."""
+
+log = logging.getLogger(__name__)
 
 FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
 _QUEUE_ITEM = """
@@ -89,6 +92,8 @@ class PostgresReads(TaskReads):
         super().__init__(clock)
         self._reader = reader
         self._list_reader = list_reader
+        # Those whose last read got no answer.
+        self._unanswered: set[Link] = set()
         self._now = now
 
     async def figures(self) -> Figures:
@@ -127,13 +132,19 @@ class PostgresReads(TaskReads):
         end = time.monotonic() + READ_SECONDS
         try:
             try:
-                return await link.run(read, READ_SECONDS)
+                found = await link.run(read, READ_SECONDS)
             except Lost:
                 if not stale or time.monotonic() >= end:
                     raise
                 # The connection was lost while nobody used it.
-                return await link.run(read, end - time.monotonic())
+                found = await link.run(read, end - time.monotonic())
         except (Lost, StoreBusy, StartError) as error:
+            # Commits may have an answer all the same, where connections are limited.
+            if link not in self._unanswered:
+                log.warning("reads get no answer: %s", error)
+            self._unanswered.add(link)
             raise StoreUnavailable from error
-        except StoreFailed as found:
-            raise self._failed(found) from found.__cause__
+        except StoreFailed as failed:
+            raise self._failed(failed) from failed.__cause__
+        self._unanswered.discard(link)
+        return found
