@@ -24,10 +24,11 @@ from sanic_app.errors import StoreBusy
 from sanic_app.store.snapshot import TABLES
 from sanic_app.store.sqlite.checkpointer import CHECKPOINT_PAGES
 from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
+from sanic_app.store.sqlite.disk import UNFINISHED
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
-from sanic_app.store.sqlite.target import UNFINISHED, SqliteTarget
+from sanic_app.store.sqlite.target import SqliteTarget
 from tests.fake_clock import FakeClock
 from tests.parts import SqliteEngine, damage_page_of, opened
 from tests.running import Running
@@ -404,6 +405,22 @@ def test_a_signal_ends_a_copy_and_leaves_nothing(loaded: Running, tmp_path: Path
         assert target.exists() == (process.returncode == 0)
         target.unlink(missing_ok=True)
         assert not beside(target, UNFINISHED).exists()
+
+
+def test_a_signal_at_the_beginning_of_a_copy_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = SqliteTarget(tmp_path / "copy.db")
+    empty = target.empty
+
+    def interrupted() -> None:
+        empty()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, "empty", interrupted)
+    with pytest.raises(KeyboardInterrupt), target:
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["copy.db.lock"]
 
 
 def _select(path: Path, sql: str) -> list[tuple[int, ...]]:

@@ -19,7 +19,7 @@ from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy,
 from sanic_app.store import Add, Finish
 from sanic_app.store.migrations import Migration, migrations
 from sanic_app.store.sqlite import disk
-from sanic_app.store.sqlite.disk import has_room
+from sanic_app.store.sqlite.disk import UNFINISHED, has_room
 from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID
@@ -302,22 +302,22 @@ async def test_what_a_killed_creation_left_behind_is_replaced(
     place: SqliteEngine, clock: FakeClock
 ) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
-        beside(place.path, f".new{suffix}").write_bytes(b"half a database")
+        beside(place.path, f"{UNFINISHED}{suffix}").write_bytes(b"half a database")
     async with opened(place, clock) as store:
         await store.add(1)
     assert listed(place.path.parent) == ["queue.db", "queue.db.lock"]
 
 
-async def test_a_queue_with_the_name_of_a_creation_is_not_thrown_away(
+async def test_a_creation_touches_no_file_with_a_name_that_a_user_may_give(
     place: SqliteEngine, clock: FakeClock
 ) -> None:
     async with opened(place, clock) as store:
         await store.add(1)
     theirs = place.path.rename(beside(place.path, ".new"))
     before = theirs.read_bytes()
-    assert "holds a queue" in await refusal(place, clock)
+    async with opened(place, clock) as store:
+        await store.add(1)
     assert theirs.read_bytes() == before
-    assert not place.path.exists()
 
 
 async def test_a_journal_without_its_database_is_not_applied_to_a_new_one(
@@ -329,7 +329,7 @@ async def test_a_journal_without_its_database_is_not_applied_to_a_new_one(
 
 
 async def test_a_creation_that_fails_leaves_nothing(place: SqliteEngine, clock: FakeClock) -> None:
-    beside(place.path, ".new").mkdir()
+    beside(place.path, UNFINISHED).mkdir()
     assert "cannot create the database" in await refusal(place, clock)
     assert not place.path.exists()
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from sanic_app.store.sqlite.disk import UNFINISHED
 from tests.proof.every_call import AT_ONCE
 from tests.proof.life import Beginning, Life, Point, live, points
 from tests.proof.outcome import Outcome, Scale
@@ -20,7 +21,9 @@ SECONDS = 1.0
 FAILED = 70
 REFUSED = 1
 FILES = tuple(
-    f"{name}{end}" for name in (f"{DATABASE}.new", DATABASE) for end in ("", "-wal", "-journal")
+    f"{name}{end}"
+    for name in (f"{DATABASE}{UNFINISHED}", DATABASE)
+    for end in ("", "-wal", "-journal")
 )
 TOUCHING = re.compile(r"\b(pwrite64|ftruncate|unlink|fdatasync|fsync|rename)\(.*queue\.db")
 
@@ -85,7 +88,7 @@ def _failed(
     met = [number for number, line in enumerate(life.trace) if "(INJECTED)" in line]
     # What is being created is under another name and holds nothing yet: only what is made of it
     # in the end counts, and that is judged by the restart.
-    found = [number for number in met if f"{DATABASE}.new" not in life.trace[number]]
+    found = [number for number in met if f"{DATABASE}{UNFINISHED}" not in life.trace[number]]
     if not found:
         return Failure(point, met=bool(met), seconds=None, wrong=life.wrong)
     wrong = list(life.wrong)

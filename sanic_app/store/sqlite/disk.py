@@ -22,7 +22,15 @@ ROOM_BYTES = 65_536
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room on the disk, none in the quota, or none under the limit of a file's size."""
 
+UNFINISHED = ".sanic-app-new"
+"""The end of a name that nobody gives to a file of theirs: what a kill left there is removed."""
+
 log = logging.getLogger(__name__)
+
+
+def unfinished(path: Path) -> Path:
+    """Return where a database lies until it is whole and gets its name."""
+    return Path(f"{path}{UNFINISHED}")
 
 
 def leftovers(path: Path) -> list[Path]:

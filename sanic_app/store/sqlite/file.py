@@ -16,7 +16,7 @@ from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
@@ -118,12 +118,7 @@ def _create(path: Path) -> None:
                 f"the database {path} is missing, but {left} is not: put the two together again, or"
                 " restore a backup and move that file away"
             )
-    new = Path(f"{path}.new")
-    if _holds_tasks(new):
-        raise StartError(
-            f"the database {path} is missing, and {new} holds a queue, but a new database is made"
-            " under that name: rename it, to this one if it is the right one"
-        )
+    new = unfinished(path)
     try:
         for leftover in leftovers(new):
             leftover.unlink(missing_ok=True)
@@ -145,19 +140,6 @@ def _create(path: Path) -> None:
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
     log.info("created the database", extra={"database": str(path)})
-
-
-def _holds_tasks(path: Path) -> bool:
-    """Return whether a file is a queue of somebody's; what a killed creation leaves is empty."""
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    try:
-        # Without a WAL not even its index is made: there may be no room for that.
-        how = uri if size_of(Path(f"{path}-wal")) else f"{uri}&immutable=1"
-        with closing(sqlite3.connect(how, uri=True)) as connection:
-            rows = connection.execute("SELECT 1 FROM state WHERE last_history_num > 0").fetchall()
-    except sqlite3.Error:
-        return False
-    return bool(rows)
 
 
 def _migrate(path: Path) -> None:

@@ -13,15 +13,13 @@ from typing import Self
 from sanic_app.errors import StartError
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048
 """So many are copied and synced at a time: a service's commits wait for no more than those."""
-UNFINISHED = ".sanic-app-copy"
-"""The end of a name that nobody gives to a database of theirs: what has it is removed."""
 
 
 class SqliteTarget:
@@ -30,7 +28,7 @@ class SqliteTarget:
     def __init__(self, path: Path) -> None:
         """Take the path of the database that is to be."""
         self.path = Path(os.path.realpath(path))
-        self.new = Path(f"{self.path}{UNFINISHED}")
+        self.new = unfinished(self.path)
         """Where it lies until it is published; what a kill leaves there, the next one removes."""
 
     def __enter__(self) -> Self:
@@ -58,6 +56,10 @@ class SqliteTarget:
             raise StartError(f"cannot write {self.new}: {error.strerror}") from None
         except StartError:
             self._lease.release()
+            raise
+        except BaseException:
+            # A signal ends a command by an exception, at any moment.
+            self.__exit__()
             raise
         return self
 
