@@ -49,7 +49,7 @@ async def test_one_bad_task_takes_its_whole_add_and_no_number(
     async with opened(engine, clock) as store:
         await store.add(1)
         before = await store.store.figures()
-        for bad in (NewTask(2**63, 0), NewTask(0, -1), NewTask(0, 2**63)):
+        for bad in (NewTask(2**63, 0), NewTask(0, -1)):
             commit = await store.commit(Add([NewTask(1, 0), bad, NewTask(2, 0)], "key", "r"))
             assert [type(each) for each in commit.results] == [Internal]
         assert await store.store.figures() == before
