@@ -245,6 +245,17 @@ async def test_who_waits_hears_of_a_cancel_and_of_the_stop(tmp_path: Path) -> No
         assert time.monotonic() - begun < 5
 
 
+async def crowd(served: Service) -> list[asyncio.Task[Any]]:
+    """Return three times as many who wait for a task as may look at it at once."""
+    await served.add(1, 3_600)
+    view, count = served.parts.queue.view, 3 * SECOND_LOOKS
+    waits = [asyncio.create_task(view.task(1, 60)) for _ in range(count)]
+    await until(lambda: sum(map(len, view._waiters._events.values())) == count)
+    # Looks are answered in their order: now all have looked once, and wait.
+    await served.get(f"{TASKS}/1")
+    return waits
+
+
 async def test_many_who_wait_for_a_task_do_not_look_at_it_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,12 +272,7 @@ async def test_many_who_wait_for_a_task_do_not_look_at_it_all_at_once(
             finally:
                 looking -= 1
 
-        await served.add(1, 3_600)
-        view = served.parts.queue.view
-        waits = [asyncio.create_task(view.task(1, 60)) for _ in range(300)]
-        await until(lambda: sum(map(len, view._waiters._events.values())) == 300)
-        # Looks are answered in their order: now all have looked once, and wait.
-        await served.get(f"{TASKS}/1")
+        waits = await crowd(served)
         monkeypatch.setattr(served.store, "task", counted)
         await delete(served, f"{TASKS}/1")
         assert {(await each).task.state for each in waits} == {State.CANCELLED}
@@ -285,11 +291,7 @@ async def test_nobody_waits_behind_a_crowd_whose_looks_get_no_answer(
         raise StoreUnavailable
 
     async with service(tmp_path) as served:
-        await served.add(1, 3_600)
-        view = served.parts.queue.view
-        waits = [asyncio.create_task(view.task(1, 60)) for _ in range(300)]
-        await until(lambda: sum(map(len, view._waiters._events.values())) == 300)
-        await served.get(f"{TASKS}/1")
+        waits = await crowd(served)
         monkeypatch.setattr(served.store, "task", unanswered)
         monkeypatch.setattr(type(served.store), "up", property(lambda _: False))
         await delete(served, f"{TASKS}/1")
