@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import pytest
 
+from sanic_app import files
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
 from sanic_app.store.migrations import Migration, migrations
@@ -249,7 +250,7 @@ async def test_a_database_without_rights_is_named(place: SqliteEngine, clock: Fa
 def test_a_folder_that_cannot_be_synced_is_warned_of(
     place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sync = disk.sync
+    sync = files.sync
 
     def refuse(path: Path) -> None:
         if path.is_dir():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sanic_app.client.service import Failed
+from sanic_app.files import lock, sync
 from sanic_app.task import HISTORY_NUM_MAX
 
 EVENT_SECONDS = 1.0
@@ -133,7 +134,8 @@ class Cursor:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
-            _sync_folder(self._path.parent)
+            if sys.platform != "win32":
+                sync(self._path.parent)
         except OSError as error:
             raise Failed(f"cannot write the cursor {self._path}: {error.strerror}") from None
         self._saved_at = time.monotonic()
@@ -162,7 +164,7 @@ class Lock:
     def take(self, *, wait: bool) -> bool:
         """Take the lock, or wait for it; return whether it was taken."""
         try:
-            _lock(self.descriptor, wait=wait)
+            lock(self.descriptor, wait=wait)
         except OSError:
             return False
         return True
@@ -191,25 +193,3 @@ def _position(kept: Any) -> Position | None:
     event_is_sound = event.isascii() and event.isprintable()
     sound = after_is_sound and event_is_sound and not other
     return Position(after, last, event) if sound else None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int, *, wait: bool) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-
-    def _sync_folder(_: Path) -> None:
-        pass
-else:
-    import fcntl
-
-    def _lock(descriptor: int, *, wait: bool) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-    def _sync_folder(folder: Path) -> None:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -136,7 +136,7 @@ def no_marks(_: str) -> None:
 
 def no_lock(_: str) -> None:
     """Take no lock: everybody is the owner."""
-    put(sqlite_lease, "_lock", lambda _: None)
+    put(sqlite_lease, "lock", lambda _: None)
 
 
 def patient(_: str) -> None:

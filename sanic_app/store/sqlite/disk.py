@@ -1,4 +1,4 @@
-"""The files of a database on their disk: names, sizes, syncs, and whether there is room."""
+"""The files of a database on their disk: names, sizes, and whether there is room."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from sanic_app.errors import DiskFull
+from sanic_app.files import sync
 from sanic_app.store import Sizes
 from sanic_app.store.sqlite.failures import failure
 
@@ -95,15 +96,6 @@ def _refused_as_full(path: Path, offset: int) -> bool:
         # Whatever else is wrong with the place, SQLite meets it too and says so.
         return error.errno in _FULL
     return False
-
-
-def sync(path: Path) -> None:
-    """Make a file durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sanic_app.errors import StartError
+from sanic_app.files import sync
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync_folder, unfinished
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sanic_app.errors import NotOwner, StartError
+from sanic_app.files import lock
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -47,7 +48,7 @@ class FileLease:
             reason = "it is a symbolic link, remove it" if link else error.strerror
             raise StartError(f"cannot open the lock file {path}: {reason}") from None
         try:
-            _lock(self._lock_file)
+            lock(self._lock_file)
         except OSError:
             os.close(self._lock_file)
             raise NotOwner(f"another process owns the queue {self._database}") from None
@@ -72,7 +73,7 @@ class FileLease:
             return
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                _lock(descriptor)
+                lock(descriptor)
                 self.descriptor = descriptor
         except OSError:
             raise NotOwner(
@@ -108,22 +109,10 @@ def unowned(database: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        _lock(descriptor)
+        lock(descriptor)
     except OSError:
         yield False
     else:
         yield True
     finally:
         os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from sanic_app.errors import StartError
+from sanic_app.files import sync
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import leftovers, size_of, sync_folder, unfinished
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
