@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from sanic_app import __version__, log
 from sanic_app.client import COMMANDS, STORE_COMMANDS
-from sanic_app.client.output import printing
+from sanic_app.client.output import printing, refuse
 from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
 from sanic_app.settings import Settings, load
 from sanic_app.store.sqlite.lease import FileLease
@@ -35,13 +35,13 @@ def run(given: Sequence[str]) -> int:
     try:
         settings = load(vars(_parser().parse_args(given)), os.environ, Path())
     except SettingsError as error:
-        return _refuse(error.detail, EXIT_USAGE)
+        return refuse(error.detail, EXIT_USAGE)
     log.configure(settings.logger_level)
     try:
         place = settings.database
         _serve(settings, FileLease(place) if isinstance(place, Path) else None)
     except StartError as error:
-        _end(_refuse(error.detail, EXIT_START))
+        _end(refuse(error.detail, EXIT_START))
     except Exception:
         logging.getLogger(__name__).critical("the service failed", exc_info=True)
         _end(EXIT_FAILED)
@@ -69,7 +69,7 @@ def _health(given: Sequence[str]) -> int:
         # A health check opens nothing to anyone.
         settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
     except SettingsError as error:
-        return _refuse(error.detail, EXIT_USAGE)
+        return refuse(error.detail, EXIT_USAGE)
     return printing(partial(health.check, settings))
 
 
@@ -138,11 +138,6 @@ class _Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
         """End after --help or --version, which may be printed to a full disk."""
         raise SystemExit(printing(lambda: status))
-
-
-def _refuse(detail: str, status: int) -> int:
-    sys.stderr.write(f"sanic-app: {detail}\n")
-    return status
 
 
 def _end(status: int) -> NoReturn:

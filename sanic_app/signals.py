@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import signal
 import sys
+from types import FrameType
 from typing import Final
 
 SIGNALED: Final = 128
 """Shells report a process that a signal ended with this plus the signal's number."""
+
+
+def raise_on_signals() -> None:
+    """Let each end a command by an exception, so that it leaves everything as it should."""
+    for number in stop_signals():
+        signal.signal(number, _raise)
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(SIGNALED + number)
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import count
 
 from sanic_app.client.cursor import Lock, Result
+from sanic_app.client.output import tell
 from sanic_app.client.service import Failed
 from sanic_app.client.stops import Stops
 
@@ -78,7 +79,7 @@ class Command:
             failed = f"the command for task {number} {failure}"
             if self._retries is not None and failures > self._retries:
                 raise Failed(f"{failed}; tried {failures} times")
-            sys.stderr.write(f"sanic-app: {failed}; trying again in {pause:g} s\n")
+            tell(f"{failed}; trying again in {pause:g} s")
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

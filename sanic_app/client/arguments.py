@@ -66,10 +66,11 @@ def _read(file: str) -> str:
         raise Usage(f"cannot read {file}: it is not UTF-8") from None
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Reports an error as one line, without a page of usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise it."""
         raise Usage(message)
 
 
@@ -117,21 +118,21 @@ def seconds(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 
 
-def _parser(environ: Mapping[str, str]) -> _Parser:
-    shared = _Parser(add_help=False)
+def _parser(environ: Mapping[str, str]) -> Parser:
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--url",
         default=environ.get("SANIC_APP_URL", URL),
         help="the service; else SANIC_APP_URL, else %(default)s",
     )
     shared.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    parser = _Parser(
+    parser = Parser(
         prog="sanic-app",
         description="Speak to a running service. The token, if it wants one, is taken from"
         " SANIC_APP_API_TOKEN or from the file that SANIC_APP_API_TOKEN_FILE names.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str) -> argparse.ArgumentParser:
         text = COMMANDS[name]

@@ -6,13 +6,10 @@ import argparse
 import json
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import FrameType
-from typing import Any
 from urllib.parse import urlencode
 
 from rich.console import Console
@@ -22,12 +19,12 @@ from sanic_app.client.actions import Command, Printing
 from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower, Reset
-from sanic_app.client.output import printing
-from sanic_app.client.service import QUEUE, TASK, Failed, Service
+from sanic_app.client.output import printing, refuse, tell
+from sanic_app.client.service import QUEUE, TASK, Failed, Json, Service
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_RESET, EXIT_START, EXIT_USAGE
-from sanic_app.signals import SIGNALED, stop_signals
+from sanic_app.signals import SIGNALED, raise_on_signals
 
 WAIT_SECONDS = 25
 """How long one request waits. Proxies give up after 30 or 60 seconds."""
@@ -35,13 +32,10 @@ LOST_SECONDS = 60.0
 """How long to keep trying when the service does not answer."""
 PAGE = 1_000
 
-Json = dict[str, Any]
-
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return its exit status."""
-    for number in stop_signals():
-        signal.signal(number, stop)
+    raise_on_signals()
     return printing(partial(_run, arguments, environ))
 
 
@@ -51,11 +45,11 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         service = Service(given.url, read_token(environ))
         return RUN[given.command](service, given)
     except (Usage, ValueError) as error:
-        return _refuse(str(error), EXIT_USAGE)
+        return _refuse(error, EXIT_USAGE)
     except Reset as error:
-        return _refuse(str(error), EXIT_RESET)
+        return _refuse(error, EXIT_RESET)
     except Failed as error:
-        return _refuse(str(error), EXIT_START)
+        return _refuse(error, EXIT_START)
     except KeyboardInterrupt:
         return SIGNALED + signal.SIGINT
 
@@ -95,7 +89,7 @@ def _task(service: Service, given: argparse.Namespace) -> int:
 
 def _queue(service: Service, given: argparse.Namespace) -> int:
     figures = service.ask("GET", "/api/v1/queue", QUEUE)
-    tasks = service.ask("GET", f"/api/v1/tasks?limit={given.limit}", ["tasks"])["tasks"]
+    tasks = service.queue_page(given.limit)
     if given.json:
         _print_json({**figures, "tasks": tasks})
         return 0
@@ -201,7 +195,7 @@ def _wait_until_finished(service: Service, given: argparse.Namespace, number: in
             now = time.monotonic()
             if lost_at is None:
                 lost_at = now
-                sys.stderr.write(f"sanic-app: {error}; trying again\n")
+                tell(f"{error}; trying again")
             if now - lost_at > LOST_SECONDS:
                 raise
             time.sleep(0.5)
@@ -216,8 +210,7 @@ def _all_results(service: Service, after: int, limit: int | None) -> Iterator[Js
     left = math.inf if limit is None else limit
     while left > 0:
         size = int(min(left, PAGE))
-        path = f"/api/v1/results?limit={size}&after={after}"
-        page = service.ask("GET", path, ["results"])["results"]
+        page = service.results(after, size)
         yield from page
         left -= len(page)
         if len(page) < size:
@@ -243,15 +236,6 @@ def _print_json(answer: Json) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def _refuse(text: str, status: int) -> int:
+def _refuse(error: Exception, status: int) -> int:
     # What is not understood may have line ends itself.
-    line = " ".join(text.splitlines())
-    sys.stderr.write(f"sanic-app: {line}\n")
-    return status
-
-
-def stop(number: int, _: FrameType | None) -> None:
-    """End the command by an exception, so that it leaves everything as it should."""
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(SIGNALED + number)
+    return refuse(" ".join(str(error).splitlines()), status)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from sanic_app.client.output import tell
 from sanic_app.client.service import Failed
 from sanic_app.files import lock, sync
 from sanic_app.task import HISTORY_NUM_MAX
@@ -100,7 +101,7 @@ class Cursor:
             return None
         lock = Lock(f"{self._path}.exec.lock")
         if not lock.take(wait=False):
-            sys.stderr.write("sanic-app: waiting for a command of a follower that was killed\n")
+            tell("waiting for a command of a follower that was killed")
             lock.take(wait=True)
         return lock
 

@@ -10,7 +10,6 @@ removed finishes behind it, or when it has another database.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -20,6 +19,7 @@ from typing import NoReturn, Protocol
 
 from sanic_app.client.actions import Done
 from sanic_app.client.cursor import Cursor, Identity, Position, Result
+from sanic_app.client.output import tell
 from sanic_app.client.service import TASK, Event, Failed, Refused, Service
 
 PAGE = 1_000
@@ -74,7 +74,7 @@ class Follower:
                 if not error.passes:
                     raise
                 if not self._lost:
-                    sys.stderr.write(f"sanic-app: {error}; trying again\n")
+                    tell(f"{error}; trying again")
                 self._lost = True
             time.sleep(self._pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -116,7 +116,7 @@ class Follower:
         except Reset as reset:
             if not self._from_reset:
                 raise
-            sys.stderr.write(f"sanic-app: {reset}; going on with what is there\n")
+            tell(f"{reset}; going on with what is there")
             self._start_over()
             self._deal_with_all()
 
@@ -138,7 +138,7 @@ class Follower:
 
     def _deal_with_page(self, after: int) -> bool:
         """Deal with results behind a history number; return whether there may be more."""
-        page = self._results(max(after - 1, 0), PAGE)
+        page = self._service.results(max(after - 1, 0), PAGE)
         results = page if self._starting_over else self._behind(after, page)
         self._starting_over = False
         for result in results:
@@ -163,7 +163,7 @@ class Follower:
     def _check_same(self) -> None:
         """Check that the database is still the one that was followed."""
         if after := self._cursor.position.after:
-            self._check(after, self._results(after - 1, 1))
+            self._check(after, self._service.results(after - 1, 1))
 
     def _check(self, after: int, page: list[Result]) -> None:
         """Check a page that begins with a history number if that is there.
@@ -199,7 +199,7 @@ class Follower:
         """Keep the position if it can be one of this database, else go to its beginning."""
         after, last, _ = self._cursor.position
         if after:
-            page = self._results(after - 1, 1)
+            page = self._service.results(after - 1, 1)
             there = bool(page) and last in (None, Identity.of(page[0]))
             if not there and self._status(after) != HTTPStatus.GONE:
                 after, last = 0, None
@@ -209,23 +209,18 @@ class Follower:
     def _newest(self) -> Identity | None:
         """Return the newest result. The list has no end that could be asked for: it is searched."""
         newest, low, high = None, 0, 1
-        while page := self._results(low, 1):
+        while page := self._service.results(low, 1):
             # Twice as far each time, until there is nothing behind.
             newest, high = page[0], page[0]["history_num"] * 2
             low = high
         low = 0 if newest is None else newest["history_num"]
         while low < high:
             middle = (low + high) // 2
-            if page := self._results(middle, 1):
+            if page := self._service.results(middle, 1):
                 newest, low = page[0], page[0]["history_num"]
             else:
                 high = middle
         return None if newest is None else Identity.of(newest)
-
-    def _results(self, after: int, limit: int) -> list[Result]:
-        path = f"/api/v1/results?limit={limit}&after={after}"
-        results: list[Result] = self._service.ask("GET", path, ["results"])["results"]
-        return results
 
     def _status(self, number: int) -> int:
         """Return the status that the service answers for a task."""

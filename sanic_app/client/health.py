@@ -5,9 +5,9 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
-import sys
 
-from sanic_app.errors import EXIT_START, EXIT_USAGE
+from sanic_app.client.output import refuse
+from sanic_app.errors import EXIT_USAGE
 from sanic_app.settings import Settings
 
 SECONDS = 3.0
@@ -17,7 +17,7 @@ SECONDS = 3.0
 def check(settings: Settings) -> int:
     """Print one line, and return 0 when the service is ready, else 1."""
     if settings.port == 0:
-        return _unhealthy("PORT is 0: only the service knows its port", EXIT_USAGE)
+        return refuse("PORT is 0: only the service knows its port", EXIT_USAGE)
     host = _reachable(settings.host)
     # Not urllib: it would go through a proxy that the environment names.
     connection = http.client.HTTPConnection(host, settings.port, timeout=SECONDS)
@@ -26,15 +26,15 @@ def check(settings: Settings) -> int:
         answer = connection.getresponse()
         status, reason = answer.status, str(json.loads(answer.read())["reason"])
     except OSError as error:
-        return _unhealthy(f"no answer from {host} port {settings.port}: {error.strerror or error}")
+        return refuse(f"no answer from {host} port {settings.port}: {error.strerror or error}")
     except UnicodeError:
-        return _unhealthy(f"{host} is not a host name")
+        return refuse(f"{host} is not a host name")
     except (http.client.HTTPException, ValueError, LookupError, TypeError):
-        return _unhealthy(f"what answers at {host} port {settings.port} is not this service")
+        return refuse(f"what answers at {host} port {settings.port} is not this service")
     finally:
         connection.close()
     if status != http.client.OK:
-        return _unhealthy(f"unready: {reason}")
+        return refuse(f"unready: {reason}")
     print(f"ready: {reason}")
     return 0
 
@@ -48,8 +48,3 @@ def _reachable(host: str) -> str:
     if not address.is_unspecified:
         return host
     return "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004
-
-
-def _unhealthy(text: str, status: int = EXIT_START) -> int:
-    sys.stderr.write(f"sanic-app: {text}\n")
-    return status

@@ -10,6 +10,17 @@ from collections.abc import Callable
 from sanic_app.errors import EXIT_START
 
 
+def tell(text: str) -> None:
+    """Tell the user something that is no output, in a line."""
+    sys.stderr.write(f"sanic-app: {text}\n")
+
+
+def refuse(text: str, status: int = EXIT_START) -> int:
+    """Tell the user why a command fails; return its exit status."""
+    tell(text)
+    return status
+
+
 def printing(run: Callable[[], int]) -> int:
     """Run a command and return its status: 1 also when its output could not be written."""
     try:

@@ -26,6 +26,8 @@ QUEUE = ("depth", "backlog_seconds", "paused", "head")
 SILENT_SECONDS = 25.0
 """A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
+Json = Mapping[str, Any]
+
 
 class Failed(Exception):
     """The command failed; the text is one line for the user."""
@@ -110,6 +112,17 @@ class Service:
         found = _parsed(content)
         if not isinstance(found, dict) or not found.keys() >= set(fields):
             raise self._another()
+        return found
+
+    def queue_page(self, limit: int) -> list[Json]:
+        """Return the first tasks of the queue."""
+        found: list[Json] = self.ask("GET", f"/api/v1/tasks?limit={limit}", ["tasks"])["tasks"]
+        return found
+
+    def results(self, after: int, limit: int) -> list[Json]:
+        """Return results behind a history number, in order."""
+        path = f"/api/v1/results?limit={limit}&after={after}"
+        found: list[Json] = self.ask("GET", path, ["results"])["results"]
         return found
 
     def events(self, after: str = "") -> Generator[Event, None, None]:

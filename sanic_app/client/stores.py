@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
+from rich import progress
 from rich.console import Console
-from rich.progress import Progress
 
 from sanic_app.client import STORE_COMMANDS
-from sanic_app.client.commands import stop
-from sanic_app.client.output import printing
+from sanic_app.client.arguments import Parser, Usage
+from sanic_app.client.output import printing, refuse
 from sanic_app.errors import (
     EXIT_START,
     EXIT_USAGE,
@@ -31,10 +31,10 @@ from sanic_app.errors import (
     StoreFailed,
 )
 from sanic_app.settings import Settings, load, values
-from sanic_app.signals import SIGNALED, stop_signals
+from sanic_app.signals import SIGNALED, raise_on_signals
 from sanic_app.store.audit import faults
 from sanic_app.store.postgres import DRIVER_MISSING
-from sanic_app.store.snapshot import Snapshot, Target
+from sanic_app.store.snapshot import Progress, Snapshot, Target
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
 
@@ -45,13 +45,10 @@ TRIES = 5
 NICE = 5
 """The service comes first where both want the processor."""
 
-Told = Callable[[int, int], object]
-
 
 def main(given: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return its exit status."""
-    for number in stop_signals():
-        signal.signal(number, stop)
+    raise_on_signals()
     # The driver of PostgreSQL logs what its errors say as well.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     return printing(partial(_run, given, environ))
@@ -63,14 +60,16 @@ def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
         if hasattr(os, "nice"):
             os.nice(NICE)
         flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
-        places = _Places(lambda: load(flags, environ, Path()))
+        store = partial(_store, lambda: load(flags, environ, Path()))
         if arguments.command == "copy":
-            return _copy(places.store(arguments.source), places.store(arguments.target))
-        return _check(places.store(arguments.place))
+            return _copy(store(arguments.source), store(arguments.target))
+        return _check(store(arguments.place))
+    except Usage as error:
+        return refuse(str(error), EXIT_USAGE)
     except SettingsError as error:
-        return _refuse(error.detail, EXIT_USAGE)
+        return refuse(error.detail, EXIT_USAGE)
     except ServiceError as error:
-        return _refuse(error.detail, EXIT_START)
+        return refuse(error.detail, EXIT_START)
     except KeyboardInterrupt:
         return SIGNALED + signal.SIGINT
 
@@ -115,13 +114,13 @@ def _copy(source: _Store, place: _Store) -> int:
                 for line in found:
                     sys.stderr.write(f"{source.name}: {line}\n")
                 count = len(found) + more
-                return _refuse(f"{source.name} is not whole ({count} faults): nothing was copied")
+                return refuse(f"{source.name} is not whole ({count} faults): nothing was copied")
             target.publish()
         except StoreFailed as error:
-            return _refuse(f"{source.name} is not whole: {error.detail}: nothing was copied")
+            return refuse(f"{source.name} is not whole: {error.detail}: nothing was copied")
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            return _refuse(f"cannot copy {source.name} to {place.name}: {reason}")
+            return refuse(f"cannot copy {source.name} to {place.name}: {reason}")
     print(f"copied {source.name} to {place.name}")
     return 0
 
@@ -147,38 +146,31 @@ def _faults(tables: Snapshot, text: str) -> tuple[list[str], int]:
 
 
 @contextmanager
-def _progress(text: str) -> Iterator[Told]:
+def _progress(text: str) -> Iterator[Progress]:
     """Show a bar on a terminal."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(text)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class _Places:
-    """Finds stores by what the user calls them."""
-
-    def __init__(self, settings: Callable[[], Settings]) -> None:
-        """Take where the settings come from; a path does not need them."""
-        self._settings = settings
-
-    def store(self, text: str | None) -> _Store:
-        """Return the store at a path or URL, or that of the settings."""
-        place = self._settings().database if text is None else _parsed(text)
-        if isinstance(place, Path):
-            return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
-        try:
-            # An extra.
-            from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
-            from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
-        except ImportError:
-            raise StartError(DRIVER_MISSING) from None
-        schema = place.schema or self._settings().database_schema
-        return _Store(
-            f"{place} schema {schema}",
-            lambda: PostgresSnapshot(place.url, schema),
-            lambda: PostgresTarget(place.url, schema),
-        )
+def _store(settings: Callable[[], Settings], text: str | None) -> _Store:
+    """Return the store at a path or URL, or that of the settings; a path does not need them."""
+    place = settings().database if text is None else _parsed(text)
+    if isinstance(place, Path):
+        return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
+    try:
+        # An extra.
+        from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
+        from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
+    except ImportError:
+        raise StartError(DRIVER_MISSING) from None
+    schema = place.schema or settings().database_schema
+    return _Store(
+        f"{place} schema {schema}",
+        lambda: PostgresSnapshot(place.url, schema),
+        lambda: PostgresTarget(place.url, schema),
+    )
 
 
 def _parsed(text: str) -> values.Database:
@@ -190,16 +182,9 @@ def _parsed(text: str) -> values.Database:
         raise SettingsError(f"{shown}: {error}") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports an error as one line, without a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="sanic-app", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, parser_class=_Parser)
+def _parser() -> Parser:
+    parser = Parser(prog="sanic-app", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, parser_class=Parser)
 
     def command(name: str) -> argparse.ArgumentParser:
         text = STORE_COMMANDS[name]
@@ -217,8 +202,3 @@ def _parser() -> _Parser:
     made.add_argument("source", metavar="FROM", help=places)
     made.add_argument("target", metavar="TO", help=f"{places}, where nothing is yet")
     return parser
-
-
-def _refuse(text: str, status: int = EXIT_START) -> int:
-    sys.stderr.write(f"sanic-app: {text}\n")
-    return status

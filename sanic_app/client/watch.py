@@ -6,13 +6,11 @@ most four times a second. Between two answers it counts the seconds down by itse
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -21,7 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sanic_app.client.service import QUEUE, Event, Failed, Service
+from sanic_app.client.output import tell
+from sanic_app.client.service import QUEUE, Event, Failed, Json, Service
 
 TASKS = 10
 RESULTS = 5
@@ -30,8 +29,6 @@ FRAMES = 8
 LOOK_SECONDS = 0.25
 """The shortest time between two requests for the figures."""
 RETRY_SECONDS = 1.0
-
-Json = Mapping[str, Any]
 
 
 def live(service: Service) -> None:
@@ -68,7 +65,7 @@ def follow(service: Service, after: str) -> Iterator[Event]:
             if not (connected and error.passes):
                 raise
             if not lost:
-                sys.stderr.write(f"sanic-app: {error}; trying again\n")
+                tell(f"{error}; trying again")
             lost = True
         time.sleep(RETRY_SECONDS)
 
@@ -112,7 +109,7 @@ class _View:
         """Ask the service for what the screen shows."""
         ask = self._service.ask
         self._figures = ask("GET", "/api/v1/queue", QUEUE)
-        self._tasks = ask("GET", f"/api/v1/tasks?limit={TASKS}", ["tasks"])["tasks"]
+        self._tasks = self._service.queue_page(TASKS)
         self._until_due = None
         if (head := self._figures["head"]) is not None:
             found = ask("GET", f"/api/v1/tasks/{head['history_num']}", ["seconds_until_due"])
