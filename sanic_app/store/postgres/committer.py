@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -62,6 +63,9 @@ class Unanswered(Exception):
 class Committer:
     """Commits on a connection of its own."""
 
+    schema: Schema
+    """What the start found."""
+
     def __init__(
         self,
         servers: Servers,
@@ -83,8 +87,6 @@ class Committer:
         # When all patience ends, because the service stops.
         self._latest = math.inf
         self._now = now
-        self.schema: Schema | None = None
-        """What a start found."""
         # Called with ``applied``, ``repeated`` or ``absent`` when a commit was resolved.
         self._notice = notice
         # The newest commit of this node.
@@ -172,7 +174,7 @@ class Committer:
         return applied
 
     def _write(self, writes: Sequence[Write], connection: Connection) -> Made:
-        schema = self._known()
+        schema = self.schema
         if self._prepared is not connection:
             prepare(connection)
             self._prepared = connection
@@ -206,17 +208,13 @@ class Committer:
         if not changed:
             connection.execute("ROLLBACK")
             return made
-        warnings: list[str] = []
-        note = _collector(warnings)
-        connection.add_notice_handler(note)
         try:
-            rows.write(figures, self._node, self._commit_num)
+            with _warnings(connection) as warnings:
+                rows.write(figures, self._node, self._commit_num)
         except psycopg.Error as error:
             if error.sqlstate is None or isinstance(failure(error), Lost):
                 raise Unanswered(made) from error
             raise
-        finally:
-            connection.remove_notice_handler(note)
         if warnings:
             # The wait for a standby was ended: it is committed here, and perhaps nowhere else.
             raise Unanswered(made)
@@ -226,12 +224,9 @@ class Committer:
 
     def _look(self, number: int, connection: Connection) -> bool:
         """Look under the lock, and wait until everything before is as durable as a commit is."""
-        schema = self._known()
-        warnings: list[str] = []
-        note = _collector(warnings)
         connection.execute(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on;"
-            f" SELECT pg_advisory_xact_lock({schema.lock})"
+            f" SELECT pg_advisory_xact_lock({self.schema.lock})"
         )
         found = connection.execute(
             f"SELECT 1 FROM node_commit WHERE node = '{self._node}' AND commit_num = {number}"
@@ -241,11 +236,8 @@ class Committer:
             f"INSERT INTO node (node, resolves) VALUES ('{self._node}', 1) ON CONFLICT (node) DO"
             " UPDATE SET resolves = node.resolves + 1, seen_at = clock_timestamp()"
         )
-        connection.add_notice_handler(note)
-        try:
+        with _warnings(connection) as warnings:
             connection.execute("COMMIT")
-        finally:
-            connection.remove_notice_handler(note)
         if warnings:
             raise Lost(warnings[0])
         return bool(found)
@@ -253,15 +245,18 @@ class Committer:
     def _is_over(self, end: float) -> bool:
         return time.monotonic() >= min(end, self._latest)
 
-    def _known(self) -> Schema:
-        if self.schema is None:
-            raise RuntimeError("the store is not open")
-        return self.schema
 
+@contextmanager
+def _warnings(connection: Connection) -> Iterator[list[str]]:
+    """Collect the warnings that the server sends meanwhile."""
+    found: list[str] = []
 
-def _collector(warnings: list[str]) -> Callable[[psycopg.errors.Diagnostic], None]:
     def note(diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
-            warnings.append(diagnostic.message_primary or "a warning")
+            found.append(diagnostic.message_primary or "a warning")
 
-    return note
+    connection.add_notice_handler(note)
+    try:
+        yield found
+    finally:
+        connection.remove_notice_handler(note)
