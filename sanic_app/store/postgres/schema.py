@@ -46,9 +46,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     require_usage(connection, name)
     version = _version(connection, name)
     known = migrations("postgres")
-    if version == 0 and not fetch(
-        connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", name
-    ):
+    if version == 0 and not exists(connection, name):
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
     for migration in known[version:]:
         connection.execute(migration.sql)
@@ -70,6 +68,22 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     )
     connection.execute("COMMIT")
     return Schema(LOCK_CLASS << 32 | number, lineage)
+
+
+def exists(connection: Connection, name: str) -> bool:
+    """Return whether there is such a schema."""
+    return bool(fetch(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", name))
+
+
+def tables(connection: Connection, name: str) -> list[str]:
+    """Return the names of a schema's tables; none when there is no such schema."""
+    found = fetch(
+        connection,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace ="
+        " (SELECT oid FROM pg_namespace WHERE nspname = %s)",
+        name,
+    )
+    return [table for (table,) in found]
 
 
 def require_usage(connection: Connection, name: str) -> None:
@@ -96,15 +110,10 @@ def _version(connection: Connection, name: str) -> int:
     Raises:
         StartError: the schema is of a newer service, or holds something else.
     """
-    tables = fetch(
-        connection,
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace ="
-        " (SELECT oid FROM pg_namespace WHERE nspname = %s)",
-        name,
-    )
-    if not tables:
+    found = tables(connection, name)
+    if not found:
         return 0
-    if ("meta",) not in tables:
+    if "meta" not in found:
         raise StartError(f"the schema {name} holds other tables than this service's")
     rows = fetch(connection, "SELECT schema, compatible_from FROM meta")
     if not rows:

@@ -18,7 +18,7 @@ from sanic_app.errors import StartError, StoreFailed
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import bulk
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.schema import LOCK_CLASS, MIGRATE_SECONDS
+from sanic_app.store.postgres.schema import LOCK_CLASS, MIGRATE_SECONDS, exists, tables
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.postgres.snapshot import PostgresTables
 from sanic_app.store.snapshot import TABLES, Progress, Snapshot, Table, rows_of
@@ -96,13 +96,9 @@ class PostgresTarget:
         with self._explained():
             self._connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
             self._refuse_what_is_there()
-            if self._exists():
+            if exists(self._connection, self._schema):
                 # It was made for this queue, with rights perhaps: it stays.
-                for (table,) in fetch(
-                    self._connection,
-                    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace ="
-                    " (SELECT oid FROM pg_namespace WHERE nspname = current_schema())",
-                ):
+                for table in tables(self._connection, self._new):
                     self._execute(
                         "ALTER TABLE {new}.{table} SET SCHEMA {schema}", table=sql.Identifier(table)
                     )
@@ -139,10 +135,6 @@ class PostgresTarget:
                 f"{self._where} is not empty: copy to another one, or stop all nodes and move it"
                 f' away first (ALTER SCHEMA "{self._schema}" RENAME TO "{self._schema}_before")'
             )
-
-    def _exists(self) -> bool:
-        sql = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
-        return bool(fetch(self._connection, sql, self._schema))
 
     def _execute(self, text: str, **names: sql.Identifier) -> None:
         new, schema = sql.Identifier(self._new), sql.Identifier(self._schema)
