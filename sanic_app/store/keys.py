@@ -24,6 +24,9 @@ class KeyRow(NamedTuple):
     """When its last unfinished task ended."""
 
 
+FIND_KEY = f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?"
+
+
 class KeyRows(Protocol):
     """The table of keys in one open transaction."""
 

@@ -1,4 +1,4 @@
-"""Reads of tasks that are the same on every engine: one statement each, and so one snapshot."""
+"""Reads that are the same on every engine: one statement each, and so one snapshot."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Figures, Place, Slice
+from sanic_app.store import Add, Added, Figures, Overview, Place, Slice
+from sanic_app.store.keys import FIND_KEY, KeyRow, replay
 from sanic_app.store.place import Standing, place
+from sanic_app.store.skipped import LEVELS
 from sanic_app.store.stamps import Stamps
+from sanic_app.store.transition import Limits
 from sanic_app.task import State, Task
 
 SLICE_ROWS = 250
@@ -24,10 +27,39 @@ HISTORY_TASK = """
 """
 
 
+STATE_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
+_LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
+
+
+def place_query(first: str, newest: str = "true", also: str = "") -> str:
+    """Return the query of a task's place, see ``placed``; its two values are the history number.
+
+    ``first`` reads the number of the first of the queue, ``newest`` chooses the state row, and the
+    columns ``also`` come before the others.
+    """
+    # The skipped tasks before this task, less those before the first of the queue.
+    return f"""
+        WITH level (level, width, span) AS (VALUES {_LEVELS}),
+             edge (history_num, sign) AS (VALUES (CAST(? AS bigint), 1), ({first}, -1))
+        SELECT {also} mine.num, mine.timeout, mine.created_at, {STATE_FIGURES},
+               first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
+               before.tasks, before.seconds, before.micros
+        FROM state, queue AS mine, queue AS first, (
+            SELECT CAST(coalesce(sum(sign * tasks), 0) AS bigint) AS tasks,
+                   CAST(coalesce(sum(sign * seconds), 0) AS bigint) AS seconds,
+                   CAST(coalesce(sum(sign * micros), 0) AS bigint) AS micros
+            FROM edge CROSS JOIN level CROSS JOIN skipped
+            WHERE skipped.level = level.level
+            AND block >= edge.history_num / span * span / width AND block < edge.history_num / width
+        ) AS before
+        WHERE {newest} AND mine.history_num = ? AND first.history_num = {first}
+    """
+
+
 class TaskReads:
     """Reads by SQL that all engines understand, in which ``?`` stands for a value.
 
-    An engine brings the statements that differ, and the two methods that run a statement.
+    An engine brings the statements that differ, and the methods that run a statement.
     """
 
     queue_task: str
@@ -40,8 +72,9 @@ class TaskReads:
     joined: str
     """The items of some rows as one text: comma-separated, in the order of ``history_num``."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, limits: Limits) -> None:
         """Take the clock that stamps are taken from; nobody is told of failures yet."""
+        self._limits = limits
         self.on_failure: Callable[[StoreFailed], None] = _nobody
         self._stamps = Stamps(clock)
 
@@ -53,12 +86,23 @@ class TaskReads:
         """Return by how many microseconds the store's own time is ahead of its clock."""
         return self._stamps.ahead(stamp)
 
+    async def overview(self) -> Overview:
+        """Return the state row and the head."""
+        raise NotImplementedError
+
     async def _read(self, sql: str, *values: object) -> list[Any]:
         raise NotImplementedError
 
     async def _read_list(self, sql: str, *values: object) -> list[Any]:
         """Read for a whole list: nobody else waits behind it."""
         raise NotImplementedError
+
+    async def replay(self, add: Add) -> Added | None:
+        """Look the key up without writing."""
+        found = await self._read(FIND_KEY, add.key)
+        now = (await self.overview()).now
+        row = KeyRow(*found[0]) if found else None
+        return replay(row, add, now, self._limits.idempotency_keep)
 
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return a page of the queue."""

@@ -15,9 +15,9 @@ from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.rows import LINEAGE
 from sanic_app.store.postgres.servers import Connection
-from sanic_app.store.reads import TaskReads, head_of, placed
-from sanic_app.store.skipped import LEVELS
+from sanic_app.store.reads import STATE_FIGURES, TaskReads, head_of, place_query, placed
 from sanic_app.store.stamps import Stamps
+from sanic_app.store.transition import Limits
 from sanic_app.task import Task
 
 READ_SECONDS = 2.0
@@ -25,7 +25,6 @@ READ_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
-FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
 _QUEUE_ITEM = """
     '{"history_num":' || history_num || ',"date_created":"'
     || to_char(to_timestamp(created_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
@@ -39,31 +38,15 @@ _QUEUE_TASK = f"""
     FROM (SELECT * FROM state WHERE {NEWEST}) AS state
     JOIN queue ON history_num >= first_history_num
 """
-_LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 _FIRST = f"""
     (SELECT queue.history_num FROM queue
      WHERE queue.history_num >= (SELECT first_history_num FROM state WHERE {NEWEST})
      ORDER BY queue.history_num LIMIT 1)
 """
-# The skipped tasks before this task, less those before the first of the queue.
-_PLACE = f"""
-    WITH level (level, width, span) AS (VALUES {_LEVELS}),
-         edge (history_num, sign) AS (VALUES (?::bigint, 1), ({_FIRST}, -1))
-    SELECT {{now}}, state.last_stamp, mine.num, mine.timeout, mine.created_at, {FIGURES},
-           first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
-           before.tasks, before.seconds, before.micros
-    FROM state, queue AS mine, queue AS first, (
-        SELECT coalesce(sum(sign * tasks), 0)::bigint AS tasks,
-               coalesce(sum(sign * seconds), 0)::bigint AS seconds,
-               coalesce(sum(sign * micros), 0)::bigint AS micros
-        FROM edge CROSS JOIN level CROSS JOIN skipped
-        WHERE skipped.level = level.level
-        AND block >= edge.history_num / span * span / width AND block < edge.history_num / width
-    ) AS before
-    WHERE {NEWEST} AND mine.history_num = ? AND first.history_num = {_FIRST}
-"""
+_PLACE = place_query(_FIRST, NEWEST, "{now}, state.last_stamp,")
 OVERVIEW = f"""
-    SELECT commit_num, {LINEAGE}, compatible_from, {{now}}, {FIGURES}, num, timeout, created_at
+    SELECT commit_num, {LINEAGE}, compatible_from, {{now}}, {STATE_FIGURES},
+           num, timeout, created_at
     FROM meta, state LEFT JOIN queue ON history_num = head WHERE {NEWEST}
 """
 
@@ -86,10 +69,15 @@ class PostgresReads(TaskReads):
     joined = "string_agg(item, ',' ORDER BY history_num)"
 
     def __init__(
-        self, reader: Link, list_reader: Link, clock: Clock, now: Callable[[], str]
+        self,
+        reader: Link,
+        list_reader: Link,
+        clock: Clock,
+        limits: Limits,
+        now: Callable[[], str],
     ) -> None:
         """Take the connections, the local clock, and what the server calls its time."""
-        super().__init__(clock)
+        super().__init__(clock, limits)
         self._reader = reader
         self._list_reader = list_reader
         # Those whose last read got no answer.

@@ -10,9 +10,8 @@ from uuid import uuid4
 
 from sanic_app.clock import Clock
 from sanic_app.errors import ServiceError, StartError, StoreFailed
-from sanic_app.store import Add, Added, Change, Commit, Lease, Sizes, Write, keys
+from sanic_app.store import Change, Commit, Lease, Sizes, Write
 from sanic_app.store.isolation import WriteFailed, commit_isolated
-from sanic_app.store.keys import KeyRow
 from sanic_app.store.postgres import rows, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
@@ -63,13 +62,14 @@ class PostgresStore(PostgresReads):
         self._servers = Servers(url, name)
         self._name = name
         self._node = uuid4()
-        self._limits = Limits(idempotency_keep, queue_max, history_keep)
-        super().__init__(Link(self._servers, "reader"), Link(self._servers, "lists"), clock, now)
+        limits = Limits(idempotency_keep, queue_max, history_keep)
+        reader, list_reader = Link(self._servers, "reader"), Link(self._servers, "lists")
+        super().__init__(reader, list_reader, clock, limits, now)
         self.notice: Callable[[str], None] = _nobody
         self._committer = Committer(
             self._servers,
             self._node,
-            self._limits,
+            limits,
             self._stamps,
             patience,
             now=now,
@@ -131,14 +131,6 @@ class PostgresStore(PostgresReads):
     def end_patience(self) -> None:
         """Give up after a second what waits for the server."""
         self._committer.end_patience()
-
-    async def replay(self, add: Add) -> Added | None:
-        """Look the key up without writing."""
-        names = ", ".join(KeyRow._fields)
-        found = await self._read(f"SELECT {names} FROM idempotency WHERE key = ?", add.key)
-        now = (await self.overview()).now
-        row = KeyRow(*found[0]) if found else None
-        return keys.replay(row, add, now, self._limits.idempotency_keep)
 
     async def maintain(self, lease: Lease) -> None:
         """Do nothing: the server cleans up by itself."""

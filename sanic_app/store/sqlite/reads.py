@@ -9,11 +9,11 @@ from typing import Any
 from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Overview, Place
-from sanic_app.store.reads import TaskReads, head_of, placed
-from sanic_app.store.skipped import LEVELS
+from sanic_app.store.reads import STATE_FIGURES, TaskReads, head_of, place_query, placed
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
+from sanic_app.store.transition import Limits
 from sanic_app.task import Task
 
 # SQLite makes the JSON outside the interpreter's lock.
@@ -32,25 +32,7 @@ _QUEUE_TASK = """
            iif(history_num = head, head_started_at, NULL), NULL
     FROM queue, state
 """
-_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
-_LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
-# The skipped tasks before this task, less those before the first of the queue.
-_PLACE = f"""
-    WITH level (level, width, span) AS (VALUES {_LEVELS}),
-         edge (history_num, sign) AS (VALUES (?, 1), ((SELECT min(history_num) FROM queue), -1))
-    SELECT mine.num, mine.timeout, mine.created_at, {_FIGURES},
-           first.history_num, first.timeout, mine.wait_sum - first.wait_sum,
-           before.tasks, before.seconds, before.micros
-    FROM state, queue AS mine, queue AS first, (
-        SELECT coalesce(sum(sign * tasks), 0) AS tasks,
-               coalesce(sum(sign * seconds), 0) AS seconds,
-               coalesce(sum(sign * micros), 0) AS micros
-        FROM edge CROSS JOIN level CROSS JOIN skipped
-        WHERE skipped.level = level.level
-        AND block >= history_num / span * span / width AND block < history_num / width
-    ) AS before
-    WHERE mine.history_num = ? AND first.history_num = (SELECT min(history_num) FROM queue)
-"""
+_PLACE = place_query("(SELECT min(history_num) FROM queue)")
 
 
 class SqliteReads(TaskReads):
@@ -61,9 +43,9 @@ class SqliteReads(TaskReads):
     queue_items = "queue WHERE true"
     joined = "group_concat(item)"
 
-    def __init__(self, connections: Connections, clock: Clock) -> None:
+    def __init__(self, connections: Connections, clock: Clock, limits: Limits) -> None:
         """Take the connections, not open yet, and the clock that stamps are taken from."""
-        super().__init__(clock)
+        super().__init__(clock, limits)
         self._connections = connections
 
     async def figures(self) -> Figures:
@@ -73,7 +55,7 @@ class SqliteReads(TaskReads):
     async def overview(self) -> Overview:
         """Return the state row and the head."""
         *state, num, timeout, created_at = await self._read_state(
-            f"SELECT {_FIGURES}, num, timeout, created_at FROM state"
+            f"SELECT {STATE_FIGURES}, num, timeout, created_at FROM state"
             " LEFT JOIN queue ON history_num = head"
         )
         figures = Figures(*state)

@@ -16,7 +16,7 @@ from typing import Any
 from sanic_app.clock import WallClock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Commit, Figures, Write
-from sanic_app.store.keys import KeyRow
+from sanic_app.store.keys import FIND_KEY, KeyRow
 from sanic_app.store.skipped import Block
 from sanic_app.store.sqlite import origin
 from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
@@ -26,7 +26,6 @@ ROWS_FEW, ROWS_MANY = 96, 512
 """Any number of rows up to the first has a statement of its own, and so has the second."""
 
 FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
-FIND_KEY = f"SELECT {', '.join(KeyRow._fields)} FROM idempotency WHERE key = ?"
 _UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
 
 _ADD_TO_BLOCK = """

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from sanic_app.clock import Clock
 from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Add, Added, Change, Commit, Figures, Lease, Sizes, Write, keys
+from sanic_app.store import Change, Commit, Figures, Lease, Sizes, Write
 from sanic_app.store.isolation import commit_isolated
-from sanic_app.store.keys import KeyRow
 from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
@@ -53,10 +52,10 @@ class SqliteStore(SqliteReads):
         how much of the history stays, None for all of it.
         """
         self._path = Path(os.path.realpath(path))
-        super().__init__(Connections(self._path), clock)
+        limits = Limits(idempotency_keep, queue_max, history_keep)
+        super().__init__(Connections(self._path), clock, limits)
         self._watch = Watch(self._path)
         self._checkpointer = Checkpointer(self._connections, self._watch)
-        self._limits = Limits(idempotency_keep, queue_max, history_keep)
         self._lease = lease
         # What the writer's connection says of commits by others; None: not asked yet.
         self._data_version: int | None = None
@@ -117,14 +116,6 @@ class SqliteStore(SqliteReads):
 
     def end_patience(self) -> None:
         """Do nothing: a disk is there, or the store has failed."""
-
-    async def replay(self, add: Add) -> Added | None:
-        """Look the key up without writing."""
-        found = await self._read(rows.FIND_KEY, add.key)
-        now = (await self.figures()).stamp(self.wall())
-        return keys.replay(
-            KeyRow(*found[0]) if found else None, add, now, self._limits.idempotency_keep
-        )
 
     async def maintain(self, lease: Lease) -> None:
         """Checkpoint when the WAL has become long."""
