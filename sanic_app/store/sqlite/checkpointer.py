@@ -31,8 +31,6 @@ class Checkpointer:
         """Take the connections, not open yet, and the watch over the files."""
         self._connections = connections
         self._watch = watch
-        self.recovered = False
-        """Whether ``recover`` was done."""
         self.mark_due = False
         """Whether the next commit renews the mark: all before it is in the database."""
         self._pages = 0
@@ -53,7 +51,7 @@ class Checkpointer:
         self._pages += 4 + sum(map(_rows, results)) // 32
 
     async def recover(self) -> None:
-        """Put what an earlier process left in the WAL into the database, once, before any write.
+        """Put what an earlier process left in the WAL into the database, before any write.
 
         If an earlier commit in the WAL never reached the disk, the WAL ends there after a power
         cut, whatever was synced behind it. So nothing is written behind an earlier process's
@@ -62,11 +60,9 @@ class Checkpointer:
         Raises:
             as ``checkpoint``.
         """
-        if not self.recovered:
-            await self.checkpoint("TRUNCATE")
-            await self._begin()
-            await self.checkpoint("TRUNCATE")
-            self.recovered = True
+        await self.checkpoint("TRUNCATE")
+        await self._begin()
+        await self.checkpoint("TRUNCATE")
 
     async def _begin(self) -> None:
         """Mark the database: no copy of its file as it was has this mark."""

@@ -41,14 +41,14 @@ def apply(
     writes: Sequence[Write],
     clock: WallClock,
     limits: Limits,
-    left: Figures | None = None,
+    left: Figures,
     *,
-    mark: bool = False,
+    mark: bool,
 ) -> Commit:
     """Apply the writes in one transaction and return when it is synced.
 
-    ``left`` is the state row as the only owner left it; None where that is not known. ``mark``:
-    a commit that changes something renews the mark (see ``origin.py``).
+    ``left`` is the state row as the only owner left it. ``mark``: a commit that changes something
+    renews the mark (see ``origin.py``).
 
     Raises:
         sqlite3.Error: the transaction failed; the caller rolls back.
@@ -70,9 +70,7 @@ def apply(
 class SqliteRows:
     """See ``Rows`` in ``transition.py``."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, clock: WallClock, left: Figures | None = None
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: WallClock, left: Figures) -> None:
         """Take the connection with the open transaction, and the state row that is expected."""
         self._execute = connection.execute
         self._clock = clock
@@ -87,7 +85,7 @@ class SqliteRows:
         row = self._execute(FIGURES).fetchone()
         if row is None:
             raise StoreFailed("corrupt", "the state row is missing")
-        if self._left is not None and row != self._left:
+        if row != self._left:
             raise StoreFailed("other", "the state row was changed by another program")
         return Figures(*row)
 

@@ -36,6 +36,9 @@ class SqliteStore(SqliteReads):
     up = True
     notice: Callable[[str], None]
 
+    _left: Figures
+    """The state row as this process left it."""
+
     def __init__(
         self,
         path: Path,
@@ -59,19 +62,13 @@ class SqliteStore(SqliteReads):
         self._lease = lease
         # What the writer's connection says of commits by others; None: not asked yet.
         self._data_version: int | None = None
-        # The state row as this process left it; None: it is not open for writing yet.
-        self._left: Figures | None = None
-        self._lineage = ""
+        self._recovered = False
+        self.lineage = ""
 
     @property
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
-
-    @property
-    def lineage(self) -> str:
-        """Which queue this is."""
-        return self._lineage
 
     @property
     def prunes(self) -> bool:
@@ -92,7 +89,7 @@ class SqliteStore(SqliteReads):
         self._checkpointer.fit(self._path.parent)
         try:
             await self._open(owner)
-            self._lineage = await self.read_lineage()
+            self.lineage = await self.read_lineage()
         except (sqlite3.Error, ServiceError) as error:
             # Left as it is: an orderly close would write.
             raise StartError(f"cannot open the database {self._path}: {explain(error)}") from None
@@ -108,10 +105,10 @@ class SqliteStore(SqliteReads):
 
     async def commit(self, lease: Lease, writes: Sequence[Write]) -> Commit:
         """Apply the writes in one transaction; one that fails alone is applied alone."""
-        self._verify(lease)
+        owner = self._verify(lease)
         if not self._connections.writable and not self._connections.closed:
             await self._open_late()
-        await self._recover()
+        await self._recover(owner)
         return await commit_isolated(writes, self._write, self.overview)
 
     def end_patience(self) -> None:
@@ -158,18 +155,17 @@ class SqliteStore(SqliteReads):
             await self._connections.open()
             # To open a copy for the WAL may change its header.
             self._watch.note()
-            await self._recover()
+            await self._recover(owner)
         except DiskFull:
             log.warning("the disk is full: serving reads, adding nothing")
 
-    async def _recover(self) -> None:
+    async def _recover(self, owner: FileLease) -> None:
         """Recover once; from then on the WAL is there, and stays."""
-        if self._checkpointer.recovered:
+        if self._recovered:
             return
         await self._checkpointer.recover()
-        if self._lease is not None:
-            self._watch.begin(self._lease, *await self._connections.page_of("origin"))
-            await self.watch(self._lease)
+        self._watch.begin(owner, *await self._connections.page_of("origin"))
+        await self.watch(owner)
         self._left = await self.figures()
         if ahead := self._stamps.follow(self._left.last_stamp):
             log.warning(
@@ -177,6 +173,7 @@ class SqliteStore(SqliteReads):
                 " restart waits the head's whole timeout anew",
                 ahead / SECOND,
             )
+        self._recovered = True
 
     def _look_closely(self, connection: sqlite3.Connection) -> None:
         self._watch.look_closely()
@@ -213,8 +210,7 @@ class SqliteStore(SqliteReads):
 
     def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
         before, mark = self._left, self._checkpointer.mark_due
-        if before is not None:
-            self._stamps.follow(before.last_stamp)
+        self._stamps.follow(before.last_stamp)
         commit = rows.apply(connection, writes, self._stamps, self._limits, before, mark=mark)
         if commit.figures != before:
             self._checkpointer.mark_due = False
