@@ -179,13 +179,7 @@ def _postgres(url: str) -> PostgresUrl:
 
 def database_file(value: Any) -> Database:
     """Read a path or URL from the file with this path."""
-    path = text(value)
-    try:
-        return database(Path(path).read_text(encoding="utf-8-sig").strip())
-    except OSError as error:
-        raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("must name a file with a path or a URL") from None
+    return database(_content(value, "a path or a URL"))
 
 
 def schema(value: Any) -> str:
@@ -206,13 +200,17 @@ def token(value: Any) -> bytes:
 
 def token_file(value: Any) -> bytes:
     """Read a token from the file with this path."""
+    return token(_content(value, "a token of visible ASCII characters"))
+
+
+def _content(value: Any, kind: str) -> str:
     path = text(value)
     try:
-        return token(Path(path).read_text(encoding="utf-8-sig"))
+        return Path(path).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise ValueError(f"cannot be read: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError("must name a file with a token of visible ASCII characters") from None
+        raise ValueError(f"must name a file with {kind}") from None
 
 
 def base_path(value: Any) -> str:
