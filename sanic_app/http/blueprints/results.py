@@ -5,9 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 
 from sanic_app.http import routes
-from sanic_app.http.blueprints import parts_of, query_of, readable
+from sanic_app.http.blueprints import parts_of, readable
 from sanic_app.http.blueprints.tasks import answer_page
-from sanic_app.http.parameters import parse_page
 from sanic_app.http.schemas import result_page
 
 blueprint = Blueprint("results")
@@ -16,7 +15,5 @@ blueprint = Blueprint("results")
 @readable(blueprint, routes.RESULTS)
 async def page_of_results(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
-    after, limit = parse_page(query_of(request))
-    parts = parts_of(request)
-    tasks = await parts.view.results_page(after, limit + 1)
-    return answer_page(parts.base_path + routes.RESULTS, result_page, tasks, limit)
+    read = parts_of(request).view.results_page
+    return await answer_page(request, routes.RESULTS, result_page, read)

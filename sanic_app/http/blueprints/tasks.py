@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
@@ -52,10 +52,8 @@ async def add_batch(request: Request) -> HTTPResponse:
 @readable(blueprint, routes.TASKS)
 async def page_of_queue(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
-    after, limit = parse_page(query_of(request))
-    parts = parts_of(request)
-    tasks = await parts.view.queue_page(after, limit + 1)
-    return answer_page(parts.base_path + routes.TASKS, queue_page, tasks, limit)
+    read = parts_of(request).view.queue_page
+    return await answer_page(request, routes.TASKS, queue_page, read)
 
 
 @blueprint.delete(routes.TASKS)
@@ -82,13 +80,20 @@ async def cancel(request: Request, history_num: str) -> HTTPResponse:
     return json(task_object(await parts_of(request).queue.cancel(parse_history_num(history_num))))
 
 
-def answer_page(
-    path: str, shape: Shape[Sequence[Task]], tasks: Sequence[Task], limit: int
+async def answer_page(
+    request: Request,
+    route: str,
+    shape: Shape[Sequence[Task]],
+    read: Callable[[int, int], Awaitable[Sequence[Task]]],
 ) -> HTTPResponse:
-    """Answer with the first ``limit`` tasks. One more than that means that there is a next page."""
+    """Answer with the page that the query asks for, and with a link while there are more tasks."""
+    after, limit = parse_page(query_of(request))
+    # One more than is shown means that there is a next page.
+    tasks = await read(after, limit + 1)
     shown = tasks[:limit]
     response = json(shape(shown))
     if len(tasks) > limit:
+        path = parts_of(request).base_path + route
         after = shown[-1].history_num
         response.headers["Link"] = f'<{path}?limit={limit}&after={after}>; rel="next"'
     return response
