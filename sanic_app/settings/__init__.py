@@ -81,30 +81,20 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
     return settings
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether every address of the host is a loopback address."""
+def _addresses(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return False
-    return all(_is_loopback(str(info[4][0]).split("%")[0]) for info in found)
+    except OSError as error:
+        raise SettingsError(f"HOST {host} is not known: {error.strerror or error}") from None
+    except UnicodeError:
+        raise SettingsError(f"HOST {host} is not known: not a host name") from None
+    return [str(info[4][0]).split("%")[0] for info in found]
 
 
 def _is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address)
     # ::ffff:127.0.0.1 is 127.0.0.1. Not every Python knows.
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
-
-
-def _unknown(host: str) -> str:
-    """Return why the host has no address, or nothing."""
-    try:
-        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        return error.strerror or str(error)
-    except UnicodeError:
-        return "not a host name"
-    return ""
 
 
 class _Given(NamedTuple):
@@ -214,9 +204,7 @@ def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
         )
     if settings.api_token or settings.allow_anonymous:
         return
-    if unknown := _unknown(settings.host):
-        raise SettingsError(f"HOST {settings.host} is not known: {unknown}")
-    if not is_loopback(settings.host):
+    if not all(map(_is_loopback, _addresses(settings.host))):
         raise SettingsError(
             f"HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
             " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"
