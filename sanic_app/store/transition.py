@@ -51,6 +51,8 @@ QueuedRow = tuple[int, int, int, int]
 """Of the queue: history_num, num, timeout, created_at."""
 NewRow = tuple[int, int, int, int, int]
 """To be queued: the same, and the sum of all timeouts up to it."""
+HistoryRow = tuple[int, int, int, int, str, int | None, int | None, int]
+"""Of the history: the same four, outcome, started_at, finished_at, finish_num."""
 
 
 class Limits(NamedTuple):
@@ -297,6 +299,14 @@ class Transition:
         if self._new:
             self._rows.queue(self._new)
             self._new = []
+
+
+def history_rows(tasks: Sequence[Task], finish_num: int) -> list[HistoryRow]:
+    """Return finished tasks as rows of the history, with finish numbers from this one on."""
+    return [
+        (*task[:4], task.state.value, task.started_at, task.finished_at, number)
+        for number, task in enumerate(tasks, finish_num)
+    ]
 
 
 def _run_length(queued: Sequence[QueuedRow]) -> int:

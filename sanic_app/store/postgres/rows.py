@@ -19,7 +19,7 @@ from sanic_app.store.postgres.messages import Messages, array
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.skipped import Block
 from sanic_app.store.stamps import Stamps
-from sanic_app.store.transition import Limits, NewRow, QueuedRow
+from sanic_app.store.transition import Limits, NewRow, QueuedRow, history_rows
 from sanic_app.task import Task
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -155,12 +155,8 @@ class PostgresRows:
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Insert into the history."""
         self._foreseen.append(task.history_num for task in tasks)
-        rows = [
-            (*task[:4], task.state.value, task.started_at, task.finished_at, number)
-            for number, task in enumerate(tasks, finish_num)
-        ]
         kinds = ("bigint", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "bigint")
-        self._messages.insert("history", rows, kinds)
+        self._messages.insert("history", history_rows(tasks, finish_num), kinds)
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""

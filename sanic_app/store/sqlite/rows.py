@@ -19,7 +19,7 @@ from sanic_app.store import Commit, Figures, Write
 from sanic_app.store.keys import FIND_KEY, KeyRow
 from sanic_app.store.skipped import Block
 from sanic_app.store.sqlite import origin
-from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition
+from sanic_app.store.transition import Limits, NewRow, QueuedRow, Transition, history_rows
 from sanic_app.task import Task
 
 ROWS_FEW, ROWS_MANY = 96, 512
@@ -135,13 +135,7 @@ class SqliteRows:
 
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Insert into the history."""
-        self._insert(
-            "history",
-            [
-                (*task[:4], task.state.value, task.started_at, task.finished_at, number)
-                for number, task in enumerate(tasks, finish_num)
-            ],
-        )
+        self._insert("history", history_rows(tasks, finish_num))
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""
