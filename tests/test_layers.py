@@ -84,7 +84,6 @@ ROOMS = [
     "store.reads",
     "store.stamps",
     "store.isolation",
-    "store.place",
     "store.audit",
     "store.audit.figures",
     "store.audit.rows",

@@ -7,13 +7,12 @@ from typing import Any
 
 from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Add, Added, Figures, Overview, Place, Slice
+from sanic_app.store import WAIT_SUM_MODULUS, Add, Added, Figures, Overview, Place, Slice
 from sanic_app.store.keys import FIND_KEY, KeyRow, replay
-from sanic_app.store.place import Standing, place
 from sanic_app.store.skipped import LEVELS
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits
-from sanic_app.task import State, Task
+from sanic_app.task import SECOND, State, Task
 
 SLICE_ROWS = 250
 """Rows in one slice of a whole list: a quarter of a millisecond of a reader's time on SQLite.
@@ -201,16 +200,26 @@ def head_of(figures: Figures, row: Sequence[Any]) -> Task | None:
 def placed(history_num: int, row: Sequence[Any], wall: int) -> tuple[Task, Place]:
     """Return a task of the queue with its place; ``wall`` is the clock that stamps are taken from.
 
-    The row has num, timeout and created_at, the figures, and what ``Standing`` has.
+    The row is one of ``place_query``. The running sums count the skipped tasks between the first
+    task and this one too (see ``skipped.py``).
     """
     num, timeout, created_at, *values = row
     size = len(Figures._fields)
-    figures, standing = Figures(*values[:size]), Standing(history_num, *values[size:])
+    figures = Figures(*values[:size])
+    first, first_timeout, waits, skipped, skipped_seconds, skipped_micros = values[size:]
+    skipped_waits = skipped_seconds * SECOND + skipped_micros
     state, started_at = State.QUEUED, None
     if history_num == figures.head:
         state, started_at = State.WAITING, figures.head_started_at
     task = Task(history_num, num, timeout, created_at, state, started_at)
-    return task, place(figures, wall, standing)
+    place = Place(
+        figures,
+        figures.stamp(wall),
+        position=history_num - first - skipped,
+        wait=(waits - skipped_waits) % WAIT_SUM_MODULUS + first_timeout,
+        first_timeout=first_timeout,
+    )
+    return task, place
 
 
 def _nobody(_: StoreFailed) -> None:
