@@ -48,13 +48,12 @@ log = logging.getLogger(__name__)
 
 
 class Pace:
-    """So many messages at once, and so many a second."""
+    """``RATE`` messages at once, and as many a second."""
 
-    def __init__(self, now: Callable[[], float], rate: int = RATE) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         """Take the clock, in seconds."""
         self._now = now
-        self._rate = rate
-        self._left = float(rate)
+        self._left = float(RATE)
         self._at = now()
 
     def take(self, cost: float = 1.0) -> float:
@@ -63,12 +62,12 @@ class Pace:
         A message may cost as much as several.
         """
         now = self._now()
-        self._left = min(self._left + (now - self._at) * self._rate, self._rate)
+        self._left = min(self._left + (now - self._at) * RATE, RATE)
         self._at = now
-        cost = min(cost, self._rate)
+        cost = min(cost, RATE)
         if self._left < cost:
             # Not the very moment: timers may fire a little early.
-            return (cost - self._left) / self._rate + 0.001
+            return (cost - self._left) / RATE + 0.001
         self._left -= cost
         return 0.0
 
