@@ -64,16 +64,12 @@ blueprint = Blueprint("docs")
 
 def attach(app: App, settings: Settings) -> None:
     """Add the documentation to the application."""
-    app.ctx.docs = tagged(PAGE.format(files="").encode(), HTML)
-    # Without the slash at the end, the page's address is one step further up.
-    app.ctx.docs_without_slash = tagged(PAGE.format(files="docs/").encode(), HTML)
-    app.ctx.docs_files = _files()
+    files = {"File": list(_files()), "PageFile": list(page.FILES)}
     app.blueprint(blueprint)
 
     @app.before_server_start
     async def make_document(app: App) -> None:
         """Build the document."""
-        files = {"File": list(app.ctx.docs_files), "PageFile": list(page.FILES)}
         text = json.dumps(document(app, settings, files))
         app.ctx.document = tagged(text.encode(), "application/json")
 
@@ -81,9 +77,8 @@ def attach(app: App, settings: Settings) -> None:
 @readable(blueprint, routes.DOCS)
 async def docs(request: Request) -> HTTPResponse:
     """Serve the page."""
-    context = request.app.ctx
-    file = context.docs if request.path.endswith("/") else context.docs_without_slash
-    return serve(request, file, HEADERS)
+    # Without the slash at the end, the page's address is one step further up.
+    return serve(request, _page("" if request.path.endswith("/") else "docs/"), HEADERS)
 
 
 @readable(blueprint, routes.DOCUMENT)
@@ -95,10 +90,16 @@ async def openapi(request: Request) -> HTTPResponse:
 @readable(blueprint, routes.DOCS_FILE)
 async def docs_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
-    files: dict[str, File] = request.app.ctx.docs_files
+    files = _files()
     if file not in files:
         raise NotFound
     return serve(request, files[file], HEADERS)
+
+
+@cache
+def _page(files: str) -> File:
+    """Return the page; its files are at this address, seen from its own."""
+    return tagged(PAGE.format(files=files).encode(), HTML)
 
 
 @cache
