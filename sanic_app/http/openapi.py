@@ -38,7 +38,7 @@ from sanic_app.http.schemas import (
     new_batch,
     new_task,
 )
-from sanic_app.http.shape import Json, described, ref, string
+from sanic_app.http.shape import Json, ref, string
 from sanic_app.log import ACCEPTED
 from sanic_app.settings import Settings
 
@@ -228,9 +228,9 @@ def _example(kind: type[ServiceError]) -> Json:
 # Headers and parameters.
 
 
-def _header(schema: Json, example: Any, description: str = "", *, required: bool = True) -> Json:
+def _header(schema: Json, example: Any, description: str, *, required: bool = True) -> Json:
     must = {"required": True} if required else {}
-    return {**must, **described({"schema": schema, "example": example}, description)}
+    return {**must, "schema": schema, "example": example, "description": description}
 
 
 def _paths(base: str) -> Json:
@@ -250,7 +250,7 @@ def _paths(base: str) -> Json:
 
 
 def _parameter(place: str, name: str, schema: Json, description: str, example: Any = None) -> Json:
-    found = described({"name": name, "in": place, "schema": schema}, description)
+    found: Json = {"name": name, "in": place, "schema": schema, "description": description}
     if place == "path" or (place == "query" and "default" not in schema):
         found["required"] = True
     return found if example is None else {**found, "example": example}
