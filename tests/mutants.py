@@ -39,8 +39,8 @@ UNKNOWN = {"not checked", "skipped", "check was interrupted by user"}
 PARTS = {
     "sanic_app.store.transition": ("store", "test_transition.py", "test_skipped.py"),
     "sanic_app.queue": (
-        *("test_head.py", "test_metrics.py", "test_outlook.py"),
-        *("test_queue.py", "test_worker.py"),
+        *("test_failing_store.py", "test_head.py", "test_metrics.py", "test_outlook.py"),
+        *("test_queue.py", "test_worker.py", "test_writer.py"),
     ),
     "sanic_app.http.guard": ("test_guard.py",),
     "sanic_app.http.schemas": ("test_shapes.py", "test_schemas.py"),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import pytest
@@ -313,3 +313,16 @@ def damage_page_of(path: Path, name: str) -> None:
     with path.open("r+b") as file:
         file.seek((root - 1) * page_size)
         file.write(b"\xa5" * page_size)
+
+
+def commits(running: BareService) -> float:
+    return running.metric("commit_seconds_count") or 0
+
+
+async def outcome(future: asyncio.Future[Any]) -> object:
+    """Return the future's result, or its exception's type."""
+    try:
+        result: object = await future
+    except ServiceError as error:
+        return type(error)
+    return result
