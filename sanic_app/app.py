@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -66,25 +66,23 @@ def create_app(
     store = _store(settings, clock, lease)
     metrics = Metrics(store.engine)
 
-    def end() -> None:
-        end_process(exit_process)
+    end = partial(end_process, exit_process)
 
-    def died(name: str) -> Callable[[BaseException], None]:
-        def end_loudly(error: BaseException) -> None:
-            log.critical("%s died", name, exc_info=error)
-            end()
+    def died(name: str, error: BaseException) -> None:
+        log.critical("%s died", name, exc_info=error)
+        end()
 
-        return end_loudly
-
-    feed = EventFeed(store, settings.listeners_max, died("the feed"))
+    feed = EventFeed(store, settings.listeners_max, partial(died, "the feed"))
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
-    worker = Worker(task_queue, clock, died("the worker"))
+    worker = Worker(task_queue, clock, partial(died, "the worker"))
     service = Service(task_queue, worker, feed)
     metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
     store.notice = metrics.notice
 
-    app = Sanic(_name(), config=_config(), configure_logging=False)
+    # The framework keeps every application by its name, and takes each name once.
+    name = f"sanic_app_{next(_numbers)}"
+    app = Sanic(name, config=_config(), configure_logging=False)
     # Told that it speaks HTTP/1 alone, the framework leaves an empty header out of each answer.
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     app.ctx.service = service
@@ -149,11 +147,6 @@ def _show(metrics: Metrics, store: Store, worker: Worker, feed: EventFeed) -> No
     metrics.store_size["database"].set_function(lambda: store.sizes().database)
     metrics.store_free.set_function(lambda: store.sizes().free)
     metrics.store_size["wal"].set_function(lambda: store.sizes().wal)
-
-
-def _name() -> str:
-    """Return a name that the framework has not seen: it keeps every application by its name."""
-    return f"sanic_app_{next(_numbers)}"
 
 
 def _config() -> Config:
