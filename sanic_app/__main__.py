@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Lead standard streams that are closed to nowhere.
+    """Open the null device in place of each standard stream that is closed.
 
-    Else the next file to be opened gets the number, the database among them, and whoever prints
-    writes into it.
+    Otherwise the next file to be opened, perhaps the database, would get its number, and whatever
+    is printed would be written into that file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -66,7 +66,7 @@ def _health(given: Sequence[str]) -> int:
     log.configure("ERROR")
     try:
         flags = vars(_parser(" health", COMMANDS["health"], "").parse_args(given))
-        # A health check opens nothing to anyone.
+        # A health check does not serve, so it needs no token.
         settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
     except SettingsError as error:
         return refuse(error.detail, EXIT_USAGE)

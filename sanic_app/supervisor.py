@@ -1,4 +1,4 @@
-"""The service manager that started this process: systemd, or whoever speaks sd_notify(3)."""
+"""The service manager that started this process: systemd, or another that has sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Supervisor:
         self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((delay + STOP_MARGIN) * 1e6)}")
 
     async def feed_watchdog(self) -> None:
-        """Say that the event loop turns, as often as the service manager wants to hear it."""
+        """Report that the event loop runs, as often as the service manager asks for."""
         while self._address and self._patience:
             self._tell("WATCHDOG=1")
             await asyncio.sleep(self._patience / 3)

@@ -65,7 +65,7 @@ class Cursor:
             if not self._lock.take(wait=False):
                 raise Failed(f"another follower uses the cursor {file}")
             self._load(self._path)
-            # What cannot be written is known before the first number, not behind it.
+            # A file that cannot be written is noticed before the first number is told.
             self._save()
 
     def move(self, position: Position) -> None:
@@ -93,9 +93,9 @@ class Cursor:
             self._save()
 
     def command_lock(self) -> Lock | None:
-        """Return a lock that each command shares with its follower, and keeps when that is killed.
+        """Return a lock that each command shares with its follower, and keeps if that is killed.
 
-        So no command runs beside one that a killed follower has left: wait for it.
+        It is waited for, so that no command runs beside one that a killed follower has left.
         """
         if self._path is None:
             return None

@@ -43,7 +43,7 @@ FAULTS_MAX = 100
 TRIES = 5
 """How often a store is read anew when a service starts meanwhile."""
 NICE = 5
-"""The service comes first where both want the processor."""
+"""A lower priority than the service's, which may want the processor at the same time."""
 
 
 def main(given: Sequence[str], environ: Mapping[str, str]) -> int:

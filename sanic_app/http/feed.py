@@ -30,17 +30,17 @@ from sanic_app.queue.writer import Committed
 from sanic_app.store import Figures
 
 RATE = 20
-"""Messages a second to a listener; what is beyond waits and is summarised."""
+"""Messages a second to a listener; further ones wait and are summarised."""
 TOTAL_RATE = 4_000
 """Messages a second to all listeners together."""
 TURN_PAGES = 4
-"""A listener that catches up reads so many pages in one turn."""
+"""Pages that a listener which catches up reads in one turn."""
 TURN_COST = 0.1
 """What a turn costs beside its pages, in messages."""
 LEARN_SECONDS = 1.0
-"""How long a listener that comes from another node waits for this one to learn as much."""
+"""How long a listener that comes from another node waits until this node knows as much."""
 LEARN_PAUSE = 0.02
-"""As soon as that the store looks again."""
+"""The pause before the store looks again."""
 RETRY_MS = 1_000
 """A listener that lost its connection should come back after so many milliseconds."""
 

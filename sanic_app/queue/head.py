@@ -13,9 +13,9 @@ from sanic_app.task import SECOND, Head, seconds_left
 TAKEOVER_SECONDS = 0.25
 """How long after its deadline a head is left to the node that started it."""
 TAKEOVER_SHARE = 0.001
-"""And so much of its timeout besides: clocks do not run equally fast."""
+"""In addition, this share of its timeout: clocks do not run equally fast."""
 TAKEOVER_JITTER = 0.1
-"""And up to so many seconds, so that not all nodes come at once."""
+"""In addition, up to so many random seconds, so that not all nodes come at once."""
 
 
 class HeadTimer:

@@ -15,9 +15,9 @@ async def or_replay(
 ) -> Added:
     """Return what an add with a key did, or what the first add with this key did.
 
-    The first one may have found room in the queue and on the disk. So a refusal says that nothing
-    was added only when the key has been looked up. ``uncommitted`` tells how many tasks wait for
-    their commit, those of the first add perhaps among them.
+    The first one may have found room in the queue and on the disk. So a refusal may say that
+    nothing was added only after the key was looked up. ``uncommitted`` tells how many tasks wait
+    for their commit, those of the first add perhaps among them.
     """
     try:
         return await written

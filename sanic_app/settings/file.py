@@ -72,7 +72,7 @@ def _entries(text: str) -> Iterator[Entry]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML takes for a number or a date of which the text shows nothing."""
+    """Refuses what YAML takes for a number or a date, but a person does not."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         value = super().construct_object(node, deep)

@@ -8,7 +8,7 @@ from sanic_app.errors import KeyReused
 from sanic_app.store import Add, Added
 
 SWEEP = 10
-"""How many expired keys go with each commit that writes one."""
+"""How many expired keys are removed by each commit that writes a key."""
 
 
 class KeyRow(NamedTuple):

@@ -91,7 +91,7 @@ class Target(Protocol):
 
 
 ROWS = 1_000
-"""So many rows are copied between two reports."""
+"""Rows that are copied between two reports."""
 
 
 def rows_of(

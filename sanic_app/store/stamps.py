@@ -48,7 +48,7 @@ class Stamps:
         if ahead < AHEAD:
             self._offset = None
             return 0
-        # A stamp that this clock has passed already does not set it back.
+        # A stamp in the past does not set the time back.
         self._offset = max(stamp, self.wall()) - round(self._clock.monotonic() * SECOND)
         return ahead
 

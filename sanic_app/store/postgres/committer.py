@@ -33,9 +33,9 @@ from sanic_app.store.transition import Limits, Transition
 COMMIT_SECONDS = 2.0
 """After so long without an answer the connection is given up, and the commit resolved."""
 TASKS_A_SECOND = 20_000
-"""What a large batch may take besides."""
+"""A large batch gets more time: a second for so many tasks."""
 LAST_SECONDS = 1.0
-"""How long a write waits for the server when the service stops: the stop has some 4 s."""
+"""How long a write waits for the server once a stop has begun, which takes at most some 4 s."""
 RETRY_SECONDS = 0.1
 """The pause before another try."""
 
@@ -223,7 +223,7 @@ class Committer:
         return made
 
     def _look(self, number: int, connection: Connection) -> bool:
-        """Look under the lock, and wait until everything before is as durable as a commit is."""
+        """Look for the commit under the lock, and make sure that what was found is durable."""
         connection.execute(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on;"
             f" SELECT pg_advisory_xact_lock({self.schema.lock})"

@@ -21,6 +21,7 @@ from sanic_app.store.postgres.servers import Connection, Servers, deadline, shut
 T = TypeVar("T")
 
 RECUT_SECONDS = 0.5
+"""The pause before the socket of a call that goes on is shut down once more."""
 
 
 class Turn:
@@ -115,7 +116,7 @@ class Link:
                 shut(self._connection)
 
     def _leave(self) -> None:
-        """Leave a server that was replaced: it may go on reading what is no longer true."""
+        """Leave a server that was replaced: what is read there may be out of date."""
         if self._timeline < self._servers.timeline:
             self.cut()
 

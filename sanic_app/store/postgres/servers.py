@@ -149,7 +149,7 @@ class Servers:
             connection.close()
             raise Lost(_OLDER)
         if promoted:
-            # Whoever waits for the server before, or would read there, comes here too.
+            # Connections to the server before are cut, so that they come to this one too.
             for cut in self.on_promotion:
                 cut()
         return connection, server
@@ -273,7 +273,7 @@ def deadline(connection: Connection) -> Iterator[None]:
 
 
 def shut(connection: Connection) -> None:
-    """Let whoever waits for an answer on it fail at once."""
+    """Shut its socket down: a call that waits for an answer fails at once."""
     with suppress(OSError, psycopg.Error):
         descriptor = os.dup(connection.fileno())
         with socket.socket(fileno=descriptor) as sock:

@@ -24,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room on the disk, none in the quota, or none under the limit of a file's size."""
 
 UNFINISHED = ".sanic-app-new"
-"""The end of a name that nobody gives to a file of theirs: what a kill left there is removed."""
+"""The end of a name that no user gives to a file: what a kill has left there is removed."""
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ class FileLease:
         self.descriptor = -1
         """The locked database, -1 where there is none yet.
 
-        It is opened before SQLite's connections and closed after them: to close any descriptor of
+        It is opened before SQLite's connections and closed after them: closing any descriptor of
         the database drops all locks that SQLite has on it.
         """
         path = Path(f"{self._database}.lock")
@@ -99,9 +99,9 @@ class FileLease:
 
 @contextmanager
 def unowned(database: Path) -> Iterator[bool]:
-    """Keep owners away for a moment, without a file beside; say whether there was none.
+    """Lock the database for a moment, without a lock file; yield whether nobody owned it.
 
-    Not while this process has the database open: to close a second handle drops SQLite's locks.
+    Not while this process has the database open: closing a second handle drops SQLite's locks.
     """
     try:
         descriptor = os.open(database, os.O_RDONLY | _NO_LINK | _NO_WAIT | _CLOSE)

@@ -82,7 +82,7 @@ class SqliteSnapshot:
         # it. Where the index of a WAL is, a service may run, or was killed.
         self._live = self._had_shm or size_of(self._wal) > 0
         if self.path.is_fifo():
-            # Whoever opens it waits for ever.
+            # Opening it would block for ever.
             raise OSError(errno.EINVAL, "not a regular file")
 
     def _check_wal(self, uri: str) -> None:

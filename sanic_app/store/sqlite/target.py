@@ -20,7 +20,7 @@ from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
 PAGES = 2_048
-"""So many are copied and synced at a time: a service's commits wait for no more than those."""
+"""Pages that are copied and synced at a time: a service's commits wait for no more than these."""
 
 
 class SqliteTarget:
@@ -131,7 +131,7 @@ class SqliteTarget:
         sync_folder(self.path.parent)
 
     def _give_away(self, file: Path) -> None:
-        """Root copies for a service that has a user of its own: the folder says whose."""
+        """If root makes the copy, give the file to the owner of the folder: the service's user."""
         if sys.platform != "win32" and os.geteuid() == 0:
             owner = self.path.parent.stat()
             os.chown(file, owner.st_uid, owner.st_gid)
