@@ -85,7 +85,7 @@ def prepare(path: Path) -> None:
         )
     left = size_of(Path(f"{path}-wal")) > 0
     try:
-        version = _check(path)
+        version = _check(path, left=left)
         check_header(path)
         if not left:
             origin.adopt(path)
@@ -153,13 +153,13 @@ def _migrate(path: Path) -> None:
     log.info("migrated the database", extra={"database": str(path), "migrations": applied})
 
 
-def _check(path: Path) -> int:
+def _check(path: Path, *, left: bool) -> int:
     """Read what a damaged or foreign database would show, and return its schema version.
 
+    ``left`` says whether there is a WAL.
     The connection is read-only: the database and its WAL stay as they are, byte for byte.
     """
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    left = size_of(Path(f"{path}-wal")) > 0
     # Without a WAL nothing but the file is to be read, and not even an empty one is left beside it.
     how = uri if left else f"{uri}&immutable=1"
     with closing(sqlite3.connect(how, uri=True, isolation_level=None)) as connection:
