@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,11 @@ COPIED = (
 
 
 def execute(
-    *command: str, check: bool = True, seconds: float = 60, cwd: Path | None = None
+    *command: str,
+    check: bool = True,
+    seconds: float = 60,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; fail with what it has printed."""
     done = subprocess.run(
@@ -35,6 +39,7 @@ def execute(
         stdin=subprocess.DEVNULL,
         timeout=seconds,
         cwd=cwd,
+        env={**os.environ, **(environ or {})},
     )
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done

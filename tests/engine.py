@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.booted import execute
+
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60
 PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/share")
@@ -94,17 +96,8 @@ class Engine:
         seconds: float = 60,
         environ: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            cwd=ROOT,
-            env={**os.environ, "DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0", **(environ or {})},
-        )
-        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done
+        mine = {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0", **(environ or {})}
+        return execute(*command, check=check, seconds=seconds, cwd=ROOT, environ=mine)
 
     def inspect(self, container: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", container))
