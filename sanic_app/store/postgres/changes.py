@@ -23,7 +23,7 @@ from sanic_app.errors import DiskFull, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Change, Figures, Overview
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import reads, schema
-from sanic_app.store.postgres.failures import Lost
+from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.reads import HISTORY_TASK, tasks
@@ -170,7 +170,7 @@ class Changes:
         if look is None:
             return None
         if look.lineage != self.lineage:
-            raise StoreFailed("other", "the queue was replaced by another one while it was in use")
+            raise StoreFailed("other", REPLACED)
         if look.commit_num < self._delivered:
             # Older than what a commit of this node has told meanwhile.
             self.ring()
@@ -219,7 +219,7 @@ class Changes:
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
         if number < least:
-            raise StoreFailed("other", "the queue went back to an earlier state while in use")
+            raise StoreFailed("other", WENT_BACK)
         if time.monotonic() > self._sized_at + SIZE_SECONDS:
             self._sized_at = time.monotonic()
             ((self.size,),) = fetch(connection, _SIZE)

@@ -22,7 +22,7 @@ from sanic_app.errors import (
     StoreUnavailable,
 )
 from sanic_app.store import Add, Commit, Write
-from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost, failure
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.rows import PostgresRows, prepare
 from sanic_app.store.postgres.schema import Schema, agreed
@@ -190,12 +190,12 @@ class Committer:
         )
         opening = rows.opening
         if opening.lineage != schema.lineage:
-            raise StoreFailed("other", "the queue was replaced by another one while it was in use")
+            raise StoreFailed("other", REPLACED)
         if opening.agreed != agreed(self._limits):
             # Started while this one was cut off, so that it did not see it running.
             raise StoreFailed("other", "another node has other IDEMPOTENCY_KEEP or HISTORY_KEEP")
         if opening.commit_num < floor:
-            raise StoreFailed("other", "the queue went back to an earlier state while in use")
+            raise StoreFailed("other", WENT_BACK)
         transition = Transition(rows, self._limits)
         results = [transition.apply(write) for write in writes]
         figures, changed = transition.end()

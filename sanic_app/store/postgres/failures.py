@@ -7,6 +7,9 @@ import psycopg
 from sanic_app.errors import DiskFull, StoreBusy, StoreFailed
 from sanic_app.store.isolation import WriteFailed
 
+WENT_BACK = "the queue went back to an earlier state while in use"
+REPLACED = "the queue was replaced by another one while it was in use"
+
 
 class Lost(Exception):
     """The connection is lost, or the server cannot be used now."""

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from sanic_app.errors import StartError, StoreFailed
-from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.store.postgres.failures import WENT_BACK, Lost, failure
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -256,7 +256,7 @@ class Servers:
                 "SELECT (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
             ).fetchall()
             if newest is None or newest < floor:
-                raise StoreFailed("other", "the queue went back to an earlier state while in use")
+                raise StoreFailed("other", WENT_BACK)
         return server
 
 

@@ -17,6 +17,7 @@ from psycopg import sql
 from sanic_app.errors import StartError, StoreFailed
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import bulk
+from sanic_app.store.postgres.failures import line_of
 from sanic_app.store.postgres.link import fetch
 from sanic_app.store.postgres.schema import LOCK_CLASS, MIGRATE_SECONDS, exists, tables
 from sanic_app.store.postgres.servers import Connection
@@ -78,8 +79,7 @@ class PostgresTarget:
                     for row in rows:
                         copy.write_row(row)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
-            text = " ".join((error.diag.message_primary or str(error)).split())
-            raise StoreFailed("corrupt", text) from error
+            raise StoreFailed("corrupt", line_of(error)) from error
         except psycopg.Error:
             with self._explained():
                 raise
