@@ -167,14 +167,14 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
 def _by_status(kinds: Iterable[type[ServiceError]]) -> dict[int, Errors]:
     found: dict[int, Errors] = {}
     for kind in kinds:
-        status = PROBLEMS[kind][1]
+        status = PROBLEMS[kind].status
         found[status] = (*found.get(status, ()), kind)
     return found
 
 
 def _name(kinds: Errors) -> str:
     """Return the name of the answer. It depends on the types, not on our class names."""
-    slugs = (PROBLEMS[kind][0].replace("timeout", "request-timeout") for kind in kinds)
+    slugs = (PROBLEMS[kind].slug.replace("timeout", "request-timeout") for kind in kinds)
     return "Or".join(slug.title().replace("-", "") for slug in slugs)
 
 
@@ -188,7 +188,7 @@ def _problem(status: int, kinds: Errors) -> Json:
     It has a name, so that client generators make one class of it and not one for each operation.
     They want each property with its type, and don't know ``const`` of an integer.
     """
-    types = [URN + PROBLEMS[kind][0] for kind in kinds]
+    types = [URN + PROBLEMS[kind].slug for kind in kinds]
     narrowed = {
         "type": "object",
         "properties": {
@@ -213,7 +213,7 @@ def _refusal(kinds: Errors) -> Json:
         "content": {
             CONTENT_TYPE: {
                 "schema": ref(_problem_name(kinds)),
-                "examples": {PROBLEMS[kind][0]: {"value": _example(kind)} for kind in kinds},
+                "examples": {PROBLEMS[kind].slug: {"value": _example(kind)} for kind in kinds},
             }
         },
     }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from sanic import HTTPResponse, Request
 from sanic import exceptions as framework
@@ -22,40 +23,49 @@ from sanic_app.metrics import REFUSALS
 CONTENT_TYPE: Final = "application/problem+json"
 URN: Final = "urn:sanic-app:problem:"
 
-PROBLEMS: Final[dict[type[ServiceError], tuple[str, int, str]]] = {
-    errors.Invalid: ("invalid", 400, "Invalid request"),
-    errors.Unauthorized: ("unauthorized", 401, "Unauthorized"),
-    errors.Forbidden: ("forbidden", 403, "Forbidden"),
-    errors.NotFound: ("not-found", 404, "Not found"),
-    errors.MethodNotAllowed: ("method-not-allowed", 405, "Method not allowed"),
-    errors.RequestTimeout: ("timeout", 408, "Request timeout"),
-    errors.AlreadyFinished: ("finished", 409, "Task finished"),
-    errors.Gone: ("gone", 410, "Gone"),
-    errors.TooLarge: ("too-large", 413, "Request too large"),
-    errors.MediaType: ("media-type", 415, "Unsupported media type"),
-    errors.KeyReused: ("key-reused", 422, "Idempotency key reused"),
-    errors.Internal: ("internal", 500, "Internal error"),
-    errors.OutcomeUnknown: ("outcome-unknown", 500, "Outcome unknown"),
-    errors.QueueFull: ("queue-full", 503, "Queue full"),
-    errors.Stopping: ("stopping", 503, "Service stopping"),
-    errors.StoreUnavailable: ("store-unavailable", 503, "Store unavailable"),
-    errors.TooBusy: ("too-busy", 503, "Too busy"),
-    errors.DiskFull: ("disk-full", 507, "Disk full"),
+
+class Kind(NamedTuple):
+    """A problem that clients can get."""
+
+    slug: str
+    """The last part of its type."""
+    status: int
+    title: str
+
+
+PROBLEMS: Final[Mapping[type[ServiceError], Kind]] = {
+    errors.Invalid: Kind("invalid", 400, "Invalid request"),
+    errors.Unauthorized: Kind("unauthorized", 401, "Unauthorized"),
+    errors.Forbidden: Kind("forbidden", 403, "Forbidden"),
+    errors.NotFound: Kind("not-found", 404, "Not found"),
+    errors.MethodNotAllowed: Kind("method-not-allowed", 405, "Method not allowed"),
+    errors.RequestTimeout: Kind("timeout", 408, "Request timeout"),
+    errors.AlreadyFinished: Kind("finished", 409, "Task finished"),
+    errors.Gone: Kind("gone", 410, "Gone"),
+    errors.TooLarge: Kind("too-large", 413, "Request too large"),
+    errors.MediaType: Kind("media-type", 415, "Unsupported media type"),
+    errors.KeyReused: Kind("key-reused", 422, "Idempotency key reused"),
+    errors.Internal: Kind("internal", 500, "Internal error"),
+    errors.OutcomeUnknown: Kind("outcome-unknown", 500, "Outcome unknown"),
+    errors.QueueFull: Kind("queue-full", 503, "Queue full"),
+    errors.Stopping: Kind("stopping", 503, "Service stopping"),
+    errors.StoreUnavailable: Kind("store-unavailable", 503, "Store unavailable"),
+    errors.TooBusy: Kind("too-busy", 503, "Too busy"),
+    errors.DiskFull: Kind("disk-full", 507, "Disk full"),
 }
-"""The last part of the type, the status and the title of each problem that clients can get."""
 
 problem_object: Final[Shape[ServiceError]] = Shape(
     Invalid(Fault("/timeout", "This field is required.")),
     Field(
         "type",
-        {"type": "string", "enum": [URN + slug for slug, _, _ in PROBLEMS.values()]},
-        lambda error: URN + PROBLEMS[type(error)][0],
+        {"type": "string", "enum": [URN + kind.slug for kind in PROBLEMS.values()]},
+        lambda error: URN + PROBLEMS[type(error)].slug,
     ),
-    Field("title", {"type": "string"}, lambda error: PROBLEMS[type(error)][2]),
+    Field("title", {"type": "string"}, lambda error: PROBLEMS[type(error)].title),
     Field(
         "status",
-        {"type": "integer", "enum": sorted({status for _, status, _ in PROBLEMS.values()})},
-        lambda error: PROBLEMS[type(error)][1],
+        {"type": "integer", "enum": sorted({kind.status for kind in PROBLEMS.values()})},
+        lambda error: PROBLEMS[type(error)].status,
     ),
     Field("detail", {"type": "string"}, lambda error: error.detail, "One sentence."),
     Field(
@@ -126,7 +136,7 @@ def problem(request: Request, exception: BaseException) -> tuple[ServiceError, H
     """Return the exception as one of ours, and the answer to the client."""
     error = _as_service_error(exception)
     body = json.dumps(problem_document(error, write=request.method not in SAFE_METHODS))
-    status = PROBLEMS[type(error)][1]
+    status = PROBLEMS[type(error)].status
     response = HTTPResponse(body, status, headers=_headers(error), content_type=CONTENT_TYPE)
     return error, response
 
@@ -143,7 +153,7 @@ def problem_document(error: ServiceError, *, write: bool) -> Json:
 
 def metric_label(error: ServiceError) -> str:
     """Return the problem's name as the value of a metric's label."""
-    return PROBLEMS[type(error)][0].replace("-", "_")
+    return PROBLEMS[type(error)].slug.replace("-", "_")
 
 
 def _headers(error: ServiceError) -> dict[str, str]:
