@@ -53,6 +53,22 @@ _LOOK = """
            CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
 """
 
+_SESSION = sql.SQL(
+    f"SET search_path TO {{}}; SET lock_timeout = '{LOCK_SECONDS}s';"
+    # A role may hide the warning that a commit is not on the standby.
+    " SET client_min_messages = warning;"
+    f" SET idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'; SET statement_timeout = 0;"
+    " SET default_transaction_isolation = 'read committed';"
+    " SET default_transaction_read_only = off; SET jit = off;"
+    # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
+    " SET array_nulls = on; SET quote_all_identifiers = off;"
+    # The tables have more dead rows than others, and each read has its index.
+    " SET enable_seqscan = off;"
+)
+_CHECKED_SESSION = sql.SQL(
+    " SET client_connection_check_interval = '1s'; SET idle_session_timeout = 0"
+)
+
 _OLDER = "its timeline is older than one that was seen"
 
 log = logging.getLogger(__name__)
@@ -210,7 +226,7 @@ class Servers:
             raise
 
     def _verify(self, connection: Connection) -> Server:
-        """Read back what durability rests on, and prepare the session."""
+        """Read back what durability rests on, prepare the session, and look how far it is."""
         server = Server(*connection.execute(_LOOK).fetchall()[0])
         if server.backend != connection.info.backend_pid:
             raise StartError(
@@ -225,30 +241,10 @@ class Servers:
                 raise Lost("it is another cluster than before")
             if server.timeline < self.timeline:
                 raise Lost(_OLDER)
-        check = (
-            "SET client_connection_check_interval = '1s'; SET idle_session_timeout = 0;"
-            if server.version_num >= CHECKING_SERVER * 10_000
-            else ""
-        )
-        connection.execute(
-            sql.SQL(
-                "SET search_path TO {}; SET lock_timeout = '{}s';"
-                # A role may hide the warning that a commit is not on the standby.
-                " SET client_min_messages = warning;"
-                " SET idle_in_transaction_session_timeout = '{}s'; SET statement_timeout = 0;"
-                " SET default_transaction_isolation = 'read committed';"
-                " SET default_transaction_read_only = off; SET jit = off;"
-                # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
-                " SET array_nulls = on; SET quote_all_identifiers = off;"
-                # The tables have more dead rows than others, and each read has its index.
-                " SET enable_seqscan = off; {}"
-            ).format(
-                sql.Identifier(self._schema),
-                sql.SQL(str(LOCK_SECONDS)),
-                sql.SQL(str(LOCK_SECONDS)),
-                sql.SQL(check),
-            )
-        )
+        session = _SESSION.format(sql.Identifier(self._schema))
+        if server.version_num >= CHECKING_SERVER * 10_000:
+            session += _CHECKED_SESSION
+        connection.execute(session)
         # Before the look: other threads go on meanwhile.
         if floor := self.floor:
             ((newest,),) = connection.execute(
