@@ -26,6 +26,11 @@ class Field(NamedTuple, Generic[T]):
         """What reads the value."""
         return self.read or attrgetter(self.name)
 
+    @property
+    def described(self) -> Json:
+        """The schema with the description, if there is one."""
+        return {**self.schema, "description": self.description} if self.description else self.schema
+
 
 class Shape(Generic[T]):
     """One kind of JSON object. Call it with a ``T`` to make an object."""
@@ -51,18 +56,11 @@ class Shape(Generic[T]):
         """The schema of the objects."""
         return {
             "type": "object",
-            "properties": {
-                field.name: described(field.schema, field.description) for field in self.fields
-            },
+            "properties": {field.name: field.described for field in self.fields},
             "required": [f.name for f in self.fields if f.name not in self._optional],
             "additionalProperties": False,
             "examples": [self.example],
         }
-
-
-def described(schema: Json, description: str) -> Json:
-    """Return the schema with the description, if there is one."""
-    return {**schema, "description": description} if description else schema
 
 
 def ref(name: str, place: str = "schemas") -> Json:

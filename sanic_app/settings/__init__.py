@@ -192,9 +192,10 @@ def _parse(key: str, given: _Given) -> Any:
 
 def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
     for key in ("DATABASE", "API_TOKEN", "METRICS_TOKEN"):
-        file = f"{key}_FILE"
-        if key in found and file in found:
-            raise SettingsError(f"{found[file].source}: give either {key} or {file}, not both")
+        key_file = f"{key}_FILE"
+        if key in found and key_file in found:
+            source = found[key_file].source
+            raise SettingsError(f"{source}: give either {key} or {key_file}, not both")
     if settings.queue_max * settings.timeout_max_us >= 2**63:
         sources = ", ".join(
             found[key].source for key in ("QUEUE_MAX", "TIMEOUT_MAX") if key in found

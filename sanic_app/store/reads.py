@@ -24,8 +24,6 @@ Longer slices make a list come faster and all other answers later: with 5,000 ro
 HISTORY_TASK = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
 """
-
-
 STATE_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
 _LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 
@@ -55,7 +53,7 @@ def place_query(first: str, newest: str = "true", also: str = "") -> str:
     """
 
 
-class TaskReads:
+class Reads:
     """Reads by SQL that all engines understand, in which ``?`` stands for a value.
 
     An engine brings the statements that differ, and the methods that run a statement.

@@ -15,7 +15,7 @@ from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.rows import LINEAGE
 from sanic_app.store.postgres.servers import Connection
-from sanic_app.store.reads import STATE_FIGURES, TaskReads, head_of, place_query, placed
+from sanic_app.store.reads import STATE_FIGURES, Reads, head_of, place_query, placed
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits
 from sanic_app.task import Task
@@ -59,7 +59,7 @@ def overview(row: Sequence[Any], shown: int, stamps: Stamps, asked: int) -> Over
     return Overview(figures, head_of(figures, row[size:]), now)
 
 
-class PostgresReads(TaskReads):
+class PostgresReads(Reads):
     """The reads of the store's protocol."""
 
     queue_task = _QUEUE_TASK

@@ -9,7 +9,7 @@ from typing import Any
 from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures, Overview, Place
-from sanic_app.store.reads import STATE_FIGURES, TaskReads, head_of, place_query, placed
+from sanic_app.store.reads import STATE_FIGURES, Reads, head_of, place_query, placed
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
 from sanic_app.store.sqlite.rows import FIGURES
@@ -35,7 +35,7 @@ _QUEUE_TASK = """
 _PLACE = place_query("(SELECT min(history_num) FROM queue)")
 
 
-class SqliteReads(TaskReads):
+class SqliteReads(Reads):
     """The reads of the store's protocol."""
 
     queue_task = _QUEUE_TASK
