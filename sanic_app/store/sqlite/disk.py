@@ -1,4 +1,4 @@
-"""The files of a database on their disk: names, sizes, and whether there is room."""
+"""The files of a database on their disk: made and named, their sizes, and room for more."""
 
 from __future__ import annotations
 
@@ -34,9 +34,23 @@ def unfinished(path: Path) -> Path:
     return Path(f"{path}{UNFINISHED}")
 
 
-def leftovers(path: Path) -> list[Path]:
-    """Return every file that may lie at the path of a database, in the order to remove them."""
-    return [path, *(Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))]
+def begin(new: Path) -> None:
+    """Make an empty file where a database is to be, in place of what a kill left there."""
+    remove(new)
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def remove(path: Path) -> None:
+    """Remove every file that may lie at the path of a database."""
+    for file in (path, *(Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))):
+        file.unlink(missing_ok=True)
+
+
+def publish(new: Path, path: Path) -> None:
+    """Give a database its name once it is whole: it is there whole or not at all."""
+    sync(new)
+    new.replace(path)
+    _sync_folder(path.parent)
 
 
 def size_of(path: Path) -> int:
@@ -98,7 +112,7 @@ def _refused_as_full(path: Path, offset: int) -> bool:
     return False
 
 
-def sync_folder(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     """Make the names in a folder durable, where it can be opened and its file system does that."""
     if sys.platform == "win32":
         return

@@ -13,11 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sanic_app.errors import StartError
-from sanic_app.files import sync
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import begin, publish, size_of, unfinished
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
@@ -121,9 +120,7 @@ def _create(path: Path) -> None:
             )
     new = unfinished(path)
     try:
-        for leftover in leftovers(new):
-            leftover.unlink(missing_ok=True)
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        begin(new)
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -132,9 +129,7 @@ def _create(path: Path) -> None:
             # The close would do this too, but swallow an I/O error or a full disk, and half a
             # database would get the name.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        sync(new)
-        new.replace(path)
-        sync_folder(path.parent)
+        publish(new, path)
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         with suppress(OSError):

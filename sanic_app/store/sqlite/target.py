@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from sanic_app.errors import StartError
-from sanic_app.files import sync
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import begin, publish, remove, size_of, unfinished
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
@@ -66,7 +65,7 @@ class SqliteTarget:
 
     def __exit__(self, *_: object) -> None:
         """Remove what was not published, and give the place back."""
-        self._remove()
+        remove(self.new)
         self._lease.release()
 
     def fill(self, source: Snapshot, progress: Progress) -> None:
@@ -111,8 +110,7 @@ class SqliteTarget:
 
     def empty(self) -> None:
         """Begin anew."""
-        self._remove()
-        os.close(os.open(self.new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        begin(self.new)
 
     def made(self) -> SqliteSnapshot:
         """Return what was copied."""
@@ -126,9 +124,7 @@ class SqliteTarget:
         """
         for file in (self.new, Path(f"{self.path}.lock")):
             self._give_away(file)
-        sync(self.new)
-        self.new.replace(self.path)
-        sync_folder(self.path.parent)
+        publish(self.new, self.path)
 
     def _give_away(self, file: Path) -> None:
         """If root makes the copy, give the file to the owner of the folder: the service's user."""
@@ -142,10 +138,6 @@ class SqliteTarget:
         left = (Path(f"{self.path}-wal"), Path(f"{self.path}-journal"))
         for file in (*there, *(each for each in left if size_of(each) > 0)):
             raise StartError(f"{file} exists: copy to another place, or move that file away first")
-
-    def _remove(self) -> None:
-        for file in leftovers(self.new):
-            file.unlink(missing_ok=True)
 
 
 def _fill_rows(connection: sqlite3.Connection, source: Snapshot, progress: Progress) -> None:
