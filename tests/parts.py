@@ -36,6 +36,7 @@ from sanic_app.store import (
 from sanic_app.store.postgres.schema import prepare as prepare_schema
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.store.postgres.store import PostgresStore
+from sanic_app.store.reads import Reads
 from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.store.transition import Limits
@@ -283,12 +284,8 @@ async def service(
 
 async def count_rows(store: Store, table: str) -> int:
     """Count what no read of the store shows."""
-    sql = f"SELECT count(*) FROM {table}"
-    if isinstance(store, PostgresStore):
-        ((rows,),) = await store._read(sql)
-    else:
-        assert isinstance(store, SqliteStore)
-        ((rows,),) = await store._connections.reader.execute_fetchall(sql)
+    assert isinstance(store, Reads)
+    ((rows,),) = await store._read(f"SELECT count(*) FROM {table}")
     return int(rows)
 
 
