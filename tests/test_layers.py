@@ -21,6 +21,7 @@ ROOMS = [
     "http.blueprints",
     "http.openapi",
     "http.openapi_operations",
+    "http.openapi_parameters",
     "http.connection",
     "http.cycle",
     "http.framing",
