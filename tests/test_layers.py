@@ -78,6 +78,7 @@ ROOMS = [
     "store.postgres.messages",
     "store.postgres.link",
     "store.postgres.servers",
+    "store.postgres.hosts",
     "store.postgres.failures",
     "store.postgres",
     "store.sqlite",

@@ -1,4 +1,4 @@
-"""The servers that a URL names: which of them is used, and what it must be like."""
+"""The servers of a queue: which of them is used, and what it must be like."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from sanic_app.errors import StartError, StoreFailed
 from sanic_app.store.postgres.failures import WENT_BACK, Lost, failure
+from sanic_app.store.postgres.hosts import CONNECT_SECONDS, hosts_of, name_of
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -26,23 +27,10 @@ OLDEST_SERVER = 13
 CHECKING_SERVER = 14
 """The first that notices during a statement that its client has gone, and that ends idle sessions
 where a role or the server wants that: a head that is due would wait for another connection."""
-CONNECT_SECONDS = 2
-"""The least that libpq takes."""
 LOCK_SECONDS = 1
 """How long a statement waits for a lock, and how long a transaction may wait for its node."""
 GRACE_SECONDS = 0.3
 """How long other hosts may take to answer after one that can be written."""
-
-_DEFAULTS: Mapping[str, Any] = {
-    "application_name": "sanic-app",
-    "client_encoding": "utf8",
-    "connect_timeout": CONNECT_SECONDS,
-    # A partition is noticed within a few seconds, not within hours.
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 5_000,
-}
 
 _LOOK = """
     SELECT pg_is_in_recovery(), current_setting('server_version_num')::integer,
@@ -118,7 +106,7 @@ class Servers:
             StartError: it is none.
         """
         self._schema = schema
-        self._hosts = _hosts(url, options)
+        self._hosts = hosts_of(url, options)
         self._lock = threading.Lock()
         self._system: int | None = None
         self.timeline = 0
@@ -133,11 +121,7 @@ class Servers:
     @property
     def where(self) -> str:
         """The hosts as an operator knows them, without secrets."""
-        return ", ".join(
-            f"{each.get('host') or each.get('hostaddr') or 'a local socket'}"
-            f" port {each.get('port') or 5432}"
-            for each in self._hosts
-        )
+        return ", ".join(map(name_of, self._hosts))
 
     def connect(self) -> Connection:
         """Return a connection alone, see ``find``."""
@@ -274,39 +258,6 @@ def shut(connection: Connection) -> None:
         descriptor = os.dup(connection.fileno())
         with socket.socket(fileno=descriptor) as sock:
             sock.shutdown(socket.SHUT_RDWR)
-
-
-def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what to connect with, for each host."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error:
-        # The driver's text may quote a part of the URL, the password perhaps.
-        raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
-    # Which host is the right one is decided here.
-    for name in ("target_session_attrs", "load_balance_hosts"):
-        given.pop(name, None)
-    lists = {
-        name: str(given.pop(name)).split(",")
-        for name in ("host", "hostaddr", "port")
-        if name in given
-    }
-    count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
-    for name, values in lists.items():
-        if len(values) not in (1, count):
-            raise StartError(
-                f"DATABASE gives {len(values)} values of {name}, which does not fit its hosts"
-                f" ({count})"
-            )
-    hosts = []
-    for number in range(count):
-        host = {**_DEFAULTS, **options, **given}
-        for name, values in lists.items():
-            value = values[number] if len(values) > 1 else values[0]
-            if value:
-                host[name] = value
-        hosts.append(host)
-    return hosts
 
 
 def _not_connected(error: psycopg.Error) -> Exception:
