@@ -24,7 +24,14 @@ from sanic_app.http.openapi_operations import (
     Operation,
 )
 from sanic_app.http.openapi_parameters import HEADERS, PARAMETERS, file_parameter, path_headers
-from sanic_app.http.problems import CONTENT_TYPE, PROBLEMS, URN, problem_document, problem_object
+from sanic_app.http.problems import (
+    CONTENT_TYPE,
+    PROBLEMS,
+    URN,
+    headers_of,
+    problem_document,
+    problem_object,
+)
 from sanic_app.http.schemas import SCHEMAS, fault_object, new_batch, new_task
 from sanic_app.http.shape import Json, ref
 from sanic_app.settings import Settings
@@ -190,13 +197,8 @@ def _problem(status: int, kinds: Errors) -> Json:
 
 
 def _refusal(kinds: Errors) -> Json:
-    headers = ["X-Request-ID"]
-    if errors.Unauthorized in kinds:
-        headers.append("WWW-Authenticate")
-    if errors.MethodNotAllowed in kinds:
-        headers.append("Allow")
-    if all(kind.retry_after is not None for kind in kinds):
-        headers.append("Retry-After")
+    own = [headers_of(kind()) for kind in kinds]
+    headers = ["X-Request-ID", *(name for name in own[0] if all(name in each for each in own))]
     return {
         "description": " Or: ".join(kind.text for kind in kinds),
         "headers": {name: ref(name, "headers") for name in headers},

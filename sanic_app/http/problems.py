@@ -98,7 +98,7 @@ def answer(request: Request, exception: Exception) -> HTTPResponse:
     if isinstance(exception, framework.MethodNotAllowed):
         exception = MethodNotAllowed(_allowed_methods(request))
         if request.method == "OPTIONS":
-            return HTTPResponse(status=204, headers=_headers(exception))
+            return HTTPResponse(status=204, headers=headers_of(exception))
     error, response = problem(request, exception)
     label = metric_label(error)
     if request.method == "POST" and request.path.rstrip("/") in routes.ADDS and label in REFUSALS:
@@ -137,7 +137,7 @@ def problem(request: Request, exception: BaseException) -> tuple[ServiceError, H
     error = _as_service_error(exception)
     body = json.dumps(problem_document(error, write=request.method not in SAFE_METHODS))
     status = PROBLEMS[type(error)].status
-    response = HTTPResponse(body, status, headers=_headers(error), content_type=CONTENT_TYPE)
+    response = HTTPResponse(body, status, headers=headers_of(error), content_type=CONTENT_TYPE)
     return error, response
 
 
@@ -156,7 +156,8 @@ def metric_label(error: ServiceError) -> str:
     return PROBLEMS[type(error)].slug.replace("-", "_")
 
 
-def _headers(error: ServiceError) -> dict[str, str]:
+def headers_of(error: ServiceError) -> dict[str, str]:
+    """Return the headers that come with a problem."""
     headers = {}
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
