@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rich import progress
 from rich.console import Console
@@ -37,6 +37,8 @@ from sanic_app.store.postgres import DRIVER_MISSING
 from sanic_app.store.snapshot import Progress, Snapshot, Target
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.store.sqlite.target import SqliteTarget
+
+T = TypeVar("T")
 
 FAULTS_MAX = 100
 """Lines that a check prints; of more faults it tells the number."""
@@ -84,16 +86,9 @@ class _Store(NamedTuple):
 
 def _check(store: _Store) -> int:
     """Print a line for each fault; return 0 when there is none, else 1."""
-    for _ in range(TRIES):
-        with store.snapshot() as tables:
-            found, more = _faults(tables, f"checking {store.name}")
-            try:
-                tables.verify()
-            except StoreBusy:
-                continue
-        break
-    else:
-        raise StoreBusy(f"cannot check {store.name}: it was changed again and again meanwhile")
+    found, more = _of_one_moment(
+        store, "check", lambda tables: _faults(tables, f"checking {store.name}"), lambda: None
+    )
     for line in found:
         print(f"{store.name}: {line}")
     if more:
@@ -107,7 +102,7 @@ def _copy(source: _Store, place: _Store) -> int:
     """Copy, check the copy, and only then let it be seen."""
     with place.target() as target:
         try:
-            _fill(target, source)
+            _of_one_moment(source, "copy", partial(_fill, target, source.name), target.empty)
             with target.made() as made:
                 found, more = _faults(made, "checking the copy")
             if found:
@@ -125,17 +120,25 @@ def _copy(source: _Store, place: _Store) -> int:
     return 0
 
 
-def _fill(target: Target, source: _Store) -> None:
+def _of_one_moment(
+    store: _Store, what: str, read: Callable[[Snapshot], T], begin_anew: Callable[[], None]
+) -> T:
+    """Return what is read of a store; read it again when a service was started meanwhile."""
     for _ in range(TRIES):
-        with source.snapshot() as tables, _progress(f"copying {source.name}") as told:
-            target.fill(tables, told)
+        with store.snapshot() as tables:
+            found = read(tables)
             try:
                 tables.verify()
             except StoreBusy:
-                target.empty()
+                begin_anew()
                 continue
-            return
-    raise StoreBusy(f"cannot copy {source.name}: it was changed again and again meanwhile")
+            return found
+    raise StoreBusy(f"cannot {what} {store.name}: it was changed again and again meanwhile")
+
+
+def _fill(target: Target, name: str, tables: Snapshot) -> None:
+    with _progress(f"copying {name}") as told:
+        target.fill(tables, told)
 
 
 def _faults(tables: Snapshot, text: str) -> tuple[list[str], int]:
