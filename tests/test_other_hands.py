@@ -56,6 +56,9 @@ def refused(folder: Path, database: str, running: Running | None = None) -> str:
 
 
 def backed_up(folder: Path) -> Path:
+    (folder / "kept").mkdir()
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copyfile(folder / name, folder / "kept" / name)
     copy = folder / "copy.db"
     copied(folder / "queue.db", copy)
     return copy
@@ -151,6 +154,30 @@ def wal_replaced(folder: Path, _: Path) -> None:
     (folder / "new").rename(folder / "queue.db-wal")
 
 
+def wal_emptied(folder: Path, _: Path) -> None:
+    os.truncate(folder / "queue.db-wal", 0)
+
+
+def wal_cut(folder: Path, _: Path) -> None:
+    wal = folder / "queue.db-wal"
+    os.truncate(wal, wal.stat().st_size - 1_000)
+
+
+def wal_written(folder: Path, _: Path) -> None:
+    with (folder / "queue.db-wal").open("r+b") as file:
+        file.write(bytes(32))
+
+
+def all_copied_back(folder: Path, _: Path) -> None:
+    """Copy back what was copied before the last commit: the database is the same since."""
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copyfile(folder / "kept" / name, folder / name)
+
+
+def index_deleted(folder: Path, _: Path) -> None:
+    (folder / "queue.db-shm").unlink()
+
+
 def folder_moved(folder: Path, _: Path) -> None:
     # Not the folder itself: it is the test's.
     for file in folder.glob("queue.db*"):
@@ -174,6 +201,11 @@ DEEDS: dict[Callable[[Path, Path], None], str] = {
     emptied: "queue.db was written over",
     wal_deleted: "queue.db-wal was deleted while",
     wal_replaced: "queue.db-wal was replaced by another file",
+    wal_emptied: "queue.db-wal was written over",
+    wal_cut: "queue.db-wal was written over",
+    wal_written: "queue.db-wal was written over",
+    all_copied_back: "queue.db-wal was written over",
+    index_deleted: "queue.db-shm was deleted while",
     folder_moved: "was deleted while",
     restored: "another program wrote to the database",
     written: "another program wrote to the database",
@@ -190,7 +222,11 @@ def test_an_idle_service_notices_within_a_second(
     assert DEEDS[deed] in ended(running)
 
 
-@pytest.mark.parametrize("deed", [deleted, replaced, wal_deleted], ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize(
+    "deed",
+    [deleted, replaced, wal_deleted, wal_emptied, wal_cut, all_copied_back],
+    ids=lambda deed: deed.__name__,
+)
 def test_a_commit_into_other_hands_is_not_acknowledged(
     running: Running, tmp_path: Path, deed: Callable[[Path, Path], None]
 ) -> None:

@@ -106,6 +106,7 @@ class SqliteStore(SqliteReads):
             with suppress(DiskFull, StoreBusy):
                 await self._checkpointer.checkpoint("PASSIVE")
         await self._connections.close_writer()
+        self._watch.end()
 
     async def commit(self, lease: Lease, writes: Sequence[Write]) -> Commit:
         """Apply the writes in one transaction; one that fails alone is applied alone."""
