@@ -154,28 +154,15 @@ def wal_replaced(folder: Path, _: Path) -> None:
     (folder / "new").rename(folder / "queue.db-wal")
 
 
-def wal_emptied(folder: Path, _: Path) -> None:
-    os.truncate(folder / "queue.db-wal", 0)
-
-
 def wal_cut(folder: Path, _: Path) -> None:
     wal = folder / "queue.db-wal"
     os.truncate(wal, wal.stat().st_size - 1_000)
-
-
-def wal_written(folder: Path, _: Path) -> None:
-    with (folder / "queue.db-wal").open("r+b") as file:
-        file.write(bytes(32))
 
 
 def all_copied_back(folder: Path, _: Path) -> None:
     """Copy back what was copied before the last commit: the database is the same since."""
     for name in ("queue.db", "queue.db-wal"):
         shutil.copyfile(folder / "kept" / name, folder / name)
-
-
-def index_deleted(folder: Path, _: Path) -> None:
-    (folder / "queue.db-shm").unlink()
 
 
 def folder_moved(folder: Path, _: Path) -> None:
@@ -201,11 +188,7 @@ DEEDS: dict[Callable[[Path, Path], None], str] = {
     emptied: "queue.db was written over",
     wal_deleted: "queue.db-wal was deleted while",
     wal_replaced: "queue.db-wal was replaced by another file",
-    wal_emptied: "queue.db-wal was written over",
-    wal_cut: "queue.db-wal was written over",
-    wal_written: "queue.db-wal was written over",
     all_copied_back: "queue.db-wal was written over",
-    index_deleted: "queue.db-shm was deleted while",
     folder_moved: "was deleted while",
     restored: "another program wrote to the database",
     written: "another program wrote to the database",
@@ -224,7 +207,7 @@ def test_an_idle_service_notices_within_a_second(
 
 @pytest.mark.parametrize(
     "deed",
-    [deleted, replaced, wal_deleted, wal_emptied, wal_cut, all_copied_back],
+    [deleted, replaced, wal_deleted, wal_cut],
     ids=lambda deed: deed.__name__,
 )
 def test_a_commit_into_other_hands_is_not_acknowledged(

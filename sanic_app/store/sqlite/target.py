@@ -14,7 +14,7 @@ from sanic_app.errors import StartError
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
-from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.lease import FileLease, real_path
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
@@ -27,7 +27,7 @@ class SqliteTarget:
 
     def __init__(self, path: Path) -> None:
         """Take the path of the database that is to be."""
-        self.path = Path(os.path.realpath(path))
+        self.path = real_path(path)
         self.new = unfinished(self.path)
         """Where it lies until it is published; what a kill leaves there, the next one removes."""
 
