@@ -148,6 +148,9 @@ class Connection(HttpProtocol):
             raise CancelledError if self._between_requests() else BadRequest
         self.turned = True
         await super().receive_more()  # type: ignore[no-untyped-call] # the same
+        if self.half_closed and not self.recv_buffer and self._between_requests():
+            # Woken by the end alone: no request begins.
+            raise CancelledError
 
     def check_timeouts(self) -> None:
         """Check the deadlines, now and every second."""
