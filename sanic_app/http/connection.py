@@ -143,7 +143,8 @@ class Connection(HttpProtocol):
             BadRequest: it ended in the middle of a request.
             CancelledError: it ended, and the connection is not used any more.
         """
-        if self.half_closed:
+        ended = self.half_closed
+        if ended:
             self._close_after_answer()
             raise CancelledError if self._between_requests() else BadRequest
         self.turned = True

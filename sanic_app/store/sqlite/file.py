@@ -84,6 +84,7 @@ def prepare(path: Path) -> None:
         )
     left = size_of(Path(f"{path}-wal")) > 0
     try:
+        refuse_journal(path)
         version = _check(path)
         check_header(path)
         if not left:
@@ -97,6 +98,30 @@ def prepare(path: Path) -> None:
         raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < latest():
         _migrate(path)
+
+
+def refuse_journal(path: Path) -> None:
+    """Refuse a database with a rollback journal beside it; this service never leaves one.
+
+    SQLite writes what a journal holds into whatever database lies beside it, before any read.
+
+    Raises:
+        StartError: one that SQLite would apply lies there.
+        OSError: it cannot be read.
+    """
+    journal = Path(f"{path}-journal")
+    try:
+        with journal.open("rb") as file:
+            # SQLite empties a journal, or its first bytes, when it is done with it.
+            hot = file.read(1) not in (b"", b"\0")
+    except FileNotFoundError:
+        return
+    if hot:
+        raise StartError(
+            f"{journal} would be written into the database {path}: if another program was"
+            f" interrupted while it changed this database, open it once with the sqlite3 shell,"
+            " which undoes that; otherwise move that file away"
+        )
 
 
 def _is_mount(path: Path) -> bool:

@@ -17,7 +17,7 @@ from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import BUSY_TIMEOUT
 from sanic_app.store.sqlite.disk import size_of
 from sanic_app.store.sqlite.failures import explain
-from sanic_app.store.sqlite.file import check_header
+from sanic_app.store.sqlite.file import check_header, refuse_journal
 from sanic_app.store.sqlite.lease import real_path, unowned
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
@@ -48,6 +48,10 @@ class SqliteSnapshot:
             StartError: it is no database of this service, or cannot be read.
         """
         self._before: list[str] = []
+        try:
+            refuse_journal(self.path)
+        except OSError as error:
+            raise StartError(f"cannot read {self.path}: {error.strerror}") from None
         try:
             self._look()
             # Not once a connection is open: to close a second handle would drop its locks.
