@@ -16,7 +16,14 @@ from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import (
+    leftovers,
+    size_of,
+    sync,
+    sync_folder,
+    unfinished,
+    why_not_written,
+)
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
@@ -160,7 +167,7 @@ def _create(path: Path) -> None:
         new.replace(path)
         sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = why_not_written(error, new)
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
@@ -173,7 +180,8 @@ def _migrate(path: Path) -> None:
             connection.execute("PRAGMA synchronous = FULL")
             applied = migrate(connection)
     except sqlite3.Error as error:
-        raise StartError(f"cannot migrate the database {path}: {error}") from None
+        reason = why_not_written(error, path)
+        raise StartError(f"cannot migrate the database {path}: {reason}") from None
     log.info("migrated the database", extra={"database": str(path), "migrations": applied})
 
 
