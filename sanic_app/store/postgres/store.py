@@ -95,6 +95,11 @@ class PostgresStore(PostgresReads):
         """Whether the server answers."""
         return self._changes.up
 
+    @property
+    def unknown(self) -> bool:
+        """Whether a commit has no answer yet."""
+        return self._committer.unknown
+
     async def own(self) -> NoLease:
         """Own nothing."""
         return NoLease()
@@ -144,7 +149,8 @@ class PostgresStore(PostgresReads):
         """Do nothing: the server cleans up by itself."""
 
     async def watch(self, lease: Lease) -> None:
-        """Do nothing: see ``changes``."""
+        """Settle a commit that has no answer; what others change, ``changes`` sees."""
+        await self._committer.settle()
 
     def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what others have committed."""
