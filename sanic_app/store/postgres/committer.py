@@ -210,7 +210,7 @@ class Committer:
             now=self._now(),
         )
         opening = rows.opening
-        if opening.lineage != schema.lineage:
+        if (opening.schema_number, opening.lineage) != schema:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
         if opening.agreed != agreed(self._limits):
             # Started while this one was cut off, so that it did not see it running.

@@ -13,7 +13,7 @@ from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
-from sanic_app.store.postgres.rows import LINEAGE
+from sanic_app.store.postgres.rows import LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import TaskReads, head_of, placed
 from sanic_app.store.skipped import LEVELS
@@ -63,7 +63,8 @@ _PLACE = f"""
     WHERE {NEWEST} AND mine.history_num = ? AND first.history_num = {_FIRST}
 """
 OVERVIEW = f"""
-    SELECT commit_num, {LINEAGE}, compatible_from, {{now}}, {FIGURES}, num, timeout, created_at
+    SELECT commit_num, {LINEAGE}, {SCHEMA_NUMBER}, compatible_from, {{now}}, {FIGURES},
+           num, timeout, created_at
     FROM meta, state LEFT JOIN queue ON history_num = head WHERE {NEWEST}
 """
 
@@ -106,7 +107,7 @@ class PostgresReads(TaskReads):
         rows = await self._read(OVERVIEW.format(now=self._now()))
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
-        _, _, _, shown, *values = rows[0]
+        _, _, _, _, shown, *values = rows[0]
         return overview(values, shown, self._stamps, asked)
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:

@@ -10,7 +10,7 @@ from psycopg import sql
 from sanic_app.errors import StartError
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.rows import AGREED, LINEAGE
+from sanic_app.store.postgres.rows import AGREED, LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.transition import Limits
 
@@ -25,9 +25,14 @@ MIGRATE_SECONDS = 60
 class Schema(NamedTuple):
     """What a node has to know of the schema."""
 
-    lock: int
-    """The key of the advisory lock that each commit takes."""
+    number: int
+    """PostgreSQL's own number of it."""
     lineage: str
+
+    @property
+    def lock(self) -> int:
+        """The key of the advisory lock that each commit takes."""
+        return LOCK_CLASS << 32 | self.number
 
 
 def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) -> Schema:
@@ -56,8 +61,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     _agree(connection, limits)
     ((lineage, number),) = fetch(
         connection,
-        f"SELECT {LINEAGE}, oid::bigint FROM meta, pg_namespace WHERE nspname = %s",
-        name,
+        f"SELECT {LINEAGE}, {SCHEMA_NUMBER} FROM meta",
     )
     connection.execute(
         "INSERT INTO node (node) VALUES (%s) ON CONFLICT (node) DO UPDATE SET resolves = 0", (node,)
@@ -69,7 +73,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
         f" AND commit_num < (SELECT max(commit_num) FROM state) - {KEPT_COMMITS}"
     )
     connection.execute("COMMIT")
-    return Schema(LOCK_CLASS << 32 | number, lineage)
+    return Schema(number, lineage)
 
 
 def require_usage(connection: Connection, name: str) -> None:

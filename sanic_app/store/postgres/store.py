@@ -118,8 +118,7 @@ class PostgresStore(PostgresReads):
             raise StartError(f"cannot use PostgreSQL at {self._servers.where}: {error}") from None
         except (ServiceError, WriteFailed) as error:
             raise StartError(f"cannot open the schema {self._name}: {error}") from error
-        channel = f"sanic_app_{found.lock & 0xFFFFFFFF}"
-        self._changes.begin(found.lineage, channel, number, finish_num)
+        self._changes.begin(found, number, finish_num)
         if self._servers.found is not None and not self._servers.found.standbys:
             log.info("no synchronous standby: what is acknowledged is durable on one server alone")
 
