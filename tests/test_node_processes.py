@@ -269,6 +269,7 @@ RESTORE = """
         # As a dump, restored before anybody has committed. A node takes the lock by the schema's
         # number, and one that starts now would take another lock.
         (RESTORE, "replaced by another one"),
+        ("DELETE FROM queue WHERE history_num = 1", "the head is not in the queue"),
     ],
 )
 def test_another_queue_in_its_place_ends_a_node_with_one_line(
@@ -283,6 +284,31 @@ def test_another_queue_in_its_place_ends_a_node_with_one_line(
         lines = [json.loads(line)["message"] for line in running.lines]
         assert len([line for line in lines if words in line]) == 1
         assert "Traceback" not in running.log
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM queue WHERE history_num = 3",
+        "TRUNCATE queue",
+        "DELETE FROM state",
+        "DELETE FROM history WHERE finish_num = 2",
+    ],
+)
+def test_a_start_on_a_damaged_queue_is_one_line(queue: Queue, tmp_path: Path, damage: str) -> None:
+    environ = {"SANIC_APP_DATABASE_SCHEMA": queue.name}
+    with Running(tmp_path, "-D", queue.cluster.url(), environ=environ) as running:
+        for timeout in (0, 0, 1_000, 1_000):
+            running.add(1, timeout)
+        running.wait_for_result([1, 1])
+        assert running.stop() == 0
+    before = queue.query("SELECT * FROM state")
+    queue.query(damage)
+    status, lines = started(tmp_path, queue.cluster.url(), DATABASE_SCHEMA=queue.name)
+    assert status == 1
+    what = "is damaged: its state row is wrong, see `sanic-app check`"
+    assert lines == [f"sanic-app: the schema {queue.name} {what}\n"]
+    assert queue.query("SELECT * FROM state") == ([] if "state" in damage else before)
 
 
 def test_a_dropped_schema_ends_a_node(queue: Queue, tmp_path: Path) -> None:

@@ -70,9 +70,15 @@ OVERVIEW = f"""
 
 
 def overview(row: Sequence[Any], shown: int, stamps: Stamps, asked: int) -> Overview:
-    """Return the state row with the head's row behind it; ``shown`` is the server's clock."""
+    """Return the state row with the head's row behind it; ``shown`` is the server's clock.
+
+    Raises:
+        StoreFailed: the head has no row.
+    """
     size = len(Figures._fields)
     figures = Figures(*row[:size])
+    if figures.head is not None and row[size] is None:
+        raise StoreFailed("corrupt", "the head is not in the queue")
     now = figures.stamp(stamps.follow_server(shown, figures.last_stamp, asked))
     return Overview(figures, head_of(figures, row[size:]), now)
 
@@ -108,7 +114,10 @@ class PostgresReads(TaskReads):
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
         _, _, _, _, shown, *values = rows[0]
-        return overview(values, shown, self._stamps, asked)
+        try:
+            return overview(values, shown, self._stamps, asked)
+        except StoreFailed as failed:
+            raise self._failed(failed) from None
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""

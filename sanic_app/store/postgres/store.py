@@ -9,7 +9,7 @@ from functools import partial
 from uuid import uuid4
 
 from sanic_app.clock import Clock
-from sanic_app.errors import ServiceError, StartError, StoreFailed
+from sanic_app.errors import ServiceError, StartError
 from sanic_app.store import Add, Added, Change, Commit, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import WriteFailed, commit_isolated
 from sanic_app.store.keys import KeyRow
@@ -17,10 +17,9 @@ from sanic_app.store.postgres import rows, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
-from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.reads import PostgresReads
-from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.postgres.servers import Servers
 from sanic_app.store.transition import Limits
 from sanic_app.task import Retention
 
@@ -111,7 +110,7 @@ class PostgresStore(PostgresReads):
             found = await self._committer.link.run(prepare, START_SECONDS)
             self._committer.schema = found
             self.lineage = found.lineage
-            number, finish_num = await self._committer.link.run(_newest, START_SECONDS)
+            number, finish_num = await self._committer.link.run(schema.newest, START_SECONDS)
         except StartError:
             raise
         except Lost as error:
@@ -174,13 +173,3 @@ class PostgresStore(PostgresReads):
 
 def _nobody(_: str) -> None:
     """Before somebody asks to be told."""
-
-
-def _newest(connection: Connection) -> tuple[int, int]:
-    """Return the newest commit and its last finish number."""
-    found = connection.execute(
-        f"SELECT commit_num, last_finish_num FROM state WHERE {NEWEST}"
-    ).fetchall()
-    if not found:
-        raise StoreFailed("corrupt", "the state row is missing")
-    return found[0][0], found[0][1]
