@@ -195,7 +195,7 @@ def _parsed(text: str) -> values.Database:
         return values.database(text)
     except ValueError as error:
         # What was meant for a URL may have a password.
-        shown = "the URL" if "://" in text else text
+        shown = "the URL" if "://" in text or "=" in text else text
         raise SettingsError(f"{shown}: {error}") from None
 
 

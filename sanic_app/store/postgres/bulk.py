@@ -13,7 +13,7 @@ from sanic_app.store.postgres.failures import Lost, line_of
 from sanic_app.store.postgres.servers import Connection, Servers
 
 PATIENCE_MS = 120_000
-"""How long a server may take nothing of what is sent, as one does whose disk is busy."""
+"""How long either side may take nothing of what is sent, as one does whose disk is busy."""
 
 _connections: WeakSet[Connection] = WeakSet()
 
@@ -33,7 +33,7 @@ def connect(servers: Servers, lock_seconds: int) -> Connection:
         connection = servers.connect()
         connection.execute(
             f"SET lock_timeout = '{lock_seconds}s'; SET idle_in_transaction_session_timeout = 0;"
-            " SET enable_seqscan = on"
+            f" SET enable_seqscan = on; SET tcp_user_timeout = {PATIENCE_MS}"
         )
         _connections.add(connection)
     except Lost as error:
