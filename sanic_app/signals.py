@@ -14,10 +14,11 @@ SIGNALED: Final = 128
 def raise_on_signals() -> None:
     """Let each end a command by an exception, so that it leaves everything as it should."""
     for number in stop_signals():
-        signal.signal(number, _raise)
+        signal.signal(number, raise_signal)
 
 
-def _raise(number: int, _: FrameType | None) -> None:
+def raise_signal(number: int, _: FrameType | None) -> None:
+    """Raise what stands for a signal: KeyboardInterrupt, or SystemExit."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(SIGNALED + number)

@@ -387,6 +387,10 @@ BAD: dict[str, list[str]] = {
         "sqlite:///%3Amemory%3A",
         "sqlite:///file:x",
         "sqlite:queue.db",
+        "host=db dbname=jobs",
+        "service=jobs",
+        "host=/run/postgresql user=me",
+        f"password = '{SECRET}/x' host=/run/postgresql",
         "sqlite:/var/queue.db",
         "postgresql:jobs",
         "postgres:jobs",
@@ -444,6 +448,13 @@ def test_a_bad_value_is_refused_in_one_line_that_names_its_source(
     if (flag := KEYS[key].flag) and key != "ALLOW_ANONYMOUS":
         (tmp_path / "config_app.yaml").unlink()
         assert refusal(tmp_path, None, None, f"{flag}={value}").startswith(f"flag {flag} ")
+
+
+def test_a_bad_value_is_refused_though_another_source_overrides_it(tmp_path: Path) -> None:
+    line = refusal(tmp_path, "PORT: x", {"SANIC_APP_PORT": "2"}, "--port=3")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}, line 1: PORT ")
+    line = refusal(tmp_path, "PORT: 1", {"SANIC_APP_PORT": "x"}, "--port=3")
+    assert line.startswith("environment: SANIC_APP_PORT ")
 
 
 @pytest.mark.parametrize(

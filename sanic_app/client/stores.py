@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple, TypeVar
 
 from rich import progress
@@ -31,7 +32,7 @@ from sanic_app.errors import (
     StoreFailed,
 )
 from sanic_app.settings import Settings, load, values
-from sanic_app.signals import SIGNALED, raise_on_signals
+from sanic_app.signals import SIGNALED, raise_on_signals, raise_signal, stop_signals
 from sanic_app.store.audit import faults
 from sanic_app.store.postgres import DRIVER_MISSING
 from sanic_app.store.snapshot import Progress, Snapshot, Target
@@ -164,10 +165,18 @@ def _store(settings: Callable[[], Settings], text: str | None) -> _Store:
         return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
     try:
         # An extra.
+        from sanic_app.store.postgres import bulk  # noqa: PLC0415
         from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
         from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
     except ImportError:
         raise StartError(DRIVER_MISSING) from None
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        bulk.leave()
+        raise_signal(number, frame)
+
+    for number in stop_signals():
+        signal.signal(number, leave)
     schema = place.schema or settings().database_schema
     return _Store(
         f"{place} schema {schema}",
@@ -181,7 +190,7 @@ def _parsed(text: str) -> values.Database:
         return values.database(text)
     except ValueError as error:
         # What was meant for a URL may have a password.
-        shown = "the URL" if "://" in text else text
+        shown = "the URL" if "://" in text or "=" in text else text
         raise SettingsError(f"{shown}: {error}") from None
 
 

@@ -143,10 +143,14 @@ class Connection(HttpProtocol):
             BadRequest: it ended in the middle of a request.
             CancelledError: it ended, and the connection is not used any more.
         """
-        if self.half_closed:
+        ended = self.half_closed
+        if ended:
             self._close_after_answer()
             raise CancelledError if self._between_requests() else BadRequest
         await super().receive_more()  # type: ignore[no-untyped-call] # the same
+        if self.half_closed and not self.recv_buffer and self._between_requests():
+            # Woken by the end alone: no request begins.
+            raise CancelledError
 
     def check_timeouts(self) -> None:
         """Check the deadlines, now and every second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,14 +37,16 @@ def hosts_of(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     except psycopg.Error:
         # The driver's text may quote a part of the URL, the password perhaps.
         raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
-    # Which host is the right one is decided here.
-    for name in ("target_session_attrs", "load_balance_hosts"):
-        given.pop(name, None)
-    lists = {
-        name: str(given.pop(name)).split(",")
-        for name in ("host", "hostaddr", "port")
-        if name in given
-    }
+    hidden = _service(given) and not (given.get("host") or given.get("hostaddr"))
+    # Which host is the right one is decided here, whatever URL and environment say. Of the hosts in
+    # a service file only libpq knows, and takes the first that is no standby.
+    given["target_session_attrs"] = "primary" if hidden else "any"
+    given["load_balance_hosts"] = "disable"
+    lists = {}
+    for name in ("host", "hostaddr", "port"):
+        value = given.pop(name, None) or (not hidden and os.environ.get(f"PG{name.upper()}"))
+        if value:
+            lists[name] = str(value).split(",")
     count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
     for name, values in lists.items():
         if len(values) not in (1, count):
@@ -64,5 +67,12 @@ def hosts_of(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def name_of(host: Mapping[str, Any]) -> str:
     """Return a host as an operator knows it, without secrets."""
+    if host["target_session_attrs"] != "any":
+        return f"the service {_service(host)}"
     name = host.get("host") or host.get("hostaddr") or "a local socket"
     return f"{name} port {host.get('port') or 5432}"
+
+
+def _service(given: Mapping[str, Any]) -> str:
+    """Return the name of the entry of a service file that is used besides, or nothing."""
+    return str(given.get("service") or os.environ.get("PGSERVICE", ""))

@@ -50,6 +50,10 @@ _SESSION = sql.SQL(
     " SET default_transaction_read_only = off; SET jit = off;"
     # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
     " SET array_nulls = on; SET quote_all_identifiers = off;"
+    # A node without power still seems to run, to those with other settings. By default its sessions
+    # last for two hours.
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;"
+    " SET tcp_keepalives_count = 4; SET tcp_user_timeout = '30s';"
     # The tables have more dead rows than others, and each read has its index.
     " SET enable_seqscan = off;"
 )
