@@ -16,7 +16,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from tests.warm import Warm, possible
 
 
 def back_date(database: Path, seconds: float) -> None:
@@ -41,6 +43,8 @@ class Running:
     ``prefix`` is put before the command (``strace ...``), ``ready`` waits until it serves.
     """
 
+    warm: ClassVar = True
+
     def __init__(
         self,
         folder: Path,
@@ -54,16 +58,21 @@ class Running:
         self.lines: list[str] = []
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         clean["PYTHONPATH"] = str(Path(__file__).parents[1])
-        command = [*prefix, sys.executable, "-m", "sanic_app", "--port", "0", *flags]
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**clean, **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        env = {**clean, **(environ or {})}
+        given = ("--port", "0", *flags)
+        self.process: subprocess.Popen[str] | Warm
+        if self.warm and not prefix and possible(env):
+            self.process = Warm(given, env=env, cwd=folder, stderr=subprocess.PIPE)
+        else:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "sanic_app", *given],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -171,3 +180,9 @@ class Running:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+
+
+class Cold(Running):
+    """One that is started as a user does, where a test is about just that: see `tests.warm`."""
+
+    warm = False
