@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.warm import Warm, possible
+from tests.warm import Warm, command, possible
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,11 +36,12 @@ class Following:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         env = {**clean, "PYTHONPATH": str(ROOT), "SANIC_APP_URL": url, **(environ or {})}
         self.process: subprocess.Popen[str] | Warm
-        if not changes and possible(env):
+        if possible(env):
             self.process = Warm(
                 ("follow", *arguments),
                 cwd=folder,
                 env=env,
+                changes=changes,
                 # Open and silent: whoever reads it waits for ever.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -49,9 +49,8 @@ class Following:
                 start_new_session=True,
             )
         else:
-            launch = (sys.executable, "-m", "tests.proof.launch", *changes) if changes else ()
             self.process = subprocess.Popen(
-                [*launch, sys.executable, "-m", "sanic_app", "follow", *arguments],
+                command(("follow", *arguments), changes),
                 cwd=folder,
                 env=env,
                 stdin=subprocess.PIPE,

@@ -8,7 +8,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -18,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tests.warm import Warm, possible
+from tests.warm import Warm, command, possible
 
 
 def back_date(database: Path, seconds: float) -> None:
@@ -40,7 +39,8 @@ def back_date(database: Path, seconds: float) -> None:
 class Running:
     """One service process on a port of its own choice, its log lines at hand.
 
-    ``prefix`` is put before the command (``strace ...``), ``ready`` waits until it serves.
+    ``prefix`` is put before the command (``strace ...``), ``changes`` are those of
+    `tests.proof.launch`, ``ready`` waits until it serves.
     """
 
     warm: ClassVar = True
@@ -51,6 +51,7 @@ class Running:
         *flags: str,
         environ: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        changes: Sequence[str] = (),
         ready: bool = True,
     ) -> None:
         self.folder = folder
@@ -62,10 +63,10 @@ class Running:
         given = ("--port", "0", *flags)
         self.process: subprocess.Popen[str] | Warm
         if self.warm and not prefix and possible(env):
-            self.process = Warm(given, env=env, cwd=folder, stderr=subprocess.PIPE)
+            self.process = Warm(given, env=env, cwd=folder, changes=changes, stderr=subprocess.PIPE)
         else:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "sanic_app", *given],
+                [*prefix, *command(given, changes)],
                 cwd=folder,
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -40,6 +40,12 @@ RUNTIME = ("COVERAGE_", "LD_", "PYTHON")
 HARMLESS = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def command(arguments: Sequence[str], changes: Sequence[str] = ()) -> list[str]:
+    """Return the command line of a cold start."""
+    program = [sys.executable, "-m", "sanic_app", *arguments]
+    return [sys.executable, "-m", "tests.proof.launch", *changes, *program] if changes else program
+
+
 def possible(environ: Mapping[str, str]) -> bool:
     """Return whether a process with these variables can begin warm."""
     return not any(
@@ -49,7 +55,10 @@ def possible(environ: Mapping[str, str]) -> bool:
 
 
 class Warm:
-    """One such process, with as much of `subprocess.Popen` as the tests use."""
+    """One such process, with as much of `subprocess.Popen` as the tests use.
+
+    ``changes`` are those of `tests.proof.launch`.
+    """
 
     def __init__(
         self,
@@ -57,6 +66,7 @@ class Warm:
         *,
         env: Mapping[str, str],
         cwd: Path | None = None,
+        changes: Sequence[str] = (),
         stdin: int | IO[str] = subprocess.DEVNULL,
         stdout: int | IO[str] = subprocess.DEVNULL,
         stderr: int | IO[str] = subprocess.DEVNULL,
@@ -80,7 +90,7 @@ class Warm:
                 theirs = os.dup(where if isinstance(where, int) else where.fileno())
             given.append(theirs)
         order = {
-            "arguments": list(arguments),
+            "command": command(arguments, changes)[2:],
             "environ": dict(env),
             "folder": str(cwd or Path.cwd()),
             "session": start_new_session,
@@ -125,7 +135,7 @@ def run(
     """Run a command to its end; ``text`` is what it finds in its standard input."""
     if not possible(env):
         return subprocess.run(
-            [sys.executable, "-m", "sanic_app", *arguments],
+            command(arguments),
             env={**env, "PYTHONPATH": str(ROOT)},
             cwd=cwd,
             input=text,
@@ -184,7 +194,7 @@ def stop() -> None:
 
 
 def _wait_for_orders(sock: socket.socket) -> list[str]:
-    """Fork for each order; return only in the new process, with the arguments that it gets."""
+    """Fork for each order; return only in the new process, with what it is to run."""
     wakes, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
@@ -239,9 +249,9 @@ def _become(order: dict[str, object], streams: Sequence[int]) -> list[str]:
     sys.stderr = open(  # noqa: SIM115
         2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
-    arguments = order["arguments"]
-    assert isinstance(arguments, list)
-    return arguments
+    command = order["command"]
+    assert isinstance(command, list)
+    return command
 
 
 if __name__ == "__main__":
@@ -249,6 +259,6 @@ if __name__ == "__main__":
         import_module(name)
     gc.collect()
     gc.freeze()
-    sys.argv[1:] = _wait_for_orders(socket.socket(fileno=int(sys.argv[1])))
+    module, *sys.argv[1:] = _wait_for_orders(socket.socket(fileno=int(sys.argv[1])))
     # Behind all of the nursery's own code, so that it ends as any interpreter does.
-    runpy.run_module("sanic_app", run_name="__main__", alter_sys=True)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,11 +23,9 @@ def service(
     ready: bool = True,
 ) -> Running:
     """Start the service in the folder; ``changes`` are those of `tests.proof.launch`."""
-    if changes:
-        prefix = (*prefix, sys.executable, "-m", "tests.proof.launch", *changes)
     # Without byte code to write, the only files that it writes are its own.
     environ = {"PYTHONDONTWRITEBYTECODE": "1", **(environ or {})}
-    running = Running(folder, *flags, environ=environ, prefix=prefix, ready=False)
+    running = Running(folder, *flags, environ=environ, prefix=prefix, changes=changes, ready=False)
     if ready:
         try:
             running.wait_until_serving(READY_SECONDS)
