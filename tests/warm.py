@@ -9,6 +9,7 @@ such as `tests/test_process.py`, begins cold.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -35,8 +36,9 @@ LOADED = (
 """What the nursery loads: nothing of this repository."""
 ORDER_BYTES = 1_000_000
 RUN_SECONDS = 60
-RUNTIME = ("COVERAGE_", "LD_", "PYTHON")
+RUNTIME = ("LD_", "PYTHON")
 """Variables that an interpreter reads when it begins: it does not begin anew in a fork."""
+MEASURED = "COVERAGE_"
 HARMLESS = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -49,9 +51,10 @@ def command(arguments: Sequence[str], changes: Sequence[str] = ()) -> list[str]:
 def possible(environ: Mapping[str, str]) -> bool:
     """Return whether a process with these variables can begin warm."""
     return not any(
-        name.startswith(RUNTIME) and HARMLESS.get(name) != value and os.environ.get(name) != value
+        name.startswith(MEASURED)
+        or (name.startswith(RUNTIME) and value not in (HARMLESS.get(name), os.environ.get(name)))
         for name, value in environ.items()
-    ) and not any(name.startswith("COVERAGE_") for name in environ)
+    )
 
 
 class Warm:
@@ -177,6 +180,7 @@ def _nursery() -> socket.socket:
                 pass_fds=[theirs.fileno()],
             )
         _started = process, ours
+        atexit.register(stop)
     return _started[1]
 
 

@@ -38,12 +38,13 @@ def service(
 
 def drained(running: Running, seconds: float = 20) -> bool:
     """Wait until the queue is empty; return whether it got so, or whether the service ended."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.005
     with suppress(OSError):
         while time.monotonic() < deadline:
             if running.request("GET", "/api/v1/queue")[1]["depth"] == 0:
                 return True
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
     return False
 
 
