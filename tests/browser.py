@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -37,25 +45,52 @@ class Tab:
 
 @contextmanager
 def tab(origin: str, **context: Any) -> Iterator[Tab]:
-    """Open a tab in which each request to another origin fails; ``context`` is Playwright's."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = Tab(browser.new_page(**context))
+    """Open a tab in which each request to another origin fails; ``context`` is Playwright's.
 
-        def route(route: Route) -> None:
-            if route.request.url.startswith(f"{origin}/"):
-                route.continue_()
-            else:
-                opened.elsewhere.append(route.request.url)
-                route.abort()
+    It knows nothing of any tab before: cookies, storage and caches are its own.
+    """
+    page = _shared().new_page(**context)
+    opened = Tab(page)
 
-        def note(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning"):
-                opened.errors.append(message.text)
+    def route(route: Route) -> None:
+        if route.request.url.startswith(f"{origin}/"):
+            route.continue_()
+        else:
+            opened.elsewhere.append(route.request.url)
+            route.abort()
 
-        opened.page.route("**/*", route)
-        opened.page.on("console", note)
-        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        opened.page.add_init_script(REPORT)
+    def note(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            opened.errors.append(message.text)
+
+    page.route("**/*", route)
+    page.on("console", note)
+    page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    page.add_init_script(REPORT)
+    try:
         yield opened
+    finally:
+        page.close()
+
+
+_started: tuple[Playwright, Browser] | None = None
+
+
+def _shared() -> Browser:
+    """Return the browser of this test process."""
+    global _started  # noqa: PLW0603 - one for all tabs
+    if _started is None:
+        playwright = sync_playwright().start()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        _started = playwright, browser
+    return _started[1]
+
+
+def stop() -> None:
+    """Close the browser, if there is one."""
+    global _started  # noqa: PLW0603 - one for all tabs
+    if _started is not None:
+        playwright, browser = _started
+        _started = None
         browser.close()
+        playwright.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import postgres
+from tests import postgres, warm
 from tests.fake_clock import FakeClock
 from tests.nodes import Queue
 from tests.parts import ENGINES, Engine
@@ -56,9 +56,10 @@ def clock() -> FakeClock:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_left() -> Generator[None]:
-    """Stop the PostgreSQL that tests have started."""
+    """Stop the PostgreSQL that tests have started, and what their processes begin from."""
     yield
     postgres.stop_shared()
+    warm.stop()
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))

@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from tests.warm import Warm, command, possible
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,18 +34,31 @@ class Following:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
-        launch = (sys.executable, "-m", "tests.proof.launch", *changes) if changes else ()
-        self.process = subprocess.Popen(
-            [*launch, sys.executable, "-m", "sanic_app", "follow", *arguments],
-            cwd=folder,
-            env={**clean, "PYTHONPATH": str(ROOT), "SANIC_APP_URL": url, **(environ or {})},
-            # Open and silent: whoever reads it waits for ever.
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        env = {**clean, "PYTHONPATH": str(ROOT), "SANIC_APP_URL": url, **(environ or {})}
+        self.process: subprocess.Popen[str] | Warm
+        if possible(env):
+            self.process = Warm(
+                ("follow", *arguments),
+                cwd=folder,
+                env=env,
+                changes=changes,
+                # Open and silent: whoever reads it waits for ever.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        else:
+            self.process = subprocess.Popen(
+                command(("follow", *arguments), changes),
+                cwd=folder,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         self.lines: list[str] = []
         self.said: list[str] = []
         self._arrived = threading.Condition()

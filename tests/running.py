@@ -8,7 +8,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -16,7 +15,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from tests.warm import Warm, command, possible
 
 
 def back_date(database: Path, seconds: float) -> None:
@@ -38,8 +39,11 @@ def back_date(database: Path, seconds: float) -> None:
 class Running:
     """One service process on a port of its own choice, its log lines at hand.
 
-    ``prefix`` is put before the command (``strace ...``), ``ready`` waits until it serves.
+    ``prefix`` is put before the command (``strace ...``), ``changes`` are those of
+    `tests.proof.launch`, ``ready`` waits until it serves.
     """
+
+    warm: ClassVar = True
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Running:
         *flags: str,
         environ: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        changes: Sequence[str] = (),
         ready: bool = True,
     ) -> None:
         self.folder = folder
@@ -54,16 +59,21 @@ class Running:
         self.lines: list[str] = []
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         clean["PYTHONPATH"] = str(Path(__file__).parents[1])
-        command = [*prefix, sys.executable, "-m", "sanic_app", "--port", "0", *flags]
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**clean, **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        env = {**clean, **(environ or {})}
+        given = ("--port", "0", *flags)
+        self.process: subprocess.Popen[str] | Warm
+        if self.warm and not prefix and possible(env):
+            self.process = Warm(given, env=env, cwd=folder, changes=changes, stderr=subprocess.PIPE)
+        else:
+            self.process = subprocess.Popen(
+                [*prefix, *command(given, changes)],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -171,3 +181,9 @@ class Running:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+
+
+class Cold(Running):
+    """One that is started as a user does, where a test is about just that: see `tests.warm`."""
+
+    warm = False

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from sanic_app.store import WAIT_SUM_MODULUS
 from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 from sanic_app.task import SECOND, Retention
+from tests import warm
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, SqliteEngine, damage_page_of, opened
 from tests.running import Running
@@ -33,15 +33,7 @@ def place(tmp_path: Path) -> SqliteEngine:
 
 def command(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
-    return subprocess.run(
-        [sys.executable, "-m", "sanic_app", *arguments],
-        cwd=folder,
-        env={**clean, "PYTHONPATH": str(Path(__file__).parents[1]), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(arguments, env={**clean, **environ}, cwd=folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

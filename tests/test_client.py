@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sanic_app.client import COMMANDS, STORE_COMMANDS
+from tests import warm
 from tests.following import Following
 from tests.running import Running, back_date
 
@@ -38,15 +39,7 @@ def run(
     url: str | Running, *arguments: str, text: str = "", **environ: str
 ) -> subprocess.CompletedProcess[str]:
     url = url if isinstance(url, str) else url.url
-    return subprocess.run(
-        [sys.executable, "-m", "sanic_app", *arguments],
-        env={**os.environ, "SANIC_APP_URL": url, **environ},
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return warm.run(arguments, env={**os.environ, "SANIC_APP_URL": url, **environ}, text=text)
 
 
 def say(running: Running, *arguments: str, text: str = "") -> str:

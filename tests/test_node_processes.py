@@ -27,7 +27,7 @@ from sanic_app.store.transition import Limits
 from tests.nodes import GRANTS, Queue, frozen, url_of
 from tests.postgres import Cluster, free_port, unprivileged
 from tests.proxy import Proxy
-from tests.running import Running
+from tests.running import Cold, Running
 
 ROOT = Path(__file__).parents[1]
 
@@ -337,7 +337,7 @@ def test_a_password_shows_nowhere(queue: Queue, tmp_path: Path) -> None:
             "SANIC_APP_STORE_PATIENCE": "0.5",
             "SANIC_APP_LOGGER_LEVEL": "DEBUG",
         }
-        with Running(tmp_path, environ=environ) as running:
+        with Cold(tmp_path, environ=environ) as running:
             running.add(1, 1_000)
             said = [str(running.request("GET", "/metrics"))]
             title = Path(f"/proc/{running.process.pid}/cmdline").read_text()

@@ -25,7 +25,8 @@ import pytest
 
 from sanic_app import __version__, process
 from sanic_app.signals import stop_signals
-from tests.running import Running, back_date
+from tests.running import Cold as Running
+from tests.running import back_date
 
 PYTHON = sys.executable
 date = datetime.fromisoformat
@@ -397,12 +398,12 @@ UNMEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 """Coverage handles SIGTERM as well, and earlier: a process without these is not measured."""
 
 
-def wait_for_handlers(process: subprocess.Popen[str]) -> None:
+def wait_for_handlers(pid: int) -> None:
     """Return when the process handles all that stop it; Python itself handles SIGINT before."""
     awaited = sum(1 << number - 1 for number in stop_signals())
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
         (caught,) = re.findall(r"^SigCgt:\s+([0-9a-f]+)", status, re.MULTILINE)
         if int(caught, 16) & awaited == awaited:
             return
@@ -416,7 +417,7 @@ def test_a_signal_ends_a_start_in_order_before_anything_is_opened(
 ) -> None:
     prefix = ["env", *(f"--unset={name}" for name in UNMEASURED)]
     with Running(tmp_path, ready=False, prefix=prefix) as running:
-        wait_for_handlers(running.process)
+        wait_for_handlers(running.process.pid)
         running.signal(number)
         assert (running.wait(), running.lines) == (0, [])
     assert list(tmp_path.iterdir()) == []
@@ -459,7 +460,7 @@ def test_a_signal_ends_a_command_at_any_moment(
             ) as command:
                 with ExitStack() as stack:
                     if early:
-                        wait_for_handlers(command)
+                        wait_for_handlers(command.pid)
                     else:
                         stack.enter_context(silent.accept()[0])
                     command.send_signal(number)

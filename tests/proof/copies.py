@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -15,10 +14,8 @@ from sanic_app.store.audit import faults
 from sanic_app.store.postgres.snapshot import PostgresSnapshot
 from sanic_app.store.snapshot import TABLES, Snapshot
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
+from tests import warm
 from tests.postgres import Cluster
-
-SECONDS = 60
-"""More than any copy takes."""
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 """All rows of the tables that make a queue."""
@@ -81,9 +78,8 @@ def copying(
     home: Path, source: str, target: str, changes: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
     """Start the documented way of a backup, of a restore and of a move."""
-    prefix = (sys.executable, "-m", "tests.proof.launch", *changes) if changes else ()
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "sanic_app", "copy", source, target],
+        warm.command(("copy", source, target), changes),
         cwd=home,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
@@ -95,10 +91,9 @@ def copying(
 def copy(home: Path, source: str, target: str) -> float:
     """Copy, and return the seconds that it took."""
     begun = time.monotonic()
-    process = copying(home, source, target)
-    output, _ = process.communicate(timeout=SECONDS)
-    if process.returncode:
-        raise RuntimeError(output)
+    done = warm.run(("copy", source, target), env=os.environ, cwd=home)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
     return time.monotonic() - begun
 
 

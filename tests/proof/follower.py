@@ -28,7 +28,11 @@ def follower(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Kill both again and again; compare what the commands wrote with the results."""
     rounds = scale.pick(8, 200)
     wrong, told, repeated = _run(seed, rounds, folder)
-    control, *_ = _run(seed, 10, folder, ("eager_cursor",))
+    # Whether a kill finds a command that has not ended is a matter of chance.
+    control: list[str] = []
+    for again in range(3):
+        if not any(LOST in each for each in control):
+            control, *_ = _run(seed + again, 5, folder, ("eager_cursor",))
     return Outcome(
         promise="a follower runs the command for each done task, in order, and again only after"
         " its own kill",

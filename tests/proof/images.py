@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,25 +49,25 @@ MEMORY = Path("/dev/shm")
 OPERATIONS = 200
 FAILING = ("-e", "inject=fdatasync:error=EIO:when=9")
 CHANGES = ("checkpoint_pages=60",)
-CONTROLS = 60
 WORKERS = 2
 
 
 def images(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Record services, cut their power at random moments, and open what may be left."""
-    wanted = scale.pick(200, 5_000)
+    # Of a broken service's images every second one has lost something.
+    wanted, few = scale.pick(200, 5_000), scale.pick(20, 60)
     sound = _record(seed, folder / "sound", CHANGES)
-    broken = _judge(sound, seed, wanted)
-    broken += _judge(_record_failed_sync(folder / "doubtful"), seed, wanted // 5)
-    controls = {
-        "synchronous=NORMAL": _judge(
-            _record(seed, folder / "weak", (*CHANGES, "unsynced")), seed, CONTROLS
-        ),
-        "a sync that lies": _judge(sound, seed, CONTROLS, lies=True),
-        "no truncating checkpoint before ready (a hole in the WAL)": _judge(
-            _record_failed_sync(folder / "hole", ("no_recovery",)), seed, CONTROLS
-        ),
-    }
+    doubtful = _record_failed_sync(folder / "doubtful")
+    weak = _record(seed, folder / "weak", (*CHANGES, "unsynced"))
+    hole = _record_failed_sync(folder / "hole", ("no_recovery",))
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        judge = partial(_judge, pool, seed)
+        broken = judge(sound, wanted) + judge(doubtful, wanted // 5)
+        controls = {
+            "synchronous=NORMAL": judge(weak, few),
+            "a sync that lies": judge(sound, few, lies=True),
+            "no truncating checkpoint before ready (a hole in the WAL)": judge(hole, few),
+        }
     losses = {
         name: sum(line.startswith("lost") for line in found) for name, found in controls.items()
     }
@@ -77,7 +78,7 @@ def images(seed: int, scale: Scale, folder: Path) -> Outcome:
         tried=wanted + wanted // 5,
         lost=len(broken),
         control="; ".join(
-            f"{name}: {count} of {CONTROLS} images lost acknowledged tasks"
+            f"{name}: {count} of {few} images lost acknowledged tasks"
             for name, count in losses.items()
         ),
         broken=tuple(broken),
@@ -153,13 +154,14 @@ def _record_failed_sync(folder: Path, changes: Sequence[str] = ()) -> Record:
     return Record(found, ready)
 
 
-def _judge(record: Record, seed: int, count: int, *, lies: bool = False) -> list[str]:
+def _judge(
+    pool: ProcessPoolExecutor, seed: int, record: Record, count: int, *, lies: bool = False
+) -> list[str]:
     """Cut the power so often; return what is wrong with what was left."""
     chance = random.Random(seed)
     places = sorted(chance.randrange(record.first, len(record.events)) for _ in range(count))
     parts = [(record, seed + part, places[part::WORKERS], lies) for part in range(WORKERS)]
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        return list(itertools.chain(*pool.map(_judge_part, parts)))
+    return list(itertools.chain(*pool.map(_judge_part, parts)))
 
 
 def _judge_part(part: tuple[Record, int, list[int], bool]) -> list[str]:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,12 +118,13 @@ def nodes_stop(seed: int, scale: Scale, folder: Path) -> Outcome:
 
 def nodes_cut(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Cut, delay and freeze a node's connection before, in and after COMMIT."""
-    run = _run(seed, scale.pick(8, 500), folder, _cut)
-    control = _run(seed, 12, folder, _cut, ("repeats",))
+    rounds = scale.pick(len(FAULTS), 500)
+    run = _run(seed, rounds, folder, _cuts(FAULTS))
+    control = _run(seed, 4, folder, _cuts(("after",)), ("repeats",))
     return Outcome(
         promise="a lost answer to COMMIT is resolved: applied once, or certainly not",
         fault="connections cut before, in and after COMMIT, all at once, delayed, frozen for 3 s",
-        tried=scale.pick(8, 500),
+        tried=rounds,
         lost=run.lost,
         control="a commit that is repeated without a look: "
         + "; ".join(map(summary, control.verdicts)),
@@ -182,9 +184,15 @@ def _stop_keeper(faulty: Faulty) -> None:
         client.close()
 
 
-def _cut(faulty: Faulty) -> None:
+def _cuts(kinds: Sequence[str]) -> Fault:
+    """Return what makes one of these faults after the other."""
+    coming = cycle(kinds)
+    return lambda faulty: _cut(faulty, next(coming))
+
+
+def _cut(faulty: Faulty, kind: str) -> None:
     _, between, chance, _ = faulty
-    proxy, kind = chance.choice(between), chance.choice(FAULTS)
+    proxy = chance.choice(between)
     match kind:
         case "cut":
             proxy.cut()

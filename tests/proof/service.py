@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,11 +23,9 @@ def service(
     ready: bool = True,
 ) -> Running:
     """Start the service in the folder; ``changes`` are those of `tests.proof.launch`."""
-    if changes:
-        prefix = (*prefix, sys.executable, "-m", "tests.proof.launch", *changes)
     # Without byte code to write, the only files that it writes are its own.
     environ = {"PYTHONDONTWRITEBYTECODE": "1", **(environ or {})}
-    running = Running(folder, *flags, environ=environ, prefix=prefix, ready=False)
+    running = Running(folder, *flags, environ=environ, prefix=prefix, changes=changes, ready=False)
     if ready:
         try:
             running.wait_until_serving(READY_SECONDS)
@@ -41,12 +38,13 @@ def service(
 
 def drained(running: Running, seconds: float = 20) -> bool:
     """Wait until the queue is empty; return whether it got so, or whether the service ended."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.005
     with suppress(OSError):
         while time.monotonic() < deadline:
             if running.request("GET", "/api/v1/queue")[1]["depth"] == 0:
                 return True
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
     return False
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import browser
 from tests.engine import Engine
 
 IMAGE = "sanic-app"
@@ -56,6 +57,13 @@ def debian_with_python(file: Path) -> None:
         link = tarfile.TarInfo("usr/bin/python")
         link.type, link.linkname = tarfile.SYMTYPE, "python3"
         archive.addfile(link)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_browser_left() -> Iterator[None]:
+    """Close the browser behind each file: in its thread no test could run an event loop."""
+    yield
+    browser.stop()
 
 
 @pytest.fixture(scope="session")
