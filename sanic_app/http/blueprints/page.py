@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -13,12 +12,22 @@ from sanic_app.http import routes
 from sanic_app.http.blueprints import readable
 from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
 
+
+def _read(name: str, content_type: str) -> File:
+    return tagged((files("sanic_app.http") / "static" / name).read_bytes(), content_type)
+
+
+# Read now: later, clients may have taken all descriptors.
+INDEX: Final = _read("index.html", HTML)
 FILES: Final = {
-    "page.css": CSS,
-    "page.js": JAVASCRIPT,
-    "chart.js": JAVASCRIPT,
-    "service.js": JAVASCRIPT,
-    "icon.svg": "image/svg+xml",
+    name: _read(name, content_type)
+    for name, content_type in {
+        "page.css": CSS,
+        "page.js": JAVASCRIPT,
+        "chart.js": JAVASCRIPT,
+        "service.js": JAVASCRIPT,
+        "icon.svg": "image/svg+xml",
+    }.items()
 }
 HEADERS: Final = page_headers()
 
@@ -28,7 +37,7 @@ blueprint = Blueprint("page")
 @readable(blueprint, routes.PAGE)
 async def page(request: Request) -> HTTPResponse:
     """Serve the page."""
-    return serve(request, _read("index.html", HTML), HEADERS)
+    return serve(request, INDEX, HEADERS)
 
 
 @readable(blueprint, routes.PAGE_FILE)
@@ -36,9 +45,4 @@ async def page_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     if file not in FILES:
         raise NotFound
-    return serve(request, _read(file, FILES[file]), HEADERS)
-
-
-@cache
-def _read(name: str, content_type: str) -> File:
-    return tagged((files("sanic_app.http") / "static" / name).read_bytes(), content_type)
+    return serve(request, FILES[file], HEADERS)
