@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import json
 import logging
+import socket
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -430,6 +432,20 @@ async def test_the_end_of_a_connection_is_no_request(tmp_path: Path) -> None:
             if sample.name.endswith(COUNT)
         }
         assert counted == {("/health/live", "200"): 9, ("/add_task", "200"): 3}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel is asked")
+async def test_idle_clients_are_found_though_no_module_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When they have taken all descriptors, a first import fails, and nobody would be cut."""
+    for name in ("fcntl", "termios"):
+        monkeypatch.setitem(sys.modules, name, None)
+    near, far = socket.socketpair()
+    with near, far:
+        assert connection._bytes_in_kernel(near.fileno()) == 0
+        near.send(b"unread")
+        assert connection._bytes_in_kernel(near.fileno()) > 0
 
 
 async def test_half_closed_connections_leave_nothing_behind(tmp_path: Path) -> None:

@@ -232,6 +232,9 @@ def fetch(
         ("GET", fetch("none", "navigate", "document"), True),
         ("POST", fetch("none"), True),
         ("GET", fetch(" Same-Origin "), True),
+        # One of several is not chosen.
+        ("GET", fetch("same-origin") + fetch("cross-site"), False),
+        ("GET", fetch("") + fetch("cross-site"), False),
         # A link on another page may lead here.
         ("GET", fetch("cross-site", "navigate", "document"), True),
         ("GET", fetch("same-site", "navigate", "document"), True),

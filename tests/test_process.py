@@ -19,6 +19,7 @@ import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -556,3 +557,39 @@ def test_a_working_folder_that_was_deleted_is_one_line(tmp_path: Path, arguments
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert re.fullmatch("sanic-app: cannot find [a-z./]+: the working folder: .*", line)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there it can be set")
+def test_without_a_free_descriptor_who_is_connected_is_served(tmp_path: Path) -> None:
+    """Clients take the descriptors; nothing that the service needs itself may wait for one."""
+    with Running(tmp_path) as running:
+        with closing(HTTPConnection(running.host, running.port, timeout=5)) as client:
+            client.request("GET", "/health/live")
+            client.getresponse().read()
+            pid = running.process.pid
+            taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+            lowest = min(set(range(max(taken) + 2)) - taken)
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, hard))
+            task = json.dumps({"num": 7, "timeout": 0})
+            for method, path, body in (
+                ("POST", "/add_task", task),
+                ("GET", "/get_queue_work", None),
+                ("GET", "/get_result", None),
+                ("GET", "/api/v1/results", None),
+                ("GET", "/api/v1/tasks/1", None),
+                ("GET", "/metrics", None),
+                ("GET", "/", None),
+                ("GET", "/page/page.js", None),
+                ("GET", "/api/docs/", None),
+                ("GET", "/api/docs/swagger-ui.css", None),
+                ("DELETE", "/api/v1/tasks?from=1&to=9", None),
+                ("GET", "/health/ready", None),
+            ):
+                client.request(method, path, body)
+                answer = client.getresponse()
+                answer.read()
+                assert (path, answer.status) == (path, 200)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert running.stop() == 0
+        assert "ERROR" not in running.log

@@ -26,6 +26,11 @@ from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
 from sanic_app.metrics import Metrics
 
+if sys.platform == "linux":
+    # Now: later, the clients that it is for may have taken all descriptors.
+    import fcntl
+    import termios
+
 REQUEST_SECONDS: Final = 10
 """From the first byte of a request to the last of its body."""
 IDLE_SECONDS: Final = 15
@@ -240,9 +245,6 @@ def _bytes_in_kernel(descriptor: int) -> int:
     """Return how many sent bytes the other side has not acknowledged; 0 where nobody can tell."""
     if sys.platform != "linux":
         return 0
-    import fcntl  # noqa: PLC0415 - not there on Windows
-    import termios  # noqa: PLC0415 - the same
-
     found = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(found, sys.byteorder)
 

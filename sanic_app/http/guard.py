@@ -74,7 +74,7 @@ class Guard:
             raise Unauthorized
 
     def _check_site(self, method: str, host: str, headers: Header) -> None:
-        site = headers.getone("sec-fetch-site", "").strip(" \t").lower()
+        site = ",".join(headers.getall("sec-fetch-site", ())).strip(" \t,").lower()
         if site:
             navigation = (
                 method == "GET"

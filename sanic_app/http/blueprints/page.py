@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -28,7 +27,7 @@ blueprint = Blueprint("page")
 @readable(blueprint, routes.PAGE)
 async def page(request: Request) -> HTTPResponse:
     """Serve the page."""
-    return serve(request, _read("index.html", HTML), HEADERS)
+    return serve(request, _INDEX, HEADERS)
 
 
 @readable(blueprint, routes.PAGE_FILE)
@@ -36,9 +35,13 @@ async def page_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     if file not in FILES:
         raise NotFound
-    return serve(request, _read(file, FILES[file]), HEADERS)
+    return serve(request, _FILES[file], HEADERS)
 
 
-@cache
 def _read(name: str, content_type: str) -> File:
     return tagged((files("sanic_app.http") / "static" / name).read_bytes(), content_type)
+
+
+# Read now: later, clients may have taken all descriptors.
+_INDEX: Final = _read("index.html", HTML)
+_FILES: Final = {name: _read(name, content_type) for name, content_type in FILES.items()}

@@ -178,3 +178,5 @@ def _configure_reader(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # The first read opens the WAL. Later, clients may have taken all descriptors.
+    connection.execute("PRAGMA user_version").fetchall()
