@@ -363,6 +363,18 @@ async def test_a_schema_that_becomes_too_new_ends_a_node(queue: Queue) -> None:
 # Rights.
 
 
+async def test_row_security_is_no_damage(queue: Queue) -> None:
+    async with node(queue):
+        pass
+    role = f"row_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; {GRANTS.format(schema=queue.name, role=role)}")
+    queue.query("ALTER TABLE meta ENABLE ROW LEVEL SECURITY")
+    url = PostgresUrl(queue.cluster.url(role))
+    with pytest.raises(StartError, match="row-level security policy for table"):
+        async with service(Path(), database=url, database_schema=queue.name):
+            pass
+
+
 async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: Queue) -> None:
     role = f"serving_{queue.name}"
     queue.query(f"CREATE ROLE {role} LOGIN")
