@@ -224,6 +224,23 @@ async def test_a_wait_for_the_standby_that_was_ended_is_no_success(
         assert numbers[:3] == [1, 2, 3]
 
 
+# Locks of others.
+
+
+async def test_the_first_commit_of_a_node_may_meet_a_lock(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        with psycopg.connect(queue.cluster.url()) as other:
+            # As VACUUM FULL, or CREATE INDEX, has it.
+            other.execute(f"LOCK TABLE {queue.name}.queue IN EXCLUSIVE MODE")
+            adding = [asyncio.create_task(each.add(1, 1_000)) for each in (a, b)]
+            # Longer than a statement waits for a lock.
+            await asyncio.sleep(1.5)
+            assert not any(each.done() for each in adding)
+        numbers = [(await each)["history_num"] for each in adding]
+        assert sorted(numbers) == [1, 2]
+        assert a.exits == b.exits == []
+
+
 # What all nodes have to agree on.
 
 
@@ -361,6 +378,18 @@ async def test_a_schema_that_becomes_too_new_ends_a_node(queue: Queue) -> None:
 
 
 # Rights.
+
+
+async def test_row_security_is_no_damage(queue: Queue) -> None:
+    async with node(queue):
+        pass
+    role = f"row_{queue.name}"
+    queue.query(f"CREATE ROLE {role} LOGIN; {GRANTS.format(schema=queue.name, role=role)}")
+    queue.query("ALTER TABLE meta ENABLE ROW LEVEL SECURITY")
+    url = PostgresUrl(queue.cluster.url(role))
+    with pytest.raises(StartError, match="row-level security policy for table"):
+        async with service(Path(), database=url, database_schema=queue.name):
+            pass
 
 
 async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: Queue) -> None:

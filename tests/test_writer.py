@@ -14,6 +14,7 @@ from sanic_app.errors import (
     KeyReused,
     ServiceError,
     StoreBusy,
+    StoreUnavailable,
 )
 from sanic_app.queue.waiting import COMMIT_WEIGHT, KEY_WEIGHT
 from sanic_app.queue.writer import Writer
@@ -209,6 +210,45 @@ async def test_a_queue_is_stuck_when_no_commit_returns_and_only_then(
     go_on.set()
     await add
     await until(lambda: not is_stuck())
+    assert queue.condition.problem is None
+
+
+async def test_a_queue_whose_commits_are_refused_again_and_again_is_stuck(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on PostgreSQL, where each gives up after some time: while somebody holds the lock."""
+    queue, clock, commit = running.queue, running.clock, running.store.commit
+
+    async def refuse(lease: Lease, writes: Sequence[Write]) -> Commit:
+        clock.advance(4)
+        raise StoreUnavailable
+
+    async def add() -> None:
+        with pytest.raises(StoreUnavailable):
+            await queue.add(new(1))
+
+    def is_stuck() -> bool:
+        return queue.condition.problem == "no commit has returned for 10 s"
+
+    monkeypatch.setattr(running.store, "commit", refuse)
+    await add()
+    await add()
+    assert not is_stuck()
+    await add()
+    assert is_stuck()
+    clock.advance(0.6)
+    await add()
+    assert is_stuck()
+    # When nobody tries any more, nobody knows.
+    clock.advance(2)
+    assert not is_stuck()
+    await add()
+    assert not is_stuck()
+    for _ in range(2):
+        await add()
+    assert is_stuck()
+    monkeypatch.setattr(running.store, "commit", commit)
+    await queue.add(new(1))
     assert queue.condition.problem is None
 
 

@@ -28,6 +28,8 @@ BUSY_PAUSE = 0.1
 """Seconds until a commit is tried again that met another program's lock."""
 STUCK_SECONDS = 10.0
 """After so long without a commit that returns, the queue counts as stuck."""
+RETRIED_SECONDS = 1.0
+"""After so long without another try it is not known whether one would still be in vain."""
 WATCH_SECONDS = 0.5
 """How often the store looks whether somebody else changed it."""
 PRUNE_PAUSE = 60.0
@@ -80,6 +82,8 @@ class Writer:
         self._ending = False
         # The moment from which on a commit has been tried without success, on the monotonic clock.
         self._trying_since: float | None = None
+        # When the last of these tries was given up; None: one goes on.
+        self._given_up_at: float | None = None
         self.disk_full = False
         self.failed = False
 
@@ -97,7 +101,11 @@ class Writer:
     def stuck(self) -> bool:
         """Whether no commit has returned for a while, although there is something to commit."""
         since = self._trying_since
-        return since is not None and self._clock.monotonic() - since > STUCK_SECONDS
+        return (
+            since is not None
+            and self._clock.monotonic() - since > STUCK_SECONDS
+            and not self._tries_no_more()
+        )
 
     def start(self, lease: Lease, figures: Figures) -> None:
         """Begin with the state row as it is."""
@@ -195,17 +203,20 @@ class Writer:
 
     async def _commit(self, lease: Lease, batch: list[WaitingWrite]) -> None:
         begun = self._clock.monotonic()
-        if self._trying_since is None:
+        if self._trying_since is None or self._tries_no_more():
             self._trying_since = begun
+        self._given_up_at = None
         try:
             commit = await self._store.commit(lease, [waiting.write for waiting in batch])
         except DiskFull:
             self._note_full()
+            self._trying_since = None
             self._refuse(batch, DiskFull)
             return
         except (StoreUnavailable, OutcomeUnknown) as error:
             # Another time it may be there again: the store knows what it must resolve first.
             self._store_errors["unavailable"].inc()
+            self._given_up_at = self._clock.monotonic()
             self._refuse(batch, type(error))
             return
         except StoreBusy:
@@ -226,10 +237,14 @@ class Writer:
         await self._maintain(lease)
         self._trying_since = None
 
+    def _tries_no_more(self) -> bool:
+        """Return whether nobody has come since the last try was given up; the worker would."""
+        at = self._given_up_at
+        return at is not None and self._clock.monotonic() - at > RETRIED_SECONDS
+
     def _refuse(self, batch: Sequence[WaitingWrite], error: type[ServiceError]) -> None:
         self._prune_in(None if self._prune_at is None else PRUNE_PAUSE)
         self._waiting.refuse(batch, error)
-        self._trying_since = None
 
     async def _maintain(self, lease: Lease) -> None:
         try:

@@ -265,6 +265,8 @@ def prepare(connection: Connection) -> None:
             f" INSERT INTO state ({_STATE_COLUMNS}) VALUES ({', '.join(numbers)})"
         ),
     }
+    # The try before may have met a lock behind the first of them.
+    connection.execute("DEALLOCATE ALL")
     for name, text in statements.items():
         connection.execute(f"PREPARE {name} AS {text}")
 

@@ -50,6 +50,8 @@ _SESSION = sql.SQL(
     " SET default_transaction_read_only = off; SET jit = off;"
     # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
     " SET array_nulls = on; SET quote_all_identifiers = off;"
+    # Rows that are hidden would seem to be missing.
+    " SET row_security = off;"
     # A node without power still seems to run, to those with other settings. By default its sessions
     # last for two hours.
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;"
