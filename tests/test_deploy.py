@@ -477,6 +477,7 @@ def test_the_health_check_fails_in_one_line(tmp_path: Path) -> None:
     for flags, status, says in (
         (["-P", str(port)], 1, f"no answer from 127.0.0.1 port {port}: Connection refused"),
         (["-P", str(port), "-H", "a..b"], 1, "a..b is not a host name"),
+        (["-P", str(port), "-H", "a b"], 1, "a b is not a host name"),
         (["-P", "0"], 2, "PORT is 0: only the service knows its port"),
         (["-P", "x"], 2, "flag --port must be a whole number from 0 to 65535"),
         (["-C", "no.yaml"], 2, "file no.yaml: not found"),

@@ -19,8 +19,11 @@ def check(settings: Settings) -> int:
     if settings.port == 0:
         return refuse("PORT is 0: only the service knows its port", EXIT_USAGE)
     host = _reachable(settings.host)
-    # Not urllib: it would go through a proxy that the environment names.
-    connection = http.client.HTTPConnection(host, settings.port, timeout=SECONDS)
+    try:
+        # Not urllib: it would go through a proxy that the environment names.
+        connection = http.client.HTTPConnection(host, settings.port, timeout=SECONDS)
+    except http.client.InvalidURL:
+        return refuse(f"{host} is not a host name")
     try:
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()

@@ -222,7 +222,7 @@ class Connection(HttpProtocol):
         that lives ignores 100 Continue (RFC 9110, 15.2).
         """
         http, transport = self._http, self.transport
-        if transport is None or http is None:
+        if transport is None or transport.is_closing() or http is None:
             return False
         waits = http.stage is Stage.HANDLER and http.request.version != "1.0"
         if waits and now - self._probed_at >= PROBE_SECONDS:
