@@ -177,6 +177,10 @@ class Wire:
         """Close the sending side; answers still come."""
         self.writer.write_eof()
 
+    def close(self) -> None:
+        """Close both sides, as clients do that have their answer."""
+        self.writer.close()
+
     def reset(self) -> None:
         """Drop the connection, so that the service is told at once that nobody reads."""
         sock = self.writer.get_extra_info("socket")

@@ -14,7 +14,7 @@ import pytest
 
 from sanic_app.http import connection
 from sanic_app.store import Slice
-from tests.serving import ON_UVLOOP, Service, held, request, service
+from tests.serving import ON_UVLOOP, Service, Wire, held, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -411,6 +411,27 @@ async def test_half_a_request_on_a_half_closed_connection_is_refused(
         assert served.parts.queue.figures.last_history_num == 1
 
 
+async def test_the_end_of_a_connection_is_no_request(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        for raw in (b"", LIVE, LIVE * 2, ADD):
+            for leave in (Wire.say_no_more, Wire.reset, Wire.close):
+                async with served.wire() as wire:
+                    await wire.send(raw)
+                    for _ in range(raw.count(b"Host")):
+                        assert (await wire.answer()).status == 200
+                    leave(wire)
+                    if leave is Wire.say_no_more:
+                        assert await wire.ended(2) == b""
+        await asyncio.sleep(0.1)
+        counted = {
+            (sample.labels["route"], sample.labels["status"]): sample.value
+            for family in served.app.ctx.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name.endswith(COUNT)
+        }
+        assert counted == {("/health/live", "200"): 9, ("/add_task", "200"): 3}
+
+
 async def test_half_closed_connections_leave_nothing_behind(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         await served.add(1, 600)
@@ -553,6 +574,16 @@ async def test_a_service_that_stops_asks_for_no_body(tmp_path: Path) -> None:
         lines = ("Expect: 100-continue", JSON_LINE, "Content-Length: 26")
         answer = await served.say(request("/add_task", b"", *lines))
         assert answer.problem["type"].endswith(":stopping")
+
+
+async def test_who_waits_to_be_asked_for_a_body_that_is_there_is_asked_as_well(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for num in (1, 2):
+            await wire.send(request("/add_task", BODY, "Expect: 100-continue"))
+            assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert json.loads((await wire.answer()).body)["history_num"] == num
 
 
 async def test_who_sends_too_much_gets_to_know_why(tmp_path: Path) -> None:

@@ -232,6 +232,15 @@ async def test_an_id_of_another_queue_is_reset_though_the_numbers_fit(tmp_path: 
             assert (await stream.next()).kind == "added"
 
 
+async def test_an_id_without_a_lineage_comes_back_as_it_is(tmp_path: Path) -> None:
+    """A connection that is lost behind the first message would else be refused for ever."""
+    async with service(tmp_path) as served:
+        async with listening(served, "2.0") as stream:
+            assert stream.last == "2.0"
+        async with listening(served, stream.last) as stream:
+            assert (await stream.next()).kind == "reset"
+
+
 @pytest.mark.parametrize(
     "after",
     [

@@ -59,6 +59,7 @@ ROOMS = [
     "store.sqlite.schema",
     "store.sqlite.disk",
     "store.sqlite.watch",
+    "store.sqlite.wal",
     "store.sqlite.lease",
     "store.sqlite.failures",
     "store.sqlite.rows",

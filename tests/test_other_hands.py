@@ -56,6 +56,9 @@ def refused(folder: Path, database: str, running: Running | None = None) -> str:
 
 
 def backed_up(folder: Path) -> Path:
+    (folder / "kept").mkdir()
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copyfile(folder / name, folder / "kept" / name)
     copy = folder / "copy.db"
     copied(folder / "queue.db", copy)
     return copy
@@ -151,6 +154,17 @@ def wal_replaced(folder: Path, _: Path) -> None:
     (folder / "new").rename(folder / "queue.db-wal")
 
 
+def wal_cut(folder: Path, _: Path) -> None:
+    wal = folder / "queue.db-wal"
+    os.truncate(wal, wal.stat().st_size - 1_000)
+
+
+def all_copied_back(folder: Path, _: Path) -> None:
+    """Copy back what was copied before the last commit: the database is the same since."""
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copyfile(folder / "kept" / name, folder / name)
+
+
 def folder_moved(folder: Path, _: Path) -> None:
     # Not the folder itself: it is the test's.
     for file in folder.glob("queue.db*"):
@@ -174,6 +188,7 @@ DEEDS: dict[Callable[[Path, Path], None], str] = {
     emptied: "queue.db was written over",
     wal_deleted: "queue.db-wal was deleted while",
     wal_replaced: "queue.db-wal was replaced by another file",
+    all_copied_back: "queue.db-wal was written over",
     folder_moved: "was deleted while",
     restored: "another program wrote to the database",
     written: "another program wrote to the database",
@@ -190,7 +205,11 @@ def test_an_idle_service_notices_within_a_second(
     assert DEEDS[deed] in ended(running)
 
 
-@pytest.mark.parametrize("deed", [deleted, replaced, wal_deleted], ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize(
+    "deed",
+    [deleted, replaced, wal_deleted, wal_cut],
+    ids=lambda deed: deed.__name__,
+)
 def test_a_commit_into_other_hands_is_not_acknowledged(
     running: Running, tmp_path: Path, deed: Callable[[Path, Path], None]
 ) -> None:

@@ -536,3 +536,22 @@ def test_what_a_kill_left_half_sent_is_not_there(tmp_path: Path) -> None:
     with Running(tmp_path) as running:
         assert running.request("GET", "/api/v1/queue")[1]["depth"] == 1
         assert running.add(2, 600)["history_num"] == 2
+
+
+@pytest.mark.parametrize("arguments", ["", "copy a.db b.db", "follow --cursor file"])
+def test_a_working_folder_that_was_deleted_is_one_line(tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir ../gone; exec {sys.executable} -m sanic_app {arguments}"
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path / "gone",
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch("sanic-app: cannot find [a-z./]+: the working folder: .*", line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sanic_app.client import stores
 from sanic_app.errors import StartError
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.store import SqliteStore
@@ -70,6 +73,23 @@ def killed(place: SqliteEngine, folder: Path) -> SqliteEngine:
     shutil.copyfile(place.path, plain_bytes)
     plain_bytes.rename(folder / place.path.name)
     return SqliteEngine(folder)
+
+
+def interrupted(path: Path) -> None:
+    """Leave a rollback journal beside a database, as the end of another program does."""
+    lines = (
+        "import os, sqlite3, sys",
+        "raw = sqlite3.connect(sys.argv[1], isolation_level=None)",
+        "for line in ('PRAGMA journal_mode = DELETE', 'PRAGMA cache_size = 1', 'BEGIN',",
+        "             'UPDATE history SET num = 9'): raw.execute(line).fetchall()",
+        "os._exit(0)",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines), path], check=True)
+
+
+def done_with(journal: Path) -> None:
+    with journal.open("r+b") as file:
+        file.write(bytes(28))
 
 
 async def refused(place: SqliteEngine, clock: FakeClock) -> str:
@@ -222,3 +242,25 @@ def test_the_documented_backup_ends_while_the_queue_is_busy(tmp_path: Path) -> N
     shutil.copyfile(tmp_path / "copy.db", restored / "queue.db")
     with Running(restored) as service:
         assert service.add(1)["history_num"] == 6_001
+
+
+async def test_the_journal_of_an_older_copy_is_not_written_into_the_database(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older, journal = tmp_path / "older.db", Path(f"{place.path}-journal")
+    chance = random.Random(1)
+    for rounds in (8, 1):
+        async with opened(place, clock) as store:
+            await work(store, clock, chance, rounds)
+        if not older.exists():
+            shutil.copyfile(place.path, older)
+            interrupted(older)
+    shutil.copyfile(f"{older}-journal", journal)
+    assert f"{journal} would be written into the database" in await refused(place, clock)
+    for arguments in (["check", place.path], ["copy", place.path, tmp_path / "new.db"]):
+        assert stores.main([str(each) for each in arguments], {}) == 1
+        assert "-journal would be written into the database" in capsys.readouterr().err
+    done_with(journal)
+    async with opened(place, clock) as store:
+        await work(store, clock, chance, 1)
+    assert stores.main(["check", str(place.path)], {}) == 0

@@ -450,6 +450,13 @@ def test_a_bad_value_is_refused_in_one_line_that_names_its_source(
         assert refusal(tmp_path, None, None, f"{flag}={value}").startswith(f"flag {flag} ")
 
 
+def test_a_bad_value_is_refused_though_another_source_overrides_it(tmp_path: Path) -> None:
+    line = refusal(tmp_path, "PORT: x", {"SANIC_APP_PORT": "2"}, "--port=3")
+    assert line.startswith(f"file {tmp_path / 'config_app.yaml'}, line 1: PORT ")
+    line = refusal(tmp_path, "PORT: 1", {"SANIC_APP_PORT": "x"}, "--port=3")
+    assert line.startswith("environment: SANIC_APP_PORT ")
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import pytest
 
+from sanic_app.client import stores
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
 from sanic_app.store.migrations import Migration, migrations
@@ -856,6 +857,20 @@ async def test_a_file_that_may_not_grow_is_a_full_disk(
             assert [task.num for task in await store.queue()] == [1]
         await store.add(*[1] * 3_000)
         assert (await store.store.figures()).depth == 3_001
+
+
+async def test_a_limit_that_a_new_database_meets_is_a_full_disk_too(
+    place: SqliteEngine, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a broken one, for whoever makes a backup."""
+    with files_up_to(8_192):
+        assert (await refusal(place, clock)).endswith("database or disk is full")
+    async with opened(place, clock) as store:
+        await store.add(*[1] * 1_000)
+    for limit in (8_192, place.path.stat().st_size - 1):
+        with files_up_to(limit):
+            assert stores.main(["copy", str(place.path), str(beside(place.path, ".copy"))], {}) == 1
+        assert capsys.readouterr().err.endswith("database or disk is full\n")
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -54,7 +54,7 @@ class Cursor:
             Failed: another follower has locked it, or it is no such file.
         """
         self.position = begin
-        self._path = None if file is None else Path(os.path.realpath(file))
+        self._path = None if file is None else _real_path(file)
         self._lock: Lock | None = None
         self._unsaved = False
         self._saved_at = 0.0
@@ -170,6 +170,13 @@ class Lock:
     def close(self) -> None:
         """Give it back, unless a child has the descriptor as well."""
         os.close(self.descriptor)
+
+
+def _real_path(file: str) -> Path:
+    try:
+        return Path(os.path.realpath(file))
+    except OSError as error:
+        raise Failed(f"cannot find {file}: the working folder: {error.strerror}") from None
 
 
 def _position(kept: Any) -> Position | None:

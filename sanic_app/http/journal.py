@@ -53,7 +53,8 @@ class Cursor(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as a message's id."""
-        return f"{self.lineage}.{self.added}.{self.finished}"
+        numbers = f"{self.added}.{self.finished}"
+        return f"{self.lineage}.{numbers}" if self.lineage else numbers
 
     def ahead_of(self, other: Cursor) -> bool:
         """Return whether it is of the same queue and was told something that the other was not."""

@@ -69,14 +69,22 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
     """
     config = flags.get("CONFIG")
     path = folder / CONFIG_FILE if config is None else Path(config)
-    found = _from_file(path, required=config is not None)
-    found |= _from_environment(environ)
-    found |= {
+    from_flags = {
         key: _Given(value, f"flag {KEYS[key].flag}")
         for key, value in flags.items()
         if key != "CONFIG" and value is not None
     }
-    settings = Settings(**{KEYS[key].field: _parse(key, given) for key, given in found.items()})
+    found: dict[str, _Given] = {}
+    parsed: dict[str, Any] = {}
+    for source in (
+        _from_file(path, required=config is not None),
+        _from_environment(environ),
+        from_flags,
+    ):
+        # A bad value is refused even where another source overrides it.
+        parsed |= {KEYS[key].field: _parse(key, given) for key, given in source.items()}
+        found |= source
+    settings = Settings(**parsed)
     _check(settings, found)
     return settings
 

@@ -52,7 +52,8 @@ async def read_add(request: Request, *, batch: bool = False) -> NewAdd:
         refuse_query(query_of(request))
     key = parse_key(headers.getall("idempotency-key", []))
     parts = parts_of(request)
-    if parts.stopping.is_set():
+    if key is None and parts.stopping.is_set():
+        # With a key the queue looks it up first: the retry of an add may find its answer.
         raise Stopping
     limit = parts.batch_bytes if batch else None
     body = await cast("ServiceRequest", request).read_body(limit)

@@ -83,6 +83,32 @@ def failure_of_write(error: Exception, path: Path) -> Exception:
     return found
 
 
+def why_not_written(error: OSError | sqlite3.Error, path: Path, size: int = 0) -> str:
+    """Return why a database could not be made or changed, as its operator reads it.
+
+    ``size`` is what it was to have: SQLite may have given back the room that was too little.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    full = isinstance(failure_of_write(error, path), DiskFull) or (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE
+        and _lacks(path.parent, size)
+    )
+    return "database or disk is full" if full else str(error)
+
+
+def _lacks(folder: Path, size: int) -> bool:
+    """Return whether there is no room for a file of this size."""
+    if sys.platform == "win32" or not size:
+        return False
+    try:
+        with TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        return error.errno in _FULL
+    return False
+
+
 def _refused_as_full(path: Path, offset: int) -> bool:
     """Return whether a file beside the database finds no room at this offset."""
     try:

@@ -16,7 +16,14 @@ from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
+from sanic_app.store.sqlite.disk import (
+    leftovers,
+    size_of,
+    sync,
+    sync_folder,
+    unfinished,
+    why_not_written,
+)
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
@@ -84,6 +91,7 @@ def prepare(path: Path) -> None:
         )
     left = size_of(Path(f"{path}-wal")) > 0
     try:
+        refuse_journal(path)
         version = _check(path)
         check_header(path)
         if not left:
@@ -97,6 +105,30 @@ def prepare(path: Path) -> None:
         raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < latest():
         _migrate(path)
+
+
+def refuse_journal(path: Path) -> None:
+    """Refuse a database with a rollback journal beside it; this service never leaves one.
+
+    SQLite writes what a journal holds into whatever database lies beside it, before any read.
+
+    Raises:
+        StartError: one that SQLite would apply lies there.
+        OSError: it cannot be read.
+    """
+    journal = Path(f"{path}-journal")
+    try:
+        with journal.open("rb") as file:
+            # SQLite empties a journal, or its first bytes, when it is done with it.
+            hot = file.read(1) not in (b"", b"\0")
+    except FileNotFoundError:
+        return
+    if hot:
+        raise StartError(
+            f"{journal} would be written into the database {path}: if another program was"
+            f" interrupted while it changed this database, open it once with the sqlite3 shell,"
+            " which undoes that; otherwise move that file away"
+        )
 
 
 def _is_mount(path: Path) -> bool:
@@ -135,7 +167,7 @@ def _create(path: Path) -> None:
         new.replace(path)
         sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = why_not_written(error, new)
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise StartError(f"cannot create the database {path}: {reason}") from None
@@ -148,7 +180,8 @@ def _migrate(path: Path) -> None:
             connection.execute("PRAGMA synchronous = FULL")
             applied = migrate(connection)
     except sqlite3.Error as error:
-        raise StartError(f"cannot migrate the database {path}: {error}") from None
+        reason = why_not_written(error, path)
+        raise StartError(f"cannot migrate the database {path}: {reason}") from None
     log.info("migrated the database", extra={"database": str(path), "migrations": applied})
 
 

@@ -17,6 +17,18 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _CLOSE = getattr(os, "O_CLOEXEC", 0)
 
 
+def real_path(path: Path) -> Path:
+    """Return the path of a file, links followed.
+
+    Raises:
+        StartError: it is relative, and the working folder was deleted.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        raise StartError(f"cannot find {path}: the working folder: {error.strerror}") from None
+
+
 class FileLease:
     """The owner's lock: an empty file beside the database, and the database, locked while it lives.
 
@@ -32,7 +44,7 @@ class FileLease:
             NotOwner: another process has it.
             StartError: the file cannot be made.
         """
-        self._database = Path(os.path.realpath(database))
+        self._database = real_path(database)
         self.descriptor = -1
         """The locked database, -1 where there is none yet.
 

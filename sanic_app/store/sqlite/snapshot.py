@@ -17,8 +17,8 @@ from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import BUSY_TIMEOUT
 from sanic_app.store.sqlite.disk import size_of
 from sanic_app.store.sqlite.failures import explain
-from sanic_app.store.sqlite.file import check_header
-from sanic_app.store.sqlite.lease import unowned
+from sanic_app.store.sqlite.file import check_header, refuse_journal
+from sanic_app.store.sqlite.lease import real_path, unowned
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
 FAULTS_MAX = 100
@@ -35,7 +35,7 @@ class SqliteSnapshot:
 
     def __init__(self, path: Path) -> None:
         """Take the path of the database (links are followed)."""
-        self.path = Path(os.path.realpath(path))
+        self.path = real_path(path)
         self.version = 0
         """Of the schema."""
         self._shm = Path(f"{self.path}-shm")
@@ -48,6 +48,10 @@ class SqliteSnapshot:
             StartError: it is no database of this service, or cannot be read.
         """
         self._before: list[str] = []
+        try:
+            refuse_journal(self.path)
+        except OSError as error:
+            raise StartError(f"cannot read {self.path}: {error.strerror}") from None
         try:
             self._look()
             # Not once a connection is open: to close a second handle would drop its locks.
@@ -65,7 +69,10 @@ class SqliteSnapshot:
             self._begin()
         except sqlite3.Error as error:
             self.close()
-            raise StartError(f"cannot read {self.path}: {explain(error)}") from None
+            reason = explain(error)
+            if self._live and not self._had_shm and not os.access(self.path.parent, os.W_OK):
+                reason = "its WAL needs an index, which cannot be written there: copy both files"
+            raise StartError(f"cannot read {self.path}: {reason}") from None
         except StartError:
             self.close()
             raise

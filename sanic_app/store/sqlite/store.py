@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.disk import failure_of_write, sizes
 from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.file import prepare
-from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.lease import FileLease, real_path
 from sanic_app.store.sqlite.reads import SqliteReads
 from sanic_app.store.sqlite.watch import Watch
 from sanic_app.store.transition import Limits
@@ -53,7 +52,7 @@ class SqliteStore(SqliteReads):
         ``lease`` is the owner's lock where the caller holds it already; ``history_keep`` is
         how much of the history stays, None for all of it.
         """
-        self._path = Path(os.path.realpath(path))
+        self._path = real_path(path)
         super().__init__(Connections(self._path), clock)
         self._watch = Watch(self._path)
         self._checkpointer = Checkpointer(self._connections, self._watch)
@@ -107,6 +106,7 @@ class SqliteStore(SqliteReads):
             with suppress(DiskFull, StoreBusy):
                 await self._checkpointer.checkpoint("PASSIVE")
         await self._connections.close_writer()
+        self._watch.end()
 
     async def commit(self, lease: Lease, writes: Sequence[Write]) -> Commit:
         """Apply the writes in one transaction; one that fails alone is applied alone."""

@@ -13,8 +13,15 @@ from typing import Self
 from sanic_app.errors import StartError
 from sanic_app.store.snapshot import Progress, Snapshot, rows_of
 from sanic_app.store.sqlite import origin
-from sanic_app.store.sqlite.disk import leftovers, size_of, sync, sync_folder, unfinished
-from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.disk import (
+    leftovers,
+    size_of,
+    sync,
+    sync_folder,
+    unfinished,
+    why_not_written,
+)
+from sanic_app.store.sqlite.lease import FileLease, real_path
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
 
@@ -27,7 +34,7 @@ class SqliteTarget:
 
     def __init__(self, path: Path) -> None:
         """Take the path of the database that is to be."""
-        self.path = Path(os.path.realpath(path))
+        self.path = real_path(path)
         self.new = unfinished(self.path)
         """Where it lies until it is published; what a kill leaves there, the next one removes."""
 
@@ -73,8 +80,15 @@ class SqliteTarget:
 
         Raises:
             StoreFailed: the source is damaged.
-            OSError, sqlite3.Error: the database cannot be written.
+            OSError: the database cannot be written.
         """
+        try:
+            self._fill(source, progress)
+        except sqlite3.Error as error:
+            size = size_of(source.path) if isinstance(source, SqliteSnapshot) else 0
+            raise OSError(0, why_not_written(error, self.new, size)) from error
+
+    def _fill(self, source: Snapshot, progress: Progress) -> None:
         with closing(self._connect()) as connection:
             if isinstance(source, SqliteSnapshot):
                 self._fill_pages(connection, source, progress)

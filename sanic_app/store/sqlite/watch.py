@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sanic_app.errors import StoreFailed
 from sanic_app.store.sqlite.lease import FileLease
+from sanic_app.store.sqlite.wal import Wal
 
 HEADER_BYTES = 100
 
@@ -25,7 +26,8 @@ class Watch:
     def __init__(self, path: Path) -> None:
         """Take the real path of the database."""
         self.path = path
-        self._wal = Path(f"{path}-wal")
+        self._wal_path, self._index_path = Path(f"{path}-wal"), Path(f"{path}-shm")
+        self._wal = Wal(self._wal_path)
         self._lease: FileLease | None = None
         # By name as text: each commit looks, and a Path costs it several times as much.
         self._identities: dict[str, _Identity] = {}
@@ -45,11 +47,13 @@ class Watch:
         self._page = (length, offset)
         self._identities = {
             path: _identity(status)
-            for path in (str(self.path), str(self._wal))
+            for path in map(str, (self.path, self._wal_path, self._index_path))
             if (status := _status(path)) is not None
         }
         if lease.descriptor >= 0:
             self._identities[str(self.path)] = _identity(os.fstat(lease.descriptor))
+        if length:
+            self._wal.open()
         self.look()
         self.note()
 
@@ -57,8 +61,12 @@ class Watch:
         """Remember what the database holds now: this process has written to it."""
         self._content = self._read()
 
+    def end(self) -> None:
+        """Forget the files, once they are closed."""
+        self._wal.close()
+
     def look(self) -> None:
-        """Look whether the names still mean the opened files: some microseconds.
+        """Look whether the names still mean the opened files, and the WAL is whole: microseconds.
 
         Raises:
             StoreFailed: they do not.
@@ -76,6 +84,8 @@ class Watch:
                     f"{path} was given {status.st_nlink} names (hard links) while the service was"
                     " using it: remove all but one"
                 )
+        if not self._wal.is_whole():
+            raise _foreign(f"{self._wal_path} was written over while the service was using it")
 
     def look_closely(self) -> None:
         """Look at the files, and whether the database holds what this process left in it.
