@@ -424,8 +424,6 @@ async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
         assert await until(back) < 1.0 + SLACK
         # However many reads there were.
         assert [record.msg for record in caplog.records].count("reads get no answer: %s") == 1
-        # Not what became of the connection, which the node itself has cut.
-        assert "reads get no answer: the server gave no answer within 2 s" in caplog.text
         await a.add(2, 1_000)
         assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
 

@@ -15,7 +15,7 @@ import pytest
 from sanic_app.errors import StartError
 from sanic_app.settings.values import PostgresUrl
 from sanic_app.store.postgres.failures import Lost
-from sanic_app.store.postgres.link import Turn
+from sanic_app.store.postgres.link import Link, Turn
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.task import Retention
 from tests.nodes import GRANTS, SLACK, Queue, depth, frozen, node, seconds_of, until, url_of
@@ -222,6 +222,17 @@ async def test_a_wait_for_the_standby_that_was_ended_is_no_success(
         await until(added)
         numbers = [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]]
         assert numbers[:3] == [1, 2, 3]
+
+
+async def test_a_call_without_an_answer_says_so(queue: Queue) -> None:
+    """And not what became of the connection, which the node itself has cut."""
+    link = Link(Servers(queue.cluster.url(), queue.name), "test")
+    try:
+        await link.run(lambda connection: connection.execute("SELECT 1"), 10)
+        with pytest.raises(Lost, match=r"the server gave no answer within 0\.2 s"):
+            await link.run(lambda connection: connection.execute("SELECT pg_sleep(9)"), 0.2)
+    finally:
+        await link.close()
 
 
 # Locks of others.

@@ -98,10 +98,13 @@ class Committer:
         # The connection that has the prepared statements.
         self._prepared: Connection | None = None
         self._unanswered: Made | None = None
+        self._settling: asyncio.Task[None] | None = None
 
     def end_patience(self) -> None:
         """Give up after a second what waits for the server."""
         self._latest = min(self._latest, time.monotonic() + LAST_SECONDS)
+        if self._settling is not None:
+            self._settling.cancel()
 
     @property
     def unknown(self) -> bool:
@@ -111,11 +114,15 @@ class Committer:
     async def settle(self) -> None:
         """Try to find out what became of a commit without an answer.
 
-        Nobody may write any more: a load balancer leaves out a node that is not ready.
+        Nobody may write any more: a load balancer leaves out a node that is not ready. A stop does
+        not wait for it.
         """
-        if time.monotonic() < self._latest:
-            with suppress(*UNRESOLVED):
-                await self._settle()
+        if self._unanswered is None or self._latest < math.inf:
+            return
+        self._settling = asyncio.create_task(self._settle())
+        await asyncio.wait({self._settling})
+        with suppress(*UNRESOLVED, asyncio.CancelledError):
+            self._settling.result()
 
     async def commit(self, writes: Sequence[Write]) -> Made:
         """Apply the writes in one transaction, and again while nothing of it was applied.
