@@ -592,6 +592,16 @@ async def test_a_service_that_stops_asks_for_no_body(tmp_path: Path) -> None:
         assert answer.problem["type"].endswith(":stopping")
 
 
+async def test_who_waits_to_be_asked_for_a_body_that_is_there_is_asked_as_well(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        for num in (1, 2):
+            await wire.send(request("/add_task", BODY, "Expect: 100-continue"))
+            assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert json.loads((await wire.answer()).body)["history_num"] == num
+
+
 async def test_who_sends_too_much_gets_to_know_why(tmp_path: Path) -> None:
     async with service(tmp_path, api_token=b"x") as served:
         for lines, status in (([], 401), (["Authorization: Bearer x"], 413)):

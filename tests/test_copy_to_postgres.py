@@ -35,6 +35,7 @@ from sanic_app.task import SECOND, NewTask, Retention
 from tests import postgres
 from tests.fake_clock import FakeClock
 from tests.parts import Opened, PostgresEngine, SqliteEngine, opened
+from tests.proxy import Proxy
 from tests.running import Running
 from tests.test_check import command, found, lived_in
 from tests.test_copy import batches, lines_of, rows_of
@@ -372,6 +373,29 @@ async def test_a_server_that_cannot_be_written_is_one_line(
             assert done.stdout + done.stderr.replace("\n", "", 1) == done.stderr.strip()
             assert arguments[0] == "check" or words in done.stderr, done
             assert not any(part in done.stderr for part in ("sesame", "ses", "ame@")), done
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_check_of_a_server_that_does_not_answer_ends_at_once_when_it_is_told_to(
+    target: PostgresEngine, number: int, status: int
+) -> None:
+    asyncio.run(lived_in(target, FakeClock()))
+    with Proxy(target.cluster.port) as proxy, psycopg.connect(target.cluster.url()) as other:
+        # It waits for somebody, and then the server freezes.
+        other.execute(f"LOCK TABLE {target.name}.meta")
+        checking = subprocess.Popen(
+            [sys.executable, "-m", "sanic_app", "check", f"{proxy.url}?schema={target.name}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '% FROM meta' AND wait_event"
+        while not target.cluster.query(f"{waiting} = 'relation'"):
+            assert checking.poll() is None
+        proxy.freeze()
+        checking.send_signal(number)
+        # The driver asks the server to cancel, and waits for 10 s.
+        assert checking.communicate(timeout=5) == (b"", b"")
+        assert checking.returncode == status
 
 
 def test_a_connection_that_is_lost_during_the_copy_is_one_line(

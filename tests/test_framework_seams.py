@@ -48,6 +48,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
         "keep_alive": "00ed853420ddf96c",
         "read": "ba80b303f965a6d0",
         "request_body": "20483a7a5a4a4b3f",
+        "request_bytes_left": "1971761c617705d4",
         "request_max_size": "b88aa25ccdd8aba5",
         "respond": "af23839ecf3dc598",
         "response_func": "6f858f74c02ca369",
@@ -58,6 +59,7 @@ FINGERPRINTS: dict[str, dict[str, str]] = {
     "sanic.request.types:Request": {
         "__init__": "fab4b3419b6590ee",
         "_parsed_url": "c255e346cc92ed7c",
+        "body": "85b2b63272abc01d",
         "path": "6d017876de420ee9",
         "receive_body": "6754601d7899b95a",
     },

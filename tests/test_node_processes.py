@@ -247,11 +247,29 @@ def test_a_schema_that_is_too_new_is_refused(queue: Queue, tmp_path: Path) -> No
     assert "newer" in lines[0]
 
 
+RESTORE = """
+    ALTER SCHEMA QUEUE RENAME TO QUEUE_before;
+    CREATE SCHEMA QUEUE;
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT relname FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'QUEUE_before'::regnamespace
+        LOOP
+            EXECUTE format('CREATE TABLE QUEUE.%1$I (LIKE QUEUE_before.%1$I INCLUDING ALL);'
+                'INSERT INTO QUEUE.%1$I SELECT * FROM QUEUE_before.%1$I', name);
+        END LOOP;
+    END $$
+"""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ("UPDATE meta SET lineage = gen_random_uuid()", "replaced by another one"),
         ("UPDATE state SET commit_num = 1", "went back"),
+        # As a dump, restored before anybody has committed. A node takes the lock by the schema's
+        # number, and one that starts now would take another lock.
+        (RESTORE, "replaced by another one"),
+        ("DELETE FROM queue WHERE history_num = 1", "the head is not in the queue"),
     ],
 )
 def test_another_queue_in_its_place_ends_a_node_with_one_line(
@@ -261,11 +279,36 @@ def test_another_queue_in_its_place_ends_a_node_with_one_line(
     with Running(tmp_path, "-D", queue.cluster.url(), environ=environ) as running:
         for number in range(5):
             running.add(number, 1_000)
-        queue.query(change)
+        queue.query(change.replace("QUEUE", queue.name))
         assert running.wait(10) == 70
         lines = [json.loads(line)["message"] for line in running.lines]
         assert len([line for line in lines if words in line]) == 1
         assert "Traceback" not in running.log
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM queue WHERE history_num = 3",
+        "TRUNCATE queue",
+        "DELETE FROM state",
+        "DELETE FROM history WHERE finish_num = 2",
+    ],
+)
+def test_a_start_on_a_damaged_queue_is_one_line(queue: Queue, tmp_path: Path, damage: str) -> None:
+    environ = {"SANIC_APP_DATABASE_SCHEMA": queue.name}
+    with Running(tmp_path, "-D", queue.cluster.url(), environ=environ) as running:
+        for timeout in (0, 0, 1_000, 1_000):
+            running.add(1, timeout)
+        running.wait_for_result([1, 1])
+        assert running.stop() == 0
+    before = queue.query("SELECT * FROM state")
+    queue.query(damage)
+    status, lines = started(tmp_path, queue.cluster.url(), DATABASE_SCHEMA=queue.name)
+    assert status == 1
+    what = "is damaged: its state row is wrong, see `sanic-app check`"
+    assert lines == [f"sanic-app: the schema {queue.name} {what}\n"]
+    assert queue.query("SELECT * FROM state") == ([] if "state" in damage else before)
 
 
 def test_a_dropped_schema_ends_a_node(queue: Queue, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from sanic_app.errors import NotHead
+from sanic_app.queue.condition import UNKNOWN
 from sanic_app.settings.values import PostgresUrl
 from sanic_app.store.postgres import changes, committer
 from sanic_app.store.postgres.failures import Lost
@@ -317,6 +318,23 @@ def held_lock(served: Service, queue: Queue) -> Iterator[psycopg.Connection[Any]
 
 
 @contextmanager
+def full_disk_for(queue: Queue, table: str) -> Iterator[None]:
+    """Let the server find no room for a row of this table."""
+    queue.query(
+        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$"
+    )
+    queue.query(
+        f"CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW"
+        " EXECUTE FUNCTION no_room()"
+    )
+    try:
+        yield
+    finally:
+        queue.query(f"DROP TRIGGER no_room ON {table}; DROP FUNCTION no_room()")
+
+
+@contextmanager
 def blocked_writer(served: Service) -> Iterator[None]:
     """Keep a node's writer from connecting anew."""
     link = served.store._committer.link  # type: ignore[attr-defined]
@@ -406,6 +424,8 @@ async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
         assert await until(back) < 1.0 + SLACK
         # However many reads there were.
         assert [record.msg for record in caplog.records].count("reads get no answer: %s") == 1
+        # Not what became of the connection, which the node itself has cut.
+        assert "reads get no answer: the server gave no answer within 2 s" in caplog.text
         await a.add(2, 1_000)
         assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
 
@@ -476,11 +496,34 @@ async def test_what_cannot_be_resolved_is_unknown_and_never_repeated(
                 # Nothing else is committed meanwhile, and that is certain.
                 answer = await a.client.post("/add_task", json=body)
                 assert problem(answer, "store-unavailable", 503)["applied"] is False
+                answer = await a.client.get("/health/ready")
+                assert (answer.status_code, answer.json()["reason"]) == (503, UNKNOWN)
+            outcome = "applied" if fault == "in" else "absent"
+
+            # A load balancer sends nothing to a node that is not ready.
+            async def resolved() -> bool:
+                return a.metric("commits_resolved_total", outcome=outcome) == 1
+
+            await until(resolved)
+            assert (await a.get("/health/ready"))["reason"] == "ok"
             await a.add(3, 1_000)
             listed = (await a.get("/get_queue_work"))["tasks"]
             assert [task["num"] for task in listed] == numbers
-            outcome = "applied" if fault == "in" else "absent"
-            assert a.metric("commits_resolved_total", outcome=outcome) == 1
+
+
+async def test_a_disk_that_is_full_while_a_commit_is_resolved_makes_nothing_certain(
+    queue: Queue,
+) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port, store_patience=0.5) as a:
+            await a.add(1, 1_000)
+            with full_disk_for(queue, "node"):
+                proxy.on_commit = "in"
+                answer = await a.client.post("/add_task", json={"num": 2, "timeout": 1_000})
+                assert problem(answer, "outcome-unknown", 500)["applied"] is None
+            await a.add(3, 1_000)
+            listed = (await a.get("/get_queue_work"))["tasks"]
+            assert [task["num"] for task in listed] == [1, 2, 3]
 
 
 async def test_a_resolved_commit_has_a_write_of_its_own(queue: Queue) -> None:

@@ -40,7 +40,10 @@ from tests.nodes import Queue
     ],
 )
 def test_what_an_error_means(queue: Queue, code: str, severity: str, kind: type[Exception]) -> None:
-    assert type(failure(raised(queue, code, severity))) is kind
+    found = failure(raised(queue, code, severity))
+    assert type(found) is kind
+    # Else there is nothing more to say.
+    assert "on purpose" in str(found) or code in ("53100", "22012")
 
 
 def raised(queue: Queue, code: str, severity: str) -> psycopg.Error:

@@ -61,6 +61,37 @@ async def test_a_write_waits_only_so_long_for_the_server(own: Queue) -> None:
         await asyncio.to_thread(own.cluster.start)
 
 
+@pytest.mark.parametrize("source", ["variables", "service"])
+async def test_several_hosts_may_come_from_where_libpq_finds_them(
+    pair: list[Cluster], source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, standby = pair
+    ports = f"{standby.port},{primary.port}"
+    # A shell may have these for other programs.
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "standby")
+    if source == "variables":
+        monkeypatch.setenv("PGHOST", "127.0.0.1,127.0.0.1")
+        monkeypatch.setenv("PGPORT", ports)
+        url, where = "postgresql://postgres@/postgres", f"127.0.0.1 port {primary.port}"
+    else:
+        file = tmp_path / "services"
+        file.write_text(f"[jobs]\nhost=127.0.0.1,127.0.0.1\nport={ports}\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(file))
+        url, where = "postgresql://postgres@/postgres?service=jobs", "the service jobs"
+    servers = Servers(url, "sanic_app")
+    with servers.connect() as connection:
+        assert connection.info.port == primary.port
+    assert where in servers.where
+
+
+async def test_the_sessions_of_a_node_without_power_end_soon(queue: Queue) -> None:
+    """Linux has these of the socket: for two hours nobody could change what all agree on."""
+    with Servers(queue.cluster.url(), queue.name).connect() as connection:
+        names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        shown = [connection.execute(f"SHOW tcp_{name}").fetchall()[0][0] for name in names]
+        assert shown == ["10", "5", "4", "30000"]
+
+
 @pytest.mark.parametrize("order", ["primary first", "standby first"])
 async def test_the_writable_host_is_used_wherever_it_stands(
     pair: list[Cluster], order: str

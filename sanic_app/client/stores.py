@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple, NoReturn
 
 from rich.console import Console
@@ -169,10 +170,18 @@ class _Places:
             return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
         try:
             # An extra.
+            from sanic_app.store.postgres import bulk  # noqa: PLC0415
             from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
             from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
         except ImportError:
             raise StartError(DRIVER_MISSING) from None
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            bulk.leave()
+            stop(number, frame)
+
+        for number in stop_signals():
+            signal.signal(number, leave)
         schema = place.schema or self._settings().database_schema
         return _Store(
             f"{place} schema {schema}",
@@ -186,7 +195,7 @@ def _parsed(text: str) -> values.Database:
         return values.database(text)
     except ValueError as error:
         # What was meant for a URL may have a password.
-        shown = "the URL" if "://" in text else text
+        shown = "the URL" if "://" in text or "=" in text else text
         raise SettingsError(f"{shown}: {error}") from None
 
 

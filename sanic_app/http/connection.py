@@ -14,15 +14,13 @@ from time import monotonic, perf_counter
 from typing import Any, Final
 
 from sanic import HTTPResponse, Request
-from sanic.compat import Header
 from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
 from sanic.http import Stage
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
-from sanic_app.http import framing
-from sanic_app.http.cycle import RequestCycle, ServiceRequest
+from sanic_app.http.cycle import OddRequest, RequestCycle, ServiceRequest
 from sanic_app.http.guard import Guard
 from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
@@ -58,8 +56,8 @@ class Connection(HttpProtocol):
         self._http: RequestCycle | None = None
         self._guard: Guard = self.app.ctx.guard
         self._metrics: Metrics = self.app.ctx.metrics
-        self.request_class = ServiceRequest
-        self.request_handler: Callable[[Request], Any] = self._handle
+        self.request_class = OddRequest
+        self.request_handler: Callable[[ServiceRequest], Any] = self._handle
         # Not Sanic's setting, because that also limits the headers.
         self.request_max_size: int = self.app.ctx.body_max
         self._keep_alive: int = self.app.ctx.keep_alive
@@ -76,7 +74,7 @@ class Connection(HttpProtocol):
         self._unread = (0, 0.0)
         self._unread_since = 0.0
 
-    async def _handle(self, request: Request) -> None:
+    async def _handle(self, request: ServiceRequest) -> None:
         begun = perf_counter()
         headers = request.headers
         request_id.set(accept_request_id(headers.get("x-request-id")))
@@ -86,9 +84,10 @@ class Connection(HttpProtocol):
         self._idle_seconds = self._keep_alive
         try:
             try:
-                if not framing.is_head(request.head) or (
-                    request.version == "1.0" and not self._is_valid_old(headers)
-                ):
+                if request.version == "1.0" and self._http is not None:
+                    # There was no 100 Continue yet (RFC 9110, 10.1.1).
+                    self._http.expecting_continue = False
+                if not request.is_valid():
                     self._close_after_answer()
                     raise Invalid(detail="The request is not valid HTTP.")
                 self._guard.check(request.method, request.path, headers)
@@ -124,6 +123,7 @@ class Connection(HttpProtocol):
         """Receive data. Only the first byte of a request starts its clock."""
         http, begun = self._http, self._time
         silent = http is None or self._is_silent(http)
+        self.turned = True
         super().data_received(data)
         if not silent:
             self._time = begun
@@ -152,7 +152,6 @@ class Connection(HttpProtocol):
         if ended:
             self._close_after_answer()
             raise CancelledError if self._between_requests() else BadRequest
-        self.turned = True
         await super().receive_more()  # type: ignore[no-untyped-call] # the same
         if self.half_closed and not self.recv_buffer and self._between_requests():
             # Woken by the end alone: no request begins.
@@ -231,13 +230,6 @@ class Connection(HttpProtocol):
             transport.write(HTTP_CONTINUE)
         sock = transport.get_extra_info("socket")
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
-    def _is_valid_old(self, headers: Header) -> bool:
-        """Return whether an HTTP/1.0 request has a clear length (RFC 9112, 6.1)."""
-        if self._http is not None:
-            # There was no 100 Continue yet (RFC 9110, 10.1.1).
-            self._http.expecting_continue = False
-        return "transfer-encoding" not in headers
 
     def _is_unacknowledged(self) -> bool:
         """Return whether the kernel still holds an answer that the client does not read."""

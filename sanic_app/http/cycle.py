@@ -36,28 +36,13 @@ _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
 
 
 class ServiceRequest(Request):
-    """A request whose body is read only when a handler wants it.
-
-    Its target may have no path, such as ``http://host`` (RFC 9112, 3.2.2).
-    """
+    """A request whose body is read only when a handler wants it."""
 
     stream: RequestCycle
 
-    def __init__(self, url_bytes: bytes, headers: Header, head: bytes = b"", **named: Any) -> None:
-        """Take the request.
-
-        Sanic leaves blanks behind values, removes more than blanks, and knows ``chunked`` in lower
-        case only.
-        """
-        if (
-            not head.isascii()
-            or headers.getone("transfer-encoding", "chunked") != "chunked"
-            or b" \r\n" in head
-            or b"\t\r\n" in head
-            or head.endswith((b" ", b"\t"))
-        ):
-            headers = Header(framing.fields(head))
-        super().__init__(url_bytes, headers, head=head, **named)
+    def is_valid(self) -> bool:
+        """Return whether its head is valid, and says clearly where the body ends."""
+        return True
 
     async def receive_body(self) -> None:
         """Read a body that no handler wants, unless its client waits to be asked for it."""
@@ -77,8 +62,31 @@ class ServiceRequest(Request):
         if stream.request_body:
             if stream.expecting_continue and stream.request_bytes > stream.request_max_size:
                 raise TooLarge
-            await super().receive_body()  # type: ignore[no-untyped-call] # the same
+            if (whole := stream.take_body()) is None:
+                await super().receive_body()  # type: ignore[no-untyped-call] # the same
+            else:
+                self.body = whole
         return self.body
+
+
+class OddRequest(ServiceRequest):
+    """A request whose head is invalid, or that Sanic would read wrongly.
+
+    Its target may have no path, such as ``http://host`` (RFC 9112, 3.2.2).
+    """
+
+    def __init__(self, *, head: bytes = b"", **named: Any) -> None:
+        """Take the request, its fields as they are in the head.
+
+        Sanic leaves blanks behind values, removes more than blanks, and knows ``chunked`` in lower
+        case only.
+        """
+        super().__init__(head=head, **{**named, "headers": Header(framing.fields(head))})
+
+    def is_valid(self) -> bool:
+        """Check the head. One of HTTP/1.0 knows no transfer codings (RFC 9112, 6.1)."""
+        old = self.version == "1.0"
+        return framing.is_head(self.head) and not (old and "transfer-encoding" in self.headers)
 
     @property
     def path(self) -> str:
@@ -107,6 +115,7 @@ class RequestCycle(Http):
     def create_empty_request(self) -> None:
         """Make a request for the answer to a bad one. Its target may be what is bad."""
         self.url = None
+        self.protocol.request_class = OddRequest
         super().create_empty_request()
 
     @staticmethod
@@ -117,23 +126,25 @@ class RequestCycle(Http):
         return int(value, base)
 
     async def http1_request_header(self) -> None:
-        """Receive a head. One empty line before it is ignored (RFC 9112, 2.2).
+        """Receive a head.
 
         Thousands of requests may have come together: others have their turn between two of them.
         """
-        if not self.protocol.turned:
+        protocol = self.protocol
+        if not protocol.turned:
             await asyncio.sleep(0)
-        self.protocol.turned = False
-        self._chunks = 0
-        buffer = self.recv_buffer
-        if buffer[:1] == b"\r":
-            await self._skip_empty_line()
-        if b"\r\n\r\n" not in buffer:
+        protocol.turned = False
+        plain = framing.is_plain(self.recv_buffer)
+        if not plain:
             await self._receive_head()
+            plain = framing.is_plain(self.recv_buffer)
+            self._chunks = 0
+        protocol.request_class = ServiceRequest if plain else OddRequest
         await super().http1_request_header()  # type: ignore[no-untyped-call] # the same
+        request = self.request
         # Methods have a case: a client of `head` waits for a body (RFC 9110, 9.1).
-        self.head_only = self.request.method == "HEAD"
-        if len(self.request.headers.getall("connection", ())) > 1:
+        self.head_only = request.method == "HEAD"
+        if len(request.headers.getall("connection", ())) > 1:
             # Sanic takes the last one, and `close` may be in another (RFC 9112, 9.3).
             self.keep_alive = False
 
@@ -149,14 +160,32 @@ class RequestCycle(Http):
     async def _receive_head(self) -> None:
         """Receive the rest of a head; what will never be one is refused at once.
 
-        A client that speaks TLS would otherwise wait in vain for an answer.
+        A client that speaks TLS would otherwise wait in vain for an answer. One empty line before
+        a head is ignored (RFC 9112, 2.2).
         """
         buffer, checked = self.recv_buffer, 0
+        if buffer[:1] == b"\r":
+            await self._skip_empty_line()
         while buffer.find(b"\r\n\r\n", checked) == -1 and len(buffer) <= self.HEADER_MAX_SIZE:
             if buffer[:1] == b"\r" or framing.has_stray(buffer, checked):
                 raise BadRequest
             checked = max(0, len(buffer) - 3)
             await self._receive_more()
+
+    def take_body(self) -> bytes | None:
+        """Return the body if the whole of it came together with its head, as it mostly does."""
+        buffer, size = self.recv_buffer, self.request_bytes
+        if (
+            self.request_body == "chunked"
+            or self.expecting_continue
+            or not len(buffer) >= size <= self.request_max_size
+        ):
+            return None
+        body = bytes(buffer[:size])
+        del buffer[:size]
+        self.request_bytes_left = 0
+        self.request_body = None
+        return body
 
     async def read(self) -> bytes | None:
         """Return a piece of the body, as Sanic does, but accept trailer fields behind chunks.

@@ -15,17 +15,26 @@ _FIELDS: Final = rb"(?:\r\n%b:[\t\x20-\x7e\x80-\xff]*+)*+" % _NAME
 _TARGET: Final = rb"(?!\* )[\x21\x22\x24-\x7e]++"
 """A target is never followed by a fragment, and ``*`` is one of OPTIONS alone (RFC 9112, 3.2)."""
 _HEAD: Final = re.compile(rb"(?:OPTIONS \*|%b %b) HTTP/1\.[01]%b" % (_NAME, _TARGET, _FIELDS))
+_PLAIN: Final = re.compile(
+    rb"[A-Z]++ /[\x21\x22\x24-\x7e]*+ HTTP/1\.1"
+    rb"(?:\r\n(?!(?i:transfer-encoding:))%b:(?:[\t\x20]*+[\x21-\x7e]++)*+)*+\r\n\r\n" % _NAME
+)
 _TRAILER: Final = re.compile(_FIELDS)
 _STRAY: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNKED: Final = re.compile("chunked", re.ASCII | re.IGNORECASE)
 _CHUNK_LINE: Final = re.compile(rb"\r\n([0-9A-Fa-f]++)[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
 
 
-def is_head(head: bytes) -> bool:
-    """Return whether this is a request line and its fields, without the empty line behind them.
+def is_plain(buffer: bytearray) -> bool:
+    """Return whether it begins with a whole head that is valid, and that Sanic reads correctly.
 
-    It takes one microsecond for a usual request.
+    Nearly all are. It takes one microsecond.
     """
+    return _PLAIN.match(buffer) is not None
+
+
+def is_head(head: bytes) -> bool:
+    """Return whether this is a request line and its fields, without the empty line behind them."""
     return _HEAD.fullmatch(head) is not None
 
 

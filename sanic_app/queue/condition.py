@@ -5,6 +5,9 @@ from __future__ import annotations
 from sanic_app.queue.writer import Writer
 from sanic_app.store import Store
 
+UNKNOWN = "it is not known yet whether a commit was applied"
+"""Of a commit on PostgreSQL whose answer is missing."""
+
 
 class Condition:
     """How a queue and its store are, as far as this process knows."""
@@ -20,6 +23,8 @@ class Condition:
         """Why no commit is to be expected now, in a few words; None: one is."""
         if not self._store.up:
             return "the store is unavailable"
+        if self._store.unknown:
+            return UNKNOWN
         if self._writer.stuck:
             # Another program holds the database's lock, or the disk does not answer.
             return "no commit has returned for 10 s"

@@ -23,18 +23,15 @@ class WaitingWrite(NamedTuple):
 
     write: Write
     future: asyncio.Future[Any]
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks it adds."""
-        return len(self.write.tasks) if isinstance(self.write, Add) else 0
+    tasks: int
+    """How many it adds."""
 
     @property
     def weight(self) -> int:
         """How much of a commit it takes."""
         match self.write:
-            case Add(tasks, key):
-                return len(tasks) + (KEY_WEIGHT if key is not None else 0)
+            case Add(key=key):
+                return self.tasks + (0 if key is None else KEY_WEIGHT)
             case Finish():
                 return RUN_MAX
             case CancelRange():
@@ -69,11 +66,12 @@ class WaitingWrites:
 
     def put(self, write: Write) -> asyncio.Future[Any]:
         """Put a write behind the others; the future has its result."""
-        waiting = WaitingWrite(write, asyncio.get_running_loop().create_future())
-        self.uncommitted += waiting.tasks
-        self._writes.append(waiting)
+        tasks = len(write.tasks) if isinstance(write, Add) else 0
+        future = asyncio.get_running_loop().create_future()
+        self.uncommitted += tasks
+        self._writes.append(WaitingWrite(write, future, tasks))
         self.arrived.set()
-        return waiting.future
+        return future
 
     def take(self) -> list[WaitingWrite]:
         """Take the first ones, as many as one commit holds."""

@@ -133,6 +133,10 @@ _POSTGRES = re.compile(
 """As libpq reads a URL: what is before an ``@`` is user and password, unless there is a ``/``."""
 
 
+_KEYWORD = r"(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|options)\s*="
+"""How the other form begins that libpq has."""
+
+
 Database = Path | PostgresUrl
 
 
@@ -143,8 +147,9 @@ def database(value: Any) -> Database:
     if scheme in ("postgresql", "postgres") and separator:
         return _postgres(place)
     path = _path_of(urlsplit(place)) if separator else place
-    # A URL that lacks its slashes would be a path, and begin a new queue.
-    if path is None or re.match(r"(sqlite|postgres(ql)?):", path):
+    # A URL that lacks its slashes would be a path, and begin a new queue. So would libpq's
+    # other form, and the log would show its password as a name.
+    if path is None or re.match(r"(sqlite|postgres(ql)?):|" + _KEYWORD, path):
         raise ValueError(
             "must be a path or a URL such as sqlite:////data/queue.db or postgresql://host/name"
         )

@@ -214,6 +214,10 @@ class Store(Protocol):
         """Whether it can be reached."""
 
     @property
+    def unknown(self) -> bool:
+        """Whether it is not known yet if a commit was applied. Until then there is no other."""
+
+    @property
     def engine(self) -> str:
         """The engine with its version, such as ``sqlite 3.46.1``."""
 
@@ -282,8 +286,10 @@ class Store(Protocol):
     async def watch(self, lease: Lease) -> None:
         """Look whether somebody else changed what only this process may change.
 
+        Where a commit has no answer yet, try to find out what became of it.
+
         Raises:
-            StoreFailed: so it is; nothing may be written any more.
+            StoreFailed: it was changed; nothing may be written any more.
         """
 
     def changes(self) -> AsyncGenerator[Change, None]:

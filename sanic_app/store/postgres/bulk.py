@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import psycopg
 
@@ -12,7 +13,9 @@ from sanic_app.store.postgres.failures import Lost, line_of
 from sanic_app.store.postgres.servers import Connection, Servers
 
 PATIENCE_MS = 120_000
-"""How long a server may take nothing of what is sent, as one does whose disk is busy."""
+"""How long either side may take nothing of what is sent, as one does whose disk is busy."""
+
+_connections: WeakSet[Connection] = WeakSet()
 
 
 def servers(url: str, schema: str) -> Servers:
@@ -30,11 +33,22 @@ def connect(servers: Servers, lock_seconds: int) -> Connection:
         connection = servers.connect()
         connection.execute(
             f"SET lock_timeout = '{lock_seconds}s'; SET idle_in_transaction_session_timeout = 0;"
-            " SET enable_seqscan = on"
+            f" SET enable_seqscan = on; SET tcp_user_timeout = {PATIENCE_MS}"
         )
+        _connections.add(connection)
     except Lost as error:
         raise StartError(f"cannot connect to {servers.where}: {error}") from None
     return connection
+
+
+def leave() -> None:
+    """Close all connections, because the process is to end.
+
+    On an interrupt the driver would ask the server to cancel, and wait for it: one that is frozen
+    has no answer. The server itself notices that its client is gone.
+    """
+    for connection in list(_connections):
+        connection.close()
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Look(NamedTuple):
     """What one look found; None for the rest when nothing has changed."""
 
     commit_num: int
-    lineage: str
+    schema: schema.Schema
     overview: Overview
     after: int
     """The finish number behind which ``finished`` begins."""
@@ -93,7 +93,6 @@ class Changes:
         for sock in (self._wake, self._woken):
             sock.setblocking(False)
         self._closed = False
-        self._channel = ""
         self._pid = 0
         # Set by the thread when another node has notified.
         self._notified = False
@@ -103,16 +102,15 @@ class Changes:
         self.size = 0
         """What the queue takes on the server's disk, in bytes, not long ago."""
         self.seen = Seen(0, 0)
-        self.lineage = ""
         # The greatest commit that listeners know of, perhaps without those before it.
         self._delivered = 0
         self.up = False
         """Whether the last look was answered."""
 
-    def begin(self, lineage: str, channel: str, commit_num: int, finish_num: int) -> None:
+    def begin(self, found: schema.Schema, commit_num: int, finish_num: int) -> None:
         """Begin behind a commit that everybody knows of."""
-        self.lineage = lineage
-        self._channel = channel
+        self._schema = found
+        self._channel = f"sanic_app_{found.number}"
         self.seen = Seen(commit_num, finish_num)
         self._delivered = commit_num
         self.up = True
@@ -169,7 +167,7 @@ class Changes:
         """Return what nobody was told yet, if there is something."""
         if look is None:
             return None
-        if look.lineage != self.lineage:
+        if look.schema != self._schema:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
         if look.commit_num < self._delivered:
             # Older than what a commit of this node has told meanwhile.
@@ -214,7 +212,8 @@ class Changes:
         rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
         if not rows:
             raise StoreFailed("corrupt", "the state row is missing")
-        number, lineage, compatible_from, shown, *values = rows[0]
+        number, lineage, schema_number, compatible_from, shown, *values = rows[0]
+        found = schema.Schema(schema_number, lineage)
         overview = reads.overview(values, shown, self._stamps, asked)
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
@@ -223,12 +222,12 @@ class Changes:
         if time.monotonic() > self._sized_at + SIZE_SECONDS:
             self._sized_at = time.monotonic()
             ((self.size,),) = fetch(connection, _SIZE)
-        if number == self.seen.commit_num and lineage == self.lineage:
+        if number == self.seen.commit_num and found == self._schema:
             return None
         finished: list[Task] = []
         if overview.figures.last_finish_num > after:
             finished = tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
-        return Look(number, lineage, overview, after, finished)
+        return Look(number, found, overview, after, finished)
 
     def _wait(self, connection: Connection) -> None:
         """Wait for a notification, a ring, or the time to look."""

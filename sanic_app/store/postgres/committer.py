@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -14,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from sanic_app.errors import (
+    DiskFull,
     OutcomeUnknown,
     StartError,
     StoreBusy,
@@ -37,6 +39,9 @@ LAST_SECONDS = 1.0
 """How long a write waits for the server when the service stops: the stop has some 4 s."""
 RETRY_SECONDS = 0.1
 """The pause before another try."""
+
+UNRESOLVED = (Lost, StoreBusy, DiskFull, StartError)
+"""Why it could not be found out what became of a commit, but may be later."""
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +102,20 @@ class Committer:
         """Give up after a second what waits for the server."""
         self._latest = min(self._latest, time.monotonic() + LAST_SECONDS)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether a commit has no answer yet."""
+        return self._unanswered is not None
+
+    async def settle(self) -> None:
+        """Try to find out what became of a commit without an answer.
+
+        Nobody may write any more: a load balancer leaves out a node that is not ready.
+        """
+        if time.monotonic() < self._latest:
+            with suppress(*UNRESOLVED):
+                await self._settle()
+
     async def commit(self, writes: Sequence[Write]) -> Made:
         """Apply the writes in one transaction, and again while nothing of it was applied.
 
@@ -115,9 +134,7 @@ class Committer:
                 # The commit before has waited in vain, and the stop has no time for another one.
                 raise StoreUnavailable
             try:
-                if (applied := await self._resolve()) is not None:
-                    # Its callers have long been told that nobody knows.
-                    self._notice("applied" if applied else "absent")
+                await self._settle()
                 return await self.link.run(partial(self._write, writes), seconds)
             except Unanswered as unanswered:
                 self._unanswered = unanswered.made
@@ -142,7 +159,7 @@ class Committer:
         while True:
             try:
                 applied = await self._resolve()
-            except (Lost, StoreBusy, StartError):
+            except UNRESOLVED:
                 if self._is_over(end):
                     raise OutcomeUnknown from None
                 await asyncio.sleep(RETRY_SECONDS)
@@ -154,11 +171,17 @@ class Committer:
             self._notice("absent" if self._is_over(end) else "repeated")
             return None
 
+    async def _settle(self) -> None:
+        """Resolve a commit whose callers have long been told that nobody knows."""
+        if (applied := await self._resolve()) is not None:
+            self._notice("applied" if applied else "absent")
+
     async def _resolve(self) -> bool | None:
         """Find out whether the commit without an answer was applied; None: there is none.
 
         Raises:
-            Lost, StoreBusy: it cannot be found out now. Until then nothing else is committed.
+            Lost, StoreBusy, DiskFull, StartError: it cannot be found out now. Until then nothing
+                else is committed.
         """
         if self._unanswered is None:
             return None
@@ -187,7 +210,7 @@ class Committer:
             now=self._now(),
         )
         opening = rows.opening
-        if opening.lineage != schema.lineage:
+        if (opening.schema_number, opening.lineage) != schema:
             raise StoreFailed("other", "the queue was replaced by another one while it was in use")
         if opening.agreed != agreed(self._limits):
             # Started while this one was cut off, so that it did not see it running.

@@ -28,7 +28,7 @@ def failure(error: psycopg.Error) -> Exception:
             return DiskFull()
         case ("57014", _) | (_, "40" | "55"):
             # Canceled, chosen to end a deadlock, or too long waiting for a lock.
-            return StoreBusy()
+            return StoreBusy(f"PostgreSQL did not do it now: {text}")
         case ("25006", _) | (_, "08" | "53" | "57"):
             # The server has become a standby, stops, or has no connection left.
             return Lost(text)

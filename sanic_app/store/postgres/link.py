@@ -86,11 +86,14 @@ class Link:
         turn = Turn()
         call: asyncio.Future[Any] = loop.run_in_executor(self._thread, self._call, function, turn)
         given_up: asyncio.Future[Any] = loop.create_future()
+        cut = False
 
         def late() -> None:
             if turn.give_up():
                 given_up.set_result(None)
                 return
+            nonlocal cut
+            cut = True
             # Again and again: the function may be between two statements.
             self.cut()
             timers[0] = loop.call_later(RECUT_SECONDS, late)
@@ -105,7 +108,12 @@ class Link:
         await asyncio.wait({call, given_up}, return_when=asyncio.FIRST_COMPLETED)
         if given_up.done():
             raise Lost("there is no connection")
-        result: T = call.result()
+        try:
+            result: T = call.result()
+        except Lost as lost:
+            if cut:
+                raise Lost(f"the server gave no answer within {seconds:g} s") from lost
+            raise
         return result
 
     def cut(self) -> None:

@@ -13,7 +13,7 @@ from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
-from sanic_app.store.postgres.rows import LINEAGE
+from sanic_app.store.postgres.rows import LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import TaskReads, head_of, placed
 from sanic_app.store.skipped import LEVELS
@@ -63,15 +63,22 @@ _PLACE = f"""
     WHERE {NEWEST} AND mine.history_num = ? AND first.history_num = {_FIRST}
 """
 OVERVIEW = f"""
-    SELECT commit_num, {LINEAGE}, compatible_from, {{now}}, {FIGURES}, num, timeout, created_at
+    SELECT commit_num, {LINEAGE}, {SCHEMA_NUMBER}, compatible_from, {{now}}, {FIGURES},
+           num, timeout, created_at
     FROM meta, state LEFT JOIN queue ON history_num = head WHERE {NEWEST}
 """
 
 
 def overview(row: Sequence[Any], shown: int, stamps: Stamps, asked: int) -> Overview:
-    """Return the state row with the head's row behind it; ``shown`` is the server's clock."""
+    """Return the state row with the head's row behind it; ``shown`` is the server's clock.
+
+    Raises:
+        StoreFailed: the head has no row.
+    """
     size = len(Figures._fields)
     figures = Figures(*row[:size])
+    if figures.head is not None and row[size] is None:
+        raise StoreFailed("corrupt", "the head is not in the queue")
     now = figures.stamp(stamps.follow_server(shown, figures.last_stamp, asked))
     return Overview(figures, head_of(figures, row[size:]), now)
 
@@ -106,8 +113,11 @@ class PostgresReads(TaskReads):
         rows = await self._read(OVERVIEW.format(now=self._now()))
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
-        _, _, _, shown, *values = rows[0]
-        return overview(values, shown, self._stamps, asked)
+        _, _, _, _, shown, *values = rows[0]
+        try:
+            return overview(values, shown, self._stamps, asked)
+        except StoreFailed as failed:
+            raise self._failed(failed) from None
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""

@@ -25,6 +25,8 @@ from sanic_app.task import Task
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The server's clock in microseconds."""
 LINEAGE = "replace(lineage::text, '-', '')"
+SCHEMA_NUMBER = "current_schema()::regnamespace::oid::bigint"
+"""A schema that a dump was restored into has another one, and the lock of the commits too."""
 AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
 """The settings that concern the whole queue."""
 
@@ -40,6 +42,7 @@ class Opening(NamedTuple):
     now: int
     """The server's clock after the wait for the lock."""
     lineage: str
+    schema_number: int
     agreed: tuple[int | None, ...]
     """The settings that concern the whole queue."""
     lock_wait: float
@@ -272,16 +275,16 @@ def prepare(connection: Connection) -> None:
 
 def _newest_state(now: str) -> str:
     return (
-        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {AGREED}, compatible_from, {NOW}"
-        f" FROM state, meta WHERE {NEWEST}"
+        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {SCHEMA_NUMBER}, {AGREED}, compatible_from,"
+        f" {NOW} FROM state, meta WHERE {NEWEST}"
     )
 
 
 def _opening(rows: list[Any], before: int) -> Opening:
     if not rows:
         raise StoreFailed("corrupt", "the state row is missing")
-    commit_num, first, *figures, now, lineage, keep, tasks, age, compatible_from, after = rows[0]
-    if compatible_from > len(migrations("postgres")):
+    commit_num, first, *figures, now, lineage, schema, keep, tasks, age, known_from, after = rows[0]
+    if known_from > len(migrations("postgres")):
         raise StoreFailed(
             "other", "the schema was migrated by a newer service, which this one cannot join"
         )
@@ -291,6 +294,7 @@ def _opening(rows: list[Any], before: int) -> Opening:
         Figures(*figures),
         now,
         lineage,
+        schema,
         (keep, tasks, age),
         max(after - before, 0) / 1_000_000,
     )

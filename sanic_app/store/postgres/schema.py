@@ -8,9 +8,12 @@ from typing import NamedTuple
 from psycopg import sql
 
 from sanic_app.errors import StartError
+from sanic_app.store import Figures
+from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
+from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.rows import AGREED, LINEAGE
+from sanic_app.store.postgres.rows import AGREED, LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.transition import Limits
 
@@ -22,12 +25,34 @@ MIGRATE_SECONDS = 60
 """How long a start waits for another one that migrates."""
 
 
+_STATE_AND_ENDS = f"""
+    SELECT commit_num, {", ".join(f"newest.{name}" for name in Figures._fields)},
+           first.history_num, first.created_at, first.timeout, first.wait_sum,
+           last.history_num, last.created_at, last.wait_sum,
+           (SELECT max(history_num) FROM history),
+           -- Not the least: the rows that retention has removed may be dead ones still.
+           (SELECT min(finish_num) FROM history WHERE finish_num > newest.pruned),
+           finish.finish_num, finish.finished_at
+    FROM (SELECT * FROM state WHERE {NEWEST}) AS newest
+    LEFT JOIN LATERAL (
+        SELECT * FROM queue WHERE history_num >= first_history_num ORDER BY history_num LIMIT 1
+    ) AS first ON true
+    LEFT JOIN LATERAL (SELECT * FROM queue ORDER BY history_num DESC LIMIT 1) AS last ON true
+    LEFT JOIN LATERAL (SELECT * FROM history ORDER BY finish_num DESC LIMIT 1) AS finish ON true
+"""
+
+
 class Schema(NamedTuple):
     """What a node has to know of the schema."""
 
-    lock: int
-    """The key of the advisory lock that each commit takes."""
+    number: int
+    """PostgreSQL's own number of it."""
     lineage: str
+
+    @property
+    def lock(self) -> int:
+        """The key of the advisory lock that each commit takes."""
+        return LOCK_CLASS << 32 | self.number
 
 
 def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) -> Schema:
@@ -56,8 +81,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     _agree(connection, limits)
     ((lineage, number),) = fetch(
         connection,
-        f"SELECT {LINEAGE}, oid::bigint FROM meta, pg_namespace WHERE nspname = %s",
-        name,
+        f"SELECT {LINEAGE}, {SCHEMA_NUMBER} FROM meta",
     )
     connection.execute(
         "INSERT INTO node (node) VALUES (%s) ON CONFLICT (node) DO UPDATE SET resolves = 0", (node,)
@@ -69,7 +93,22 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
         f" AND commit_num < (SELECT max(commit_num) FROM state) - {KEPT_COMMITS}"
     )
     connection.execute("COMMIT")
-    return Schema(LOCK_CLASS << 32 | number, lineage)
+    return Schema(number, lineage)
+
+
+def newest(connection: Connection) -> tuple[int, int]:
+    """Return the newest commit and its last finish number.
+
+    Raises:
+        StartError: the state row is missing, or contradicts itself or the two tables.
+    """
+    for commit_num, *values in fetch(connection, _STATE_AND_ENDS):
+        size = len(Figures._fields)
+        figures = Figures(*values[:size])
+        if agrees(figures, Ends(*values[size:])):
+            return commit_num, figures.last_finish_num
+    ((name,),) = fetch(connection, "SELECT current_schema()")
+    raise StartError(f"the schema {name} is damaged: its state row is wrong, see `sanic-app check`")
 
 
 def require_usage(connection: Connection, name: str) -> None:

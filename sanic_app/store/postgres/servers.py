@@ -120,6 +120,8 @@ class Servers:
         return ", ".join(
             f"{each.get('host') or each.get('hostaddr') or 'a local socket'}"
             f" port {each.get('port') or 5432}"
+            if each["target_session_attrs"] == "any"
+            else f"the service {_service(each)}"
             for each in self._hosts
         )
 
@@ -240,6 +242,10 @@ class Servers:
                 " SET default_transaction_read_only = off; SET jit = off;"
                 # Finished tasks are sent as arrays, and a check compares the catalogues' texts.
                 " SET array_nulls = on; SET quote_all_identifiers = off;"
+                # A node without power still seems to run, to those with other settings. By default
+                # its sessions last for two hours.
+                " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;"
+                " SET tcp_keepalives_count = 4; SET tcp_user_timeout = '30s';"
                 # The tables have more dead rows than others, and each read has its index.
                 " SET enable_seqscan = off; {}"
             ).format(
@@ -287,14 +293,16 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     except psycopg.Error:
         # The driver's text may quote a part of the URL, the password perhaps.
         raise StartError("DATABASE is not a URL that PostgreSQL understands") from None
-    # Which host is the right one is decided here.
-    for name in ("target_session_attrs", "load_balance_hosts"):
-        given.pop(name, None)
-    lists = {
-        name: str(given.pop(name)).split(",")
-        for name in ("host", "hostaddr", "port")
-        if name in given
-    }
+    hidden = _service(given) and not (given.get("host") or given.get("hostaddr"))
+    # Which host is the right one is decided here, whatever URL and environment say. Of the hosts in
+    # a service file only libpq knows, and takes the first that is no standby.
+    given["target_session_attrs"] = "primary" if hidden else "any"
+    given["load_balance_hosts"] = "disable"
+    lists = {}
+    for name in ("host", "hostaddr", "port"):
+        value = given.pop(name, None) or (not hidden and os.environ.get(f"PG{name.upper()}"))
+        if value:
+            lists[name] = str(value).split(",")
     count = max((len(lists.get(name, [])) for name in ("host", "hostaddr")), default=1) or 1
     for name, values in lists.items():
         if len(values) not in (1, count):
@@ -311,6 +319,11 @@ def _hosts(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
                 host[name] = value
         hosts.append(host)
     return hosts
+
+
+def _service(given: Mapping[str, Any]) -> str:
+    """Return the name of the entry of a service file that is used besides, or nothing."""
+    return str(given.get("service") or os.environ.get("PGSERVICE", ""))
 
 
 def _not_connected(error: psycopg.Error) -> Exception:

@@ -9,7 +9,7 @@ from functools import partial
 from uuid import uuid4
 
 from sanic_app.clock import Clock
-from sanic_app.errors import ServiceError, StartError, StoreFailed
+from sanic_app.errors import ServiceError, StartError
 from sanic_app.store import Add, Added, Change, Commit, Lease, Sizes, Write, keys
 from sanic_app.store.isolation import WriteFailed, commit_isolated
 from sanic_app.store.keys import KeyRow
@@ -17,10 +17,9 @@ from sanic_app.store.postgres import rows, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
-from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.reads import PostgresReads
-from sanic_app.store.postgres.servers import Connection, Servers
+from sanic_app.store.postgres.servers import Servers
 from sanic_app.store.transition import Limits
 from sanic_app.task import Retention
 
@@ -95,6 +94,11 @@ class PostgresStore(PostgresReads):
         """Whether the server answers."""
         return self._changes.up
 
+    @property
+    def unknown(self) -> bool:
+        """Whether a commit has no answer yet."""
+        return self._committer.unknown
+
     async def own(self) -> NoLease:
         """Own nothing."""
         return NoLease()
@@ -106,15 +110,14 @@ class PostgresStore(PostgresReads):
             found = await self._committer.link.run(prepare, START_SECONDS)
             self._committer.schema = found
             self.lineage = found.lineage
-            number, finish_num = await self._committer.link.run(_newest, START_SECONDS)
+            number, finish_num = await self._committer.link.run(schema.newest, START_SECONDS)
         except StartError:
             raise
         except Lost as error:
             raise StartError(f"cannot use PostgreSQL at {self._servers.where}: {error}") from None
         except (ServiceError, WriteFailed) as error:
             raise StartError(f"cannot open the schema {self._name}: {error}") from error
-        channel = f"sanic_app_{found.lock & 0xFFFFFFFF}"
-        self._changes.begin(found.lineage, channel, number, finish_num)
+        self._changes.begin(found, number, finish_num)
         if self._servers.found is not None and not self._servers.found.standbys:
             log.info("no synchronous standby: what is acknowledged is durable on one server alone")
 
@@ -144,7 +147,8 @@ class PostgresStore(PostgresReads):
         """Do nothing: the server cleans up by itself."""
 
     async def watch(self, lease: Lease) -> None:
-        """Do nothing: see ``changes``."""
+        """Settle a commit that has no answer; what others change, ``changes`` sees."""
+        await self._committer.settle()
 
     def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what others have committed."""
@@ -169,13 +173,3 @@ class PostgresStore(PostgresReads):
 
 def _nobody(_: str) -> None:
     """Before somebody asks to be told."""
-
-
-def _newest(connection: Connection) -> tuple[int, int]:
-    """Return the newest commit and its last finish number."""
-    found = connection.execute(
-        f"SELECT commit_num, last_finish_num FROM state WHERE {NEWEST}"
-    ).fetchall()
-    if not found:
-        raise StoreFailed("corrupt", "the state row is missing")
-    return found[0][0], found[0][1]

@@ -34,6 +34,7 @@ class SqliteStore(SqliteReads):
 
     shared = False
     up = True
+    unknown = False
     notice: Callable[[str], None]
 
     def __init__(
