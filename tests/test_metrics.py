@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,8 @@ from sanic_app.metrics import (
     WRITES_BUCKETS,
     Metrics,
 )
-from sanic_app.store import RUN_MAX
+from sanic_app.queue.writer import Committed
+from sanic_app.store import RUN_MAX, Commit, Lease, Write
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, new, service
 
@@ -296,6 +298,27 @@ async def test_in_a_run_only_the_first_can_be_late(engine: Engine, clock: FakeCl
         assert running.metric("task_lateness_seconds_sum") == 2
         assert running.metric("task_latency_seconds_sum") == 2 * RUN_MAX
         assert running.metric("task_queue_seconds_sum") == 2 * (RUN_MAX - 1)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_how_late_a_task_is_stays_known_when_its_finish_is_seen_before_it_is_answered(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    """A node on PostgreSQL may see its own commit by looking."""
+    async with service(engine, clock) as running:
+        await running.queue.add(new(1, *[5] * behind))
+        clock.advance(3)
+        commit, learn = running.store.commit, running.queue._writer.learn
+
+        async def seen_first(lease: Lease, writes: Sequence[Write]) -> Commit:
+            done = await commit(lease, writes)
+            now = clock.monotonic()
+            learn(Committed(done._replace(results=[]), now, now, foreign=True))
+            return done
+
+        monkeypatch.setattr(running.store, "commit", seen_first)
+        await running.queue.finish(1)
+        assert running.metric("task_lateness_seconds_sum") == 2
 
 
 async def test_replays_and_refusals_add_nothing(engine: Engine, clock: FakeClock) -> None:

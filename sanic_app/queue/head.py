@@ -8,7 +8,7 @@ import random
 from sanic_app.clock import Clock
 from sanic_app.queue.writer import Committed
 from sanic_app.store import Overview
-from sanic_app.task import SECOND, Head, seconds_left
+from sanic_app.task import SECOND, Head, Task, seconds_left
 
 TAKEOVER_SECONDS = 0.25
 """How long after its deadline a head is left to the node that started it."""
@@ -22,6 +22,7 @@ class HeadTimer:
     """Reckons the head's deadline once, on the monotonic clock, when the head is started."""
 
     head: Head | None = None
+    _before: Head | None = None
 
     def __init__(self, clock: Clock, *, shared: bool = False) -> None:
         """Take the clock of the deadlines, and whether other nodes reckon deadlines too."""
@@ -50,10 +51,11 @@ class HeadTimer:
                 self._changed.set()
         elif started is not None:
             patience = takeover(started.timeout) if committed.foreign else 0.0
+            self._before = self.head
             self.head = Head(started, committed.ended + started.timeout / SECOND, patience)
             self._changed.set()
         elif committed.commit.figures.head is None and self.head is not None:
-            self.head = None
+            self._before, self.head = self.head, None
             self._changed.set()
 
     async def changed(self, seconds: float | None) -> None:
@@ -72,6 +74,17 @@ class HeadTimer:
     def overdue(self) -> float:
         """Return how many seconds the head is past its deadline, else 0."""
         return max(self._clock.monotonic() - self.head.deadline, 0.0) if self.head else 0.0
+
+    def lateness(self, task: Task, moment: float) -> float:
+        """Return how many seconds a head had been past its deadline, 0 if that is not known.
+
+        It may have been learned by looking that it is finished, while the answer to the own commit
+        was on its way.
+        """
+        for head in (self.head, self._before):
+            if head is not None and head.task.history_num == task.history_num:
+                return max(moment - head.deadline, 0.0)
+        return 0.0
 
     def seconds_left(
         self, history_num: int | None, started_at: int | None, timeout: int, now: int

@@ -55,9 +55,9 @@ class Observer:
             metrics.tasks_added.inc(added)
 
     def _observe_done(self, tasks: Sequence[Task], now: int, ended: float) -> None:
-        metrics, head = self._metrics, self._timer.head
+        metrics = self._metrics
         metrics.tasks_finished["done"].inc(len(tasks))
-        lateness = 0.0 if head is None else max(ended - head.deadline, 0.0)
+        lateness = self._timer.lateness(tasks[0], ended)
         for task in tasks:
             metrics.task_latency.observe((now - task.created_at) / SECOND)
             metrics.task_queue.observe(((task.started_at or 0) - task.created_at) / SECOND)
