@@ -35,7 +35,8 @@ def _open_closed_streams() -> None:
             # What a command prints into a closed standard output must fail, not vanish.
             os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR)
             mode = "w" if number else "r"
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+            setattr(sys, name, stream)
 
 
 def _end_on_signals(*, serving: bool) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.warm import Warm, command, possible
+from tests.warm import start
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,30 +35,16 @@ class Following:
     ) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         env = {**clean, "PYTHONPATH": str(ROOT), "SANIC_APP_URL": url, **(environ or {})}
-        self.process: subprocess.Popen[str] | Warm
-        if possible(env):
-            self.process = Warm(
-                ("follow", *arguments),
-                cwd=folder,
-                env=env,
-                changes=changes,
-                # Open and silent: whoever reads it waits for ever.
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        else:
-            self.process = subprocess.Popen(
-                command(("follow", *arguments), changes),
-                cwd=folder,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        self.process = start(
+            ("follow", *arguments),
+            env=env,
+            cwd=folder,
+            changes=changes,
+            # Open and silent: whoever reads it waits for ever.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.lines: list[str] = []
         self.said: list[str] = []
         self._arrived = threading.Condition()

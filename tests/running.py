@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 import urllib.error
@@ -17,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tests.warm import Warm, command, possible
+from tests.warm import start
 
 
 def back_date(database: Path, seconds: float) -> None:
@@ -60,20 +59,14 @@ class Running:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SANIC_APP_")}
         clean["PYTHONPATH"] = str(Path(__file__).parents[1])
         env = {**clean, **(environ or {})}
-        given = ("--port", "0", *flags)
-        self.process: subprocess.Popen[str] | Warm
-        if self.warm and not prefix and possible(env):
-            self.process = Warm(given, env=env, cwd=folder, changes=changes, stderr=subprocess.PIPE)
-        else:
-            self.process = subprocess.Popen(
-                [*prefix, *command(given, changes)],
-                cwd=folder,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+        self.process = start(
+            ("--port", "0", *flags),
+            env=env,
+            cwd=folder,
+            changes=changes,
+            prefix=prefix,
+            cold=not self.warm,
+        )
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

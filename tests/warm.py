@@ -132,6 +132,42 @@ class Warm:
         self.send_signal(signal.SIGKILL)
 
 
+def start(
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    changes: Sequence[str] = (),
+    prefix: Sequence[str] = (),
+    cold: bool = False,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+    start_new_session: bool = False,
+) -> subprocess.Popen[str] | Warm:
+    """Start the program, warm where that is possible; its standard error is a pipe."""
+    if not cold and not prefix and possible(env):
+        return Warm(
+            arguments,
+            env=env,
+            cwd=cwd,
+            changes=changes,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            start_new_session=start_new_session,
+        )
+    return subprocess.Popen(
+        [*prefix, *command(arguments, changes)],
+        env=env,
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=start_new_session,
+    )
+
+
 def run(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:

@@ -50,4 +50,4 @@ def _reachable(host: str) -> str:
         return host
     if not address.is_unspecified:
         return host
-    return "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004
+    return "127.0.0.1" if isinstance(address, ipaddress.IPv4Address) else "::1"

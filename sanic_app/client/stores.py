@@ -164,10 +164,9 @@ def _store(settings: Callable[[], Settings], text: str | None) -> _Store:
     if isinstance(place, Path):
         return _Store(str(place), lambda: SqliteSnapshot(place), lambda: SqliteTarget(place))
     try:
-        # An extra.
-        from sanic_app.store.postgres import bulk  # noqa: PLC0415
-        from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415
-        from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415
+        from sanic_app.store.postgres import bulk  # noqa: PLC0415 - an extra
+        from sanic_app.store.postgres.snapshot import PostgresSnapshot  # noqa: PLC0415 - the same
+        from sanic_app.store.postgres.target import PostgresTarget  # noqa: PLC0415 - the same
     except ImportError:
         raise StartError(DRIVER_MISSING) from None
 

@@ -148,6 +148,7 @@ class Connection(HttpProtocol):
             BadRequest: it ended in the middle of a request.
             CancelledError: it ended, and the connection is not used any more.
         """
+        # Not the attribute itself: mypy believes that it cannot change in the wait.
         ended = self.half_closed
         if ended:
             self._close_after_answer()
