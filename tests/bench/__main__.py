@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import adds, copies, depth, lists, nodes, waits, wrk
+from tests.bench import adds, copies, depth, listened, lists, nodes, waits, wrk
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.figures import Line
 from tests.bench.machine import machine
@@ -23,7 +23,7 @@ MEASURES: Mapping[str, Callable[[Bench], list[Line]]] = {
     "one": adds.one,
     "connections": adds.between,
     "batches": adds.batches,
-    "listened": adds.listened,
+    "listened": listened.listened,
     "drain": waits.drain,
     "idle": waits.idle,
     "lateness": waits.lateness,

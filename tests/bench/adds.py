@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,7 +29,6 @@ MANY = 64
 LONG_WAIT = 3_600
 TURNS = 5
 BATCH, BATCHERS, BATCH_RATE = 1_000, 4, 150_000
-LISTENERS, LISTENED_SHARE = 100, 0.8
 
 BARE = "bare handler"
 OURS = "this service"
@@ -201,39 +198,3 @@ def batches(bench: Bench) -> list[Line]:
             median >= BATCH_RATE,
         )
     ]
-
-
-def listened(bench: Bench) -> list[Line]:
-    """Measure what listeners to the events cost those who add."""
-    without, heard = [], []
-    with bench.room("listened") as folder, servers.service(folder) as server:
-        load(server.port, MANY, 1)
-        for _ in range(bench.scale.repetitions):
-            without.append(load(server.port, MANY, bench.scale.load_seconds).rate)
-            with _listeners(server):
-                heard.append(load(server.port, MANY, bench.scale.load_seconds).rate)
-    ratio = ratios(heard, without)
-    return [
-        Line(
-            f"adds, 64 connections, with {LISTENERS} listeners, by those without",
-            "≥ 0.8 x",
-            f"{times(spread(ratio).median)} ({rate(statistics.median(heard))})",
-            times_of(ratio),
-            spread(ratio).median >= LISTENED_SHARE,
-        )
-    ]
-
-
-@contextmanager
-def _listeners(server: Server) -> Iterator[None]:
-    command = [sys.executable, "-m", "tests.bench.listeners", str(server.port), str(LISTENERS)]
-    process = subprocess.Popen(
-        command, cwd=servers.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "ready\n"
-        yield
-        assert process.poll() is None, "a listener was cut"
-    finally:
-        process.communicate()

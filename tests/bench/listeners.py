@@ -1,6 +1,7 @@
-"""``python -m tests.bench.listeners PORT COUNT``: so many clients that listen to the events.
+"""``python -m tests.bench.listeners PORT COUNT ID``: so many clients that listen to the events.
 
-They say ``ready`` when all are there, and take what comes until standard input ends.
+They begin behind the event with this id, or now where it is empty. They say ``ready`` when all are
+there, and take what comes until standard input ends.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from tests.bench.client import get
 
 
 def main() -> None:
-    port, count = map(int, sys.argv[1:])
+    port, count, after = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    request = get("/api/v1/events", f"Last-Event-ID: {after}" if after else "")
     selector = selectors.DefaultSelector()
     for _ in range(count):
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-        connection.sendall(get("/api/v1/events"))
-        # The first message says where the stream begins: from then on it is live.
+        connection.sendall(request)
+        # The first message says where the stream begins.
         while b"id: " not in connection.recv(65_536):
             pass
         connection.setblocking(False)

@@ -80,6 +80,8 @@ validation and metrics are on.
   measured a hundred in a row. For a single connection, each sync comes right after a bare round
   trip. For an idle queue, it comes after a pause. The service's own syncs come like that too, and
   such a sync takes longer than one of a row.
+- **at depth**: both databases lie in the system's page cache; each is read once before each turn. A
+  page that the system has dropped is read from the disk, at any depth that memory does not hold.
 
 With several connections, `wrk` makes the load in one thread and takes about one core. With a single
 connection, it is a plain Python socket, whose own time (about 20 µs) is part of the figures.
