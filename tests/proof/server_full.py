@@ -196,9 +196,10 @@ def _quiet(small: Small, nodes: Nodes, history: History) -> Iterator[str]:
     writer, other = nodes.running[0], nodes.running[1]
     client = Client("quiet", nodes.targets[0], history)
     first = 2 * 10**12
+    # Before the disk is full: there may be no room for it afterwards.
+    waiting = client.add(first, HEAD)
     with history.fault():
         filler = fill(small.data)
-        waiting = client.add(first, HEAD)
         reason = ""
         for number in range(first + 1, first + MORE):
             if client.add(number, 0.0).answer == "ok":
