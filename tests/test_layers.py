@@ -24,6 +24,8 @@ ROOMS = [
     "http.openapi_parameters",
     "http.connection",
     "http.cycle",
+    "http.receiver",
+    "http.request",
     "http.framing",
     "http.guard",
     "http.problems",

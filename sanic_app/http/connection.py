@@ -20,8 +20,9 @@ from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from sanic_app.errors import Invalid, ServiceError
-from sanic_app.http.cycle import OddRequest, RequestCycle, ServiceRequest
+from sanic_app.http.cycle import RequestCycle
 from sanic_app.http.guard import Guard
+from sanic_app.http.request import OddRequest, ServiceRequest
 from sanic_app.http.routes import template
 from sanic_app.log import accept_request_id, request_id
 from sanic_app.metrics import Metrics

@@ -14,8 +14,8 @@ from sanic_app.errors import MediaType, Stopping
 from sanic_app.http import routes
 from sanic_app.http.blueprints import Parts, parts_of, query_of
 from sanic_app.http.bodies import parse_new_task, parse_new_tasks
-from sanic_app.http.cycle import ServiceRequest
 from sanic_app.http.parameters import parse_key, refuse_query
+from sanic_app.http.request import ServiceRequest
 from sanic_app.http.schemas import added_body
 from sanic_app.store import Added
 from sanic_app.task import NewTask
