@@ -536,6 +536,33 @@ async def test_a_resolved_commit_has_a_write_of_its_own(queue: Queue) -> None:
                 assert queue.query("SELECT resolves FROM node") == [(number - 1,)]
 
 
+async def test_an_answer_that_others_have_overtaken_brings_back_no_head(queue: Queue) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a:
+            await a.add(1)
+            await a.until_empty()
+            async with node(queue) as b:
+                with blocked_writer(a):
+                    proxy.on_commit = "in"
+                    adding = asyncio.create_task(a.add(2, 1_000))
+                    await until(lambda: knows(b, 2))
+                    assert (await b.client.delete("/api/v1/tasks/2")).status_code == 200
+                    await b.parts.worker.stop()
+                    await b.add(3, 0.5)
+                    await until(lambda: knows(a, 3))
+                assert (await adding)["history_num"] == 2
+                assert a.metric("commits_resolved_total", outcome="applied") == 1
+                assert a.metric("queue_depth") == 1
+            # Nobody else is there, so nobody commits anything that would tell of the head.
+            await a.get("/api/v1/tasks/3?wait=5")
+            assert await a.result() == [1, 3]
+
+
+async def knows(served: Service, history_num: int) -> bool:
+    """Return whether the node has learned of the task."""
+    return served.parts.queue.figures.last_history_num >= history_num
+
+
 async def test_what_was_absent_is_not_done_again_when_nobody_waits_any_more(queue: Queue) -> None:
     with Proxy(queue.cluster.port) as proxy:
         async with node(queue, proxy.port, store_patience=0.0) as a:

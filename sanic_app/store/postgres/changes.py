@@ -73,6 +73,9 @@ class Look(NamedTuple):
 class Changes:
     """Looks for commits of others, on a connection of its own."""
 
+    _figures: Figures
+    """The state row after the greatest commit that listeners know of, once there was one."""
+
     def __init__(
         self,
         servers: Servers,
@@ -115,15 +118,21 @@ class Changes:
         self._delivered = commit_num
         self.up = True
 
-    def committed(self, base: int, commit_num: int, figures: Figures) -> None:
-        """Note a commit of this node, which found the commit ``base``; everybody is told of it."""
-        self._delivered = max(self._delivered, commit_num)
+    def committed(self, base: int | None, commit_num: int, figures: Figures) -> Figures:
+        """Note a commit of this node, which found the commit ``base``; everybody is told of it.
+
+        Returns the newest figures that are known: while the answer was on its way, or was missing,
+        a look may have found later commits of others.
+        """
+        if commit_num >= self._delivered:
+            self._delivered, self._figures = commit_num, figures
         if base == self.seen.commit_num:
             self.seen = Seen(commit_num, figures.last_finish_num)
         if commit_num != base:
             self._announce = True
         if commit_num != base or base != self.seen.commit_num:
             self.ring()
+        return self._figures
 
     def ring(self) -> None:
         """Have it look soon."""
@@ -183,7 +192,7 @@ class Changes:
             told = told if look.finished else look.overview.figures.last_finish_num
         number = look.commit_num if told >= look.overview.figures.last_finish_num else -1
         self.seen = Seen(number, told)
-        self._delivered = look.commit_num
+        self._delivered, self._figures = look.commit_num, look.overview.figures
         self._servers.floor = max(self._servers.floor, look.commit_num)
         return Change(look.overview, finished)
 

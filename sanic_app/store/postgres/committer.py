@@ -50,8 +50,8 @@ class Made(NamedTuple):
     """A commit, and what the figures were read from."""
 
     commit: Commit
-    base: int
-    """The number of the state row that was found; -1: others may have followed."""
+    base: int | None
+    """The number of the state row that was found; None: others may have followed."""
     commit_num: int
     """The number of the state row after it."""
 
@@ -175,7 +175,7 @@ class Committer:
             if applied:
                 self._notice("applied")
                 # Others may have committed between.
-                return made._replace(base=-1)
+                return made._replace(base=None)
             self._notice("absent" if self._is_over(end) else "repeated")
             return None
 

@@ -158,9 +158,12 @@ class PostgresStore(PostgresReads):
         self.notice(what)
 
     async def _commit(self, writes: Sequence[Write]) -> Commit:
-        made = await self._committer.commit(writes)
-        self._changes.committed(made.base, made.commit_num, made.commit.figures)
-        return made.commit
+        commit, base, commit_num = await self._committer.commit(writes)
+        figures = self._changes.committed(base, commit_num, commit.figures)
+        started = commit.started
+        if started is not None and started[0] != figures.head:
+            started = None
+        return commit._replace(figures=figures, started=started)
 
 
 def _nobody(_: str) -> None:
