@@ -21,6 +21,7 @@ from sanic_app.store.postgres import changes, committer
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.postgres.servers import Servers
+from sanic_app.task import Retention
 from tests.nodes import SLACK, Queue, depth, frozen, node, seconds_of, times, until
 from tests.proxy import Proxy
 from tests.serving import ON_UVLOOP, Service, problem, service
@@ -275,6 +276,29 @@ async def test_a_finished_task_is_in_the_result_list_of_each_node_at_once(queue:
             await a.add(number)
             await a.get(f"/api/v1/tasks/{number}?wait=10")
             assert await b.result() == list(range(1, number + 1))
+
+
+async def test_who_waits_for_a_task_is_woken_though_retention_removed_it_at_once(
+    queue: Queue,
+) -> None:
+    keep = Retention(tasks=1)
+    async with node(queue, history_keep=keep) as a, node(queue, history_keep=keep) as b:
+        await b.add(1, 0.5)
+        for number in (2, 3):
+            await b.add(number)
+        await b.add(4, 0.5)
+        # 2 and 3 finish together, so that nobody sees 2; 4 is still there when it is looked for.
+        waiting = [asyncio.create_task(state_or_status(a, number)) for number in (2, 4)]
+        done, _ = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {waiting[0]}
+        assert await waiting[0] == 410
+        assert await waiting[1] == "done"
+
+
+async def state_or_status(served: Service, number: int) -> object:
+    """Wait for a task; return its state, or the status of what was answered instead."""
+    answer = await served.client.get(f"/api/v1/tasks/{number}?wait=10")
+    return answer.json()["state"] if answer.status_code == 200 else answer.status_code
 
 
 async def test_a_listener_goes_on_at_any_node(

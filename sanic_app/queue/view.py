@@ -41,6 +41,9 @@ class QueueView:
         """Take over a commit: wake those whose task it finished."""
         self._last_history_num = committed.commit.figures.last_history_num
         self._waiters.follow(committed)
+        if committed.missing:
+            # Theirs may be among them.
+            self._waiters.wake_all()
 
     def end_waits(self) -> None:
         """Let nobody wait from now on."""
@@ -85,11 +88,18 @@ class QueueView:
         """
         if not wait:
             return await self._look(history_num)
-        with self._waiters.waiting_for(history_num) as finished:
+        end = self._clock.monotonic() + wait
+        with self._waiters.waiting_for(history_num) as woken:
             found = await self._look(history_num)
-            if found.position is None or self._ending:
-                return found
-            await self._clock.wait(finished, wait)
+            over = False
+            while found.position is not None and not self._ending and not over:
+                await self._clock.wait(woken, end - self._clock.monotonic())
+                over = not woken.is_set()
+                woken.clear()
+                found = await self._look_again(history_num)
+        return found
+
+    async def _look_again(self, history_num: int) -> PlacedTask:
         behind_others = self._second_looks.locked()
         async with self._second_looks:
             if behind_others and not self._store.up:

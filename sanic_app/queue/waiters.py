@@ -44,7 +44,7 @@ class Waiters:
                         finished.set()
 
     def wake_all(self) -> None:
-        """Wake everybody: the service stops, or the store failed."""
+        """Wake everybody, to look again: the service stops, the store failed, or it cannot tell."""
         for events in self._events.values():
             for finished in events:
                 finished.set()

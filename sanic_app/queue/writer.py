@@ -46,6 +46,8 @@ class Committed(NamedTuple):
     ended: float
     foreign: bool = False
     """Whether others made it; then its moments are when this process learned of it."""
+    missing: bool = False
+    """Whether others finished tasks that are not told, because retention has removed them."""
 
 
 Listener = Callable[[Committed], None]

@@ -155,6 +155,8 @@ class Change(NamedTuple):
     overview: Overview
     finished: Sequence[Task]
     """Tasks that were finished, in order, not all of them when they are many."""
+    missing: bool = False
+    """Whether retention has removed some of them before they could be read."""
 
 
 class Place(NamedTuple):

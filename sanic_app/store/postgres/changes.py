@@ -26,7 +26,7 @@ from sanic_app.store.postgres import reads, schema
 from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
-from sanic_app.store.reads import HISTORY_TASK, tasks
+from sanic_app.store.reads import tasks
 from sanic_app.store.stamps import Stamps
 from sanic_app.task import Task
 
@@ -42,7 +42,10 @@ SIZE_SECONDS = 30.0
 FINISHED_MAX = 1_000
 """Finished tasks that one look reads."""
 
-_FINISHED = f"{HISTORY_TASK} WHERE finish_num > %s ORDER BY finish_num LIMIT %s"
+_FINISHED = """
+    SELECT finish_num, history_num, num, timeout, created_at, outcome, started_at, finished_at
+    FROM history WHERE finish_num > %s ORDER BY finish_num LIMIT %s
+"""
 
 _SIZE = """
     SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
@@ -65,9 +68,8 @@ class Look(NamedTuple):
     commit_num: int
     schema: schema.Schema
     overview: Overview
-    after: int
-    """The finish number behind which ``finished`` begins."""
-    finished: list[Task]
+    finished: list[tuple[int, Task]]
+    """With their finish numbers."""
 
 
 class Changes:
@@ -184,17 +186,17 @@ class Changes:
             return None
         if look.commit_num == self.seen.commit_num:
             return None
-        finished = look.finished[max(self.seen.finish_num - look.after, 0) :]
-        told = look.after + len(look.finished)
-        if told < look.overview.figures.last_finish_num:
+        last, before = look.overview.figures.last_finish_num, self.seen.finish_num
+        finished = [each for each in look.finished if each[0] > before]
+        told = max(look.finished[-1][0] if look.finished else last, before)
+        if told < last:
             self.ring()
-            # Retention may have removed them before they were read.
-            told = told if look.finished else look.overview.figures.last_finish_num
-        number = look.commit_num if told >= look.overview.figures.last_finish_num else -1
+        number = look.commit_num if told >= last else -1
         self.seen = Seen(number, told)
         self._delivered, self._figures = look.commit_num, look.overview.figures
         self._servers.floor = max(self._servers.floor, look.commit_num)
-        return Change(look.overview, finished)
+        missing = told - before > len(finished)
+        return Change(look.overview, [task for _, task in finished], missing)
 
     # In the thread of the connection.
 
@@ -233,10 +235,11 @@ class Changes:
             ((self.size,),) = fetch(connection, _SIZE)
         if number == self.seen.commit_num and found == self._schema:
             return None
-        finished: list[Task] = []
+        rows = []
         if overview.figures.last_finish_num > after:
-            finished = tasks(fetch(connection, _FINISHED, after, FINISHED_MAX))
-        return Look(number, found, overview, after, finished)
+            rows = fetch(connection, _FINISHED, after, FINISHED_MAX)
+        finished = zip((row[0] for row in rows), tasks([row[1:] for row in rows]), strict=True)
+        return Look(number, found, overview, list(finished))
 
     def _wait(self, connection: Connection) -> None:
         """Wait for a notification, a ring, or the time to look."""
