@@ -278,6 +278,23 @@ async def test_a_finished_task_is_in_the_result_list_of_each_node_at_once(queue:
             assert await b.result() == list(range(1, number + 1))
 
 
+async def test_a_task_that_retention_removed_is_gone_for_a_node_that_never_heard_of_it(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "LOOK_SECONDS", 5.0)
+    keep = Retention(tasks=1)
+    async with node(queue, history_keep=keep) as a, node(queue, history_keep=keep) as b:
+        # As if notifications were lost.
+        a.store._changes._channel = "nobody"  # type: ignore[attr-defined]
+        await asyncio.sleep(0.3)
+        for number in (1, 2):
+            await a.add(number)
+            await a.get(f"/api/v1/tasks/{number}?wait=5")
+        assert b.parts.queue.figures.last_history_num == 0
+        problem(await b.client.get("/api/v1/tasks/1"), "gone", 410)
+        problem(await b.client.get("/api/v1/tasks/3"), "not-found", 404)
+
+
 async def test_who_waits_for_a_task_is_woken_though_retention_removed_it_at_once(
     queue: Queue,
 ) -> None:

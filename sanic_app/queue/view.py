@@ -111,6 +111,10 @@ class QueueView:
         # Before the look: a task that is added meanwhile is not gone.
         last = self._last_history_num
         found = await self._store.task(history_num)
+        if found is None and history_num > last and self._store.shared:
+            # Another node may have added it, and this one has not learned of that yet.
+            last = (await self._store.figures()).last_history_num
+            found = await self._store.task(history_num)
         if found is None:
             raise Gone if history_num <= last else NotFound(NotFound.no_task)
         task, place = found
