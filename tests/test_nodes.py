@@ -15,13 +15,14 @@ import psycopg
 import pytest
 
 from sanic_app.errors import NotHead
+from sanic_app.queue import writer
 from sanic_app.queue.condition import UNKNOWN
 from sanic_app.settings.values import PostgresUrl
 from sanic_app.store.postgres import changes, committer
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.rows import PostgresRows
 from sanic_app.store.postgres.servers import Servers
-from sanic_app.task import Retention
+from sanic_app.task import SECOND, Retention
 from tests.nodes import SLACK, Queue, depth, frozen, node, seconds_of, times, until
 from tests.proxy import Proxy
 from tests.serving import ON_UVLOOP, Service, problem, service
@@ -276,6 +277,22 @@ async def test_a_finished_task_is_in_the_result_list_of_each_node_at_once(queue:
             await a.add(number)
             await a.get(f"/api/v1/tasks/{number}?wait=10")
             assert await b.result() == list(range(1, number + 1))
+
+
+async def test_what_a_node_finished_that_is_gone_is_removed_when_it_is_too_old(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PRUNE_PAUSE", 0.5)
+    keep = Retention(age=SECOND)
+    async with node(queue, history_keep=keep) as a:
+        async with node(queue, history_keep=keep) as b:
+            await b.add(1)
+            await b.get("/api/v1/tasks/1?wait=5")
+
+        async def removed() -> bool:
+            return bool((await a.get("/api/v1/queue"))["pruned"])
+
+        await until(removed)
 
 
 async def test_a_task_that_retention_removed_is_gone_for_a_node_that_never_heard_of_it(

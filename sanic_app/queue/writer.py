@@ -33,7 +33,7 @@ RETRIED_SECONDS = 1.0
 WATCH_SECONDS = 0.5
 """How often the store looks whether somebody else changed it."""
 PRUNE_PAUSE = 60.0
-"""Upper bound in seconds between retention checks, in case the wall clock jumps."""
+"""Upper bound in seconds between retention checks, in case the clock jumps or a node is gone."""
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +190,9 @@ class Writer:
 
     def _prune_in(self, seconds: float | None) -> None:
         now = self._clock.monotonic()
+        if seconds is None and self._store.shared and self._store.prunes:
+            # What another node finishes may get too old when that one is gone.
+            seconds = PRUNE_PAUSE
         self._prune_at = None if seconds is None else now + min(seconds, PRUNE_PAUSE)
 
     async def _gather(self) -> None:
