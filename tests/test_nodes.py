@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
 from sanic_app.errors import NotHead
+from sanic_app.http import feed
 from sanic_app.queue import writer
 from sanic_app.queue.condition import UNKNOWN
 from sanic_app.settings.values import PostgresUrl
@@ -349,6 +351,76 @@ async def test_a_listener_goes_on_at_any_node(
         await asyncio.sleep(0.3)
         await b.add(2, 1_000)
         assert await heard == "added"
+
+
+async def test_a_listener_that_comes_to_a_node_which_tells_slowly_is_not_reset(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A message a second, as with a thousand listeners and several messages in each round.
+    monkeypatch.setattr(feed, "TOTAL_RATE", 1)
+    async with node(queue) as a, node(queue) as b:
+        live = asyncio.create_task(heard(b, None, "finished"))
+        await until(lambda: listens(b))
+        for number in (1, 2, 3):
+            await a.add(number)
+            await a.get(f"/api/v1/tasks/{number}?wait=5")
+        last = asyncio.create_task(heard(b, f"{a.store.lineage}.3.3", "added"))
+        await until(lambda: has_told(b, 3))
+        await a.add(4, 1_000)
+        assert await last == ["added"]
+        await live
+
+
+async def test_a_listener_that_comes_to_a_node_which_is_cut_off_is_not_reset(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue) as a, node(queue, proxy.port) as b:
+            await a.add(1, 1_000)
+            await until(lambda: knows(b, 1))
+            proxy.freeze()
+            await a.add(2, 1_000)
+            # It may come back, here or elsewhere.
+            with pytest.raises(httpx.HTTPError):
+                await heard(b, f"{a.store.lineage}.2.0", "reset")
+            # Nor is one told that it has to read everything anew.
+            with pytest.raises(httpx.HTTPError):
+                await heard(b, f"{a.store.lineage}.0.0", "added")
+            proxy.thaw()
+            last = asyncio.create_task(heard(b, f"{a.store.lineage}.2.0", "added"))
+            await until(lambda: knows(b, 2))
+            await a.add(3, 1_000)
+            assert await last == ["added"]
+            assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_who_was_told_more_than_a_restored_queue_holds_is_reset(queue: Queue) -> None:
+    async with node(queue) as a:
+        assert await heard(a, f"{a.store.lineage}.2.0", "reset") == ["reset"]
+
+
+async def listens(served: Service) -> bool:
+    """Return whether somebody follows the node's events."""
+    return served.parts.feed.listeners > 0
+
+
+async def has_told(served: Service, finish_num: int) -> bool:
+    """Return whether those who follow the node's events were told of this finish."""
+    return served.parts.feed._cursor.finished >= finish_num
+
+
+async def heard(served: Service, cursor: str | None, last: str) -> list[str]:
+    """Return the kinds of the events behind a cursor, up to the first of this kind."""
+    headers = {} if cursor is None else {"Last-Event-ID": cursor}
+    kinds: list[str] = []
+    async with served.client.stream("GET", "/api/v1/events", headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kinds.append(value)
+                if value == last:
+                    break
+    return kinds
 
 
 async def told(served: Service, cursor: str) -> str:

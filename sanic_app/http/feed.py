@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, suppress
 
+from sanic_app.errors import StoreUnavailable
 from sanic_app.http.journal import (
     BEGINNING,
     TASKS_MAX,
@@ -38,7 +39,7 @@ TURN_PAGES = 4
 TURN_COST = 0.1
 """What a turn costs beside its pages, in messages."""
 LEARN_SECONDS = 1.0
-"""How long a listener that comes from another node waits until this node knows as much."""
+"""How long a listener from another node waits until the store is asked whether it is so far."""
 LEARN_PAUSE = 0.02
 """The pause before the store looks again."""
 RETRY_MS = 1_000
@@ -168,14 +169,19 @@ class EventFeed:
             self._listeners.discard(listener)
 
     async def _learn(self, cursor: Cursor) -> None:
-        """Wait a moment if another node has told more than this one has learned of yet."""
-        end = time.monotonic() + LEARN_SECONDS
-        while (
-            self._source.shared
-            and cursor.ahead_of(self._cursor)
-            and time.monotonic() < end
-            and not self._stopping.is_set()
-        ):
+        """Wait until this node knows what another one has told, unless the store does not hold it.
+
+        Raises:
+            StoreUnavailable: that cannot be told now; the listener should come back.
+        """
+        asking = time.monotonic() + LEARN_SECONDS
+        while self._source.shared and cursor.ahead_of(self._cursor) and not self._stopping.is_set():
+            if time.monotonic() > asking:
+                # This node may be cut off, or have so many listeners that it tells them slowly.
+                figures = (await self._source.overview()).figures
+                if cursor.ahead_of(self._cursor_of(figures)):
+                    return
+                asking = time.monotonic() + LEARN_SECONDS
             self._source.look()
             await asyncio.sleep(LEARN_PAUSE)
 
@@ -214,8 +220,10 @@ class EventFeed:
             self._moved.clear()
             try:
                 await self._tell(pace)
-            except Exception:
-                log.exception("the events could not be read: listeners have to come back")
+            except Exception as error:
+                # What cannot be reached has told so itself.
+                if not isinstance(error, StoreUnavailable):
+                    log.exception("the events could not be read: listeners have to come back")
                 self._listeners.cut_all()
                 self._skip()
 
@@ -241,12 +249,13 @@ class EventFeed:
     def _skip(self) -> None:
         """Tell nobody: nobody listens."""
         figures = self._figures
-        self._cursor = Cursor(
-            self._source.lineage, figures.last_history_num, figures.last_finish_num
-        )
+        self._cursor = self._cursor_of(figures)
         self._news.skip(figures)
         self._untold = Untold()
         self._skips += 1
+
+    def _cursor_of(self, figures: Figures) -> Cursor:
+        return Cursor(self._source.lineage, figures.last_history_num, figures.last_finish_num)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

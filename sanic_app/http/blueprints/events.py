@@ -8,7 +8,7 @@ from contextlib import aclosing
 from sanic import Blueprint, Request
 from sanic.response import BaseHTTPResponse
 
-from sanic_app.errors import Stopping
+from sanic_app.errors import Stopping, StoreUnavailable
 from sanic_app.http import routes
 from sanic_app.http.blueprints import abort, abort_and_wait, parts_of, query_of, readable
 from sanic_app.http.journal import Cursor
@@ -41,6 +41,9 @@ async def events(request: Request) -> None:
             async with aclosing(listening) as messages:
                 async for text in messages:
                     await response.send(text)
+        except StoreUnavailable:
+            # The store says so in the log. The listener comes back.
+            await abort_and_wait(request)
         except Exception:
             log.exception("a stream of events ended early")
             await abort_and_wait(request)
