@@ -558,6 +558,26 @@ async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
         assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
 
 
+async def test_a_history_that_is_rewritten_makes_no_node_unready(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        looking: Any = a.store._changes  # type: ignore[attr-defined]
+
+        async def sized() -> bool:
+            return bool(looking.size)
+
+        await until(sized)
+        with psycopg.connect(queue.cluster.url()) as connection:
+            # As VACUUM FULL and REINDEX do, for hours perhaps.
+            connection.execute(f"LOCK TABLE {queue.name}.history IN ACCESS EXCLUSIVE MODE")
+            looking._sized_at = -changes.SIZE_SECONDS
+            for number in range(2, 15):
+                await a.add(number, 1_000)
+                assert (await a.client.get("/health/ready")).status_code == 200
+                await asyncio.sleep(0.1)
+        assert looking.size
+
+
 async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) -> None:
     with Proxy(queue.cluster.port) as proxy:
         found = Servers(

@@ -47,9 +47,13 @@ _FINISHED = """
     FROM history WHERE finish_num > %s ORDER BY finish_num LIMIT %s
 """
 
+# Not while somebody rewrites a table or an index: it would wait, and the look with it.
 _SIZE = """
     SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
-    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND NOT EXISTS (
+        SELECT 1 FROM pg_locks JOIN pg_class AS locked ON locked.oid = pg_locks.relation
+        WHERE mode = 'AccessExclusiveLock' AND relnamespace = current_schema()::regnamespace
+    )
 """
 
 log = logging.getLogger(__name__)
@@ -232,7 +236,8 @@ class Changes:
             raise StoreFailed("other", WENT_BACK)
         if time.monotonic() > self._sized_at + SIZE_SECONDS:
             self._sized_at = time.monotonic()
-            ((self.size,),) = fetch(connection, _SIZE)
+            ((size,),) = fetch(connection, _SIZE)
+            self.size = size or self.size
         if number == self.seen.commit_num and found == self._schema:
             return None
         rows = []
