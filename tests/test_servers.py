@@ -61,6 +61,24 @@ async def test_a_write_waits_only_so_long_for_the_server(own: Queue) -> None:
         await asyncio.to_thread(own.cluster.start)
 
 
+async def test_no_write_waits_longer_because_others_wait_before_it(own: Queue) -> None:
+    async with node(own, store_patience=1.0) as a:
+        await a.add(1, 1_000)
+        await asyncio.to_thread(own.cluster.stop, signal.SIGKILL)
+        # More than one commit takes, and one that comes while the first ones wait.
+        batch = {"tasks": [{"num": 2, "timeout": 0}] * 1_000}
+        begun = time.monotonic()
+        waiting = [
+            asyncio.create_task(a.client.post("/api/v1/tasks/batch", json=batch)) for _ in range(20)
+        ]
+        await asyncio.sleep(0.5)
+        waiting.append(asyncio.create_task(a.client.post("/add_task", json=batch["tasks"][0])))
+        for answer in await asyncio.gather(*waiting):
+            assert problem(answer, "store-unavailable", 503)["applied"] is False
+        assert time.monotonic() - begun < 1.5 + SLACK
+        await asyncio.to_thread(own.cluster.start)
+
+
 @pytest.mark.parametrize("source", ["variables", "service"])
 async def test_several_hosts_may_come_from_where_libpq_finds_them(
     pair: list[Cluster], source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -223,6 +223,9 @@ class Writer:
             self._store_errors["unavailable"].inc()
             self._given_up_at = self._clock.monotonic()
             self._refuse(batch, type(error))
+            # The others have waited for the same server, and would wait as long again.
+            while others := self._waiting.take():
+                self._refuse(others, StoreUnavailable)
             return
         except StoreBusy:
             self._store_errors["busy"].inc()
