@@ -713,6 +713,25 @@ async def knows(served: Service, history_num: int) -> bool:
     return served.parts.queue.figures.last_history_num >= history_num
 
 
+async def test_while_one_node_has_an_add_its_retry_at_another_is_not_told_that_it_is_not_there(
+    queue: Queue,
+) -> None:
+    key, body = {"Idempotency-Key": "key"}, {"num": 1, "timeout": 1_000}
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a, node(queue) as b:
+            proxy.freeze()
+            # Its client goes away, and tries again elsewhere.
+            first = asyncio.create_task(a.client.post("/add_task", json=body, headers=key))
+            await asyncio.sleep(0.1)
+            with full_disk_for(queue, "node_commit"):
+                again = await b.client.post("/add_task", json=body, headers=key)
+                assert problem(again, "disk-full", 507)["applied"] is None
+            proxy.thaw()
+            assert (await first).json()["history_num"] == 1
+            again = await b.client.post("/add_task", json=body, headers=key)
+            assert again.headers["idempotent-replayed"] == "true"
+
+
 async def test_what_was_absent_is_not_done_again_when_nobody_waits_any_more(queue: Queue) -> None:
     with Proxy(queue.cluster.port) as proxy:
         async with node(queue, proxy.port, store_patience=0.0) as a:

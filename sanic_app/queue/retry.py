@@ -29,7 +29,8 @@ async def or_replay(
             raise refusal from None
         if before is not None:
             return before
-        refusal.applied = None if uncommitted() else False
+        # Another node may have the first add, and commit it later.
+        refusal.applied = None if store.shared or uncommitted() else False
         raise
 
 
