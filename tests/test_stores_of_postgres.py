@@ -17,8 +17,9 @@ from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.postgres.snapshot import PostgresSnapshot, PostgresTables
 from sanic_app.store.snapshot import TABLES
+from sanic_app.task import SECOND
 from tests.fake_clock import FakeClock
-from tests.parts import PostgresEngine, SqliteEngine, opened
+from tests.parts import KEEP, PostgresEngine, SqliteEngine, opened
 from tests.schema import MIGRATIONS, listing
 from tests.test_check import DAMAGE, command, found, lived_in
 from tests.test_copy import rows_of
@@ -367,6 +368,30 @@ async def test_the_newest_state_row_is_found_at_once_behind_dead_ones(
                 ).fetchall()
     fetches = re.findall(r"Heap Fetches: (\d+)", str(plan))
     assert sum(map(int, fetches)) <= 2, plan
+
+
+async def test_expired_keys_that_were_removed_are_not_passed_again(
+    place: PostgresEngine, clock: FakeClock
+) -> None:
+    """An old snapshot keeps them, and each add with a key removes some more."""
+    with psycopg.connect(place.cluster.url()) as dump:
+        async with opened(place, clock) as store:
+            for number in range(50):
+                await store.add(0, key=f"old {number}", request="r")
+                await store.finish_head()
+                clock.advance(0.001)
+            clock.advance(KEEP / SECOND)
+            dump.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            dump.execute(f"SELECT 1 FROM {place.name}.state")
+            for number in range(50):
+                await store.add(1, key=f"new {number}", request="r")
+        # The statistics of a session are there when it has ended.
+        ((passed,),) = place.cluster.query(
+            "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname ="
+            f" 'idempotency_finished' AND schemaname = '{place.name}'"
+        )
+    assert isinstance(passed, int)
+    assert 50 <= passed < 200
 
 
 async def test_a_queue_that_is_not_there_is_one_line(place: PostgresEngine, tmp_path: Path) -> None:

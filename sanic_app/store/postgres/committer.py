@@ -95,6 +95,8 @@ class Committer:
         self._notice = notice
         # The newest commit of this node.
         self._commit_num = 0
+        # See ``PostgresRows.swept``.
+        self._swept = 0
         # The connection that has the prepared statements.
         self._prepared: Connection | None = None
         self._unanswered: Made | None = None
@@ -216,6 +218,7 @@ class Committer:
             self._limits,
             stamps=self._stamps,
             now=self._now(),
+            swept=self._swept,
         )
         opening = rows.opening
         if (opening.schema_number, opening.lineage) != schema:
@@ -247,7 +250,7 @@ class Committer:
         if warnings:
             # The wait for a standby was ended: it is committed here, and perhaps nowhere else.
             raise Unanswered(made)
-        self._commit_num = number
+        self._commit_num, self._swept = number, rows.swept
         self._servers.floor = max(self._servers.floor, number)
         return made
 

@@ -61,15 +61,21 @@ class PostgresRows:
         *,
         stamps: Stamps,
         now: str,
+        swept: int,
     ) -> None:
         """Take the lock in a new transaction, and read what the writes are going to need.
 
-        ``now`` is what the server calls its time, as an expression.
+        ``now`` is what the server calls its time, as an expression; ``swept`` is that of the commit
+        before.
 
         Raises:
             psycopg.Error: see ``failures.py``.
             StoreFailed: the state row is missing, or of a newer service.
         """
+        self.swept = swept
+        """There are no keys that ended before this stamp, once these rows are written."""
+        # Up to which stamp keys are removed, and how many.
+        self._sweep = (0, 0)
         self._messages = Messages(connection)
         self._foreseen = foreseen = Foreseen(writes, limits)
         reads = foreseen.statements(self._messages.text)
@@ -222,11 +228,8 @@ class PostgresRows:
         )
 
     def sweep_keys(self, until: int, limit: int) -> None:
-        """Delete expired keys."""
-        self._messages.keep(
-            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
-            f" WHERE finished_at <= {until} ORDER BY finished_at LIMIT {limit})"
-        )
+        """Delete expired keys, those of the whole commit together."""
+        self._sweep = (until, self._sweep[1] + limit)
 
     # The end.
 
@@ -240,10 +243,21 @@ class PostgresRows:
         values = ", ".join(
             "NULL" if each is None else str(each) for each in (number, first, *figures)
         )
-        self._messages.send(
+        until, limit = self._sweep
+        if limit:
+            # Behind the dead rows of those before: an old snapshot keeps them for hours.
+            self._messages.keep(
+                "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
+                f" WHERE finished_at BETWEEN {self.swept} AND {until}"
+                f" ORDER BY finished_at LIMIT {limit}) RETURNING finished_at"
+            )
+        found = self._messages.send(
             f"EXECUTE end_commit ({self.opening.commit_num}, '{node}', {node_commit}, {values})",
             "COMMIT",
         )
+        if limit:
+            ended = sorted(row[0] for row in found[-1])
+            self.swept = ended[-1] if len(ended) == limit else max(self.swept, until)
 
 
 def prepare(connection: Connection) -> None:
