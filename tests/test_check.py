@@ -110,6 +110,7 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
     ),
     "pruned": ("UPDATE state SET pruned = 2", "the state row says"),
     "pruned too great": ("UPDATE state SET pruned = 99", "pruned is 99"),
+    "another state row": ("UPDATE state SET id = 2", "state: its row is not the one with the id 1"),
     "no state row": ("DELETE FROM state", "0 rows instead of one"),
     # Numbers.
     "a queued task is gone": ("DELETE FROM queue WHERE history_num = 10", "are 12, and 13 were"),
@@ -311,6 +312,8 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
     "what a key started": ("UPDATE idempotency SET started = 2", "neither started"),
     # Around the tables.
     "no lineage": ("DELETE FROM lineage", "lineage: must be one UUID"),
+    "another lineage": ("UPDATE lineage SET id = 0", "lineage: its row is not the one with"),
+    "other marks": ("UPDATE origin SET id = 2", "origin: its row is not the one with"),
     "no UUID": ("UPDATE lineage SET uuid = 'x'", "lineage: must be one UUID"),
     "no marks": ("DELETE FROM origin", "origin: must be one row"),
     "half a mark": ("UPDATE origin SET mark = mark + 1", "origin: must be one row"),
