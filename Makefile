@@ -112,6 +112,10 @@ format: devenv ## format the code and repair what the linter can
 wheel: devenv ## build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build
 
+.PHONY: image
+image: ## build the image sanic-app (ARGS="--tag sanic-app:0.1.0")
+	docker build --file deploy/Dockerfile --tag sanic-app $(ARGS) .
+
 .PHONY: sbom
 sbom: devenv .venv-release/.ready ## write an SBOM and a list of licences of what is shipped into dist/
 	$(BIN)/python -m tests.release

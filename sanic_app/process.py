@@ -155,7 +155,12 @@ def raise_descriptor_limit() -> None:
         return
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError as error:
+        # A sandbox that forbids prlimit64 to set it forbids glibc to read it, too.
+        log.warning("the limit of open files cannot be read: %s", error)
+        return
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

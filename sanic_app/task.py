@@ -16,6 +16,9 @@ SECOND = 1_000_000
 HISTORY_NUM_MAX = 2**63 - 1
 """The greatest history number that a store can hold."""
 
+STAMP_MAX = 253_402_300_799_999_999
+"""The last stamp of the year 9999. A later one has no date (RFC 3339)."""
+
 
 class State(StrEnum):
     """The state of a task, see ARCHITECTURE.md."""

@@ -16,7 +16,7 @@ from sanic_app.errors import StartError, StoreBusy
 from sanic_app.store import WAIT_SUM_MODULUS
 from sanic_app.store.audit import faults
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
-from sanic_app.task import SECOND, Retention
+from sanic_app.task import SECOND, STAMP_MAX, Retention
 from tests import warm
 from tests.fake_clock import FakeClock
 from tests.parts import Engine, SqliteEngine, damage_page_of, opened
@@ -84,6 +84,10 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
     "last_history_num": ("UPDATE state SET last_history_num = 14", "14 were added"),
     "last_finish_num": ("UPDATE state SET last_finish_num = 7", "the state row says"),
     "last_stamp": ("UPDATE state SET last_stamp = 1", "last_stamp is older"),
+    "last_stamp without a date": (
+        f"UPDATE state SET last_stamp = {STAMP_MAX + 1}",
+        "last_stamp is beyond the year 9999",
+    ),
     "wait_sum": ("UPDATE state SET wait_sum = wait_sum + 1", "the state row: its wait_sum"),
     "wait_sum too great": ("UPDATE state SET wait_sum = -1", "not from 0 to 2^63 - 1"),
     "depth": ("UPDATE state SET depth = 6", "depth is 6"),
@@ -106,6 +110,7 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
     ),
     "pruned": ("UPDATE state SET pruned = 2", "the state row says"),
     "pruned too great": ("UPDATE state SET pruned = 99", "pruned is 99"),
+    "another state row": ("UPDATE state SET id = 2", "state: its row is not the one with the id 1"),
     "no state row": ("DELETE FROM state", "0 rows instead of one"),
     # Numbers.
     "a queued task is gone": ("DELETE FROM queue WHERE history_num = 10", "are 12, and 13 were"),
@@ -307,6 +312,8 @@ DAMAGE: Mapping[str, tuple[str, str]] = {
     "what a key started": ("UPDATE idempotency SET started = 2", "neither started"),
     # Around the tables.
     "no lineage": ("DELETE FROM lineage", "lineage: must be one UUID"),
+    "another lineage": ("UPDATE lineage SET id = 0", "lineage: its row is not the one with"),
+    "other marks": ("UPDATE origin SET id = 2", "origin: its row is not the one with"),
     "no UUID": ("UPDATE lineage SET uuid = 'x'", "lineage: must be one UUID"),
     "no marks": ("DELETE FROM origin", "origin: must be one row"),
     "half a mark": ("UPDATE origin SET mark = mark + 1", "origin: must be one row"),

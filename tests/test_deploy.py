@@ -779,7 +779,7 @@ def test_the_source_archive_carries_what_is_needed_to_build_and_test(dist: Path)
 
 TARGETS = {
     *("run", "local_app", "compose", "compose-postgres", "devenv", "test", "test-system"),
-    *("test-deploy", "check", "format", "wheel", "sbom", "audit", "pins", "clean", "help"),
+    *("test-deploy", "check", "format", "wheel", "image", "sbom", "audit", "pins", "clean", "help"),
 }
 
 

@@ -268,6 +268,17 @@ def test_a_limit_that_cannot_be_raised_is_left(
     assert f"the limit of open files stays at 1024: {error}" in caplog.text
 
 
+def test_a_limit_that_cannot_be_read_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "getrlimit", refuse)
+    process.raise_descriptor_limit()
+    assert "the limit of open files cannot be read: [Errno 1]" in caplog.text
+
+
 # The folder.
 
 

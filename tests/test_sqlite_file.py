@@ -395,7 +395,7 @@ ROW = "its state row is wrong"
 STATE_DAMAGE = {
     "last_history_num": ["0", "4", "6", "-5", "9223372036854775807"],
     "last_finish_num": ["0", "1", "3", "-1"],
-    "last_stamp": ["0", "-1", "last_stamp - 1", "head_started_at - 1"],
+    "last_stamp": ["0", "-1", "last_stamp - 1", "head_started_at - 1", "253402300800000000"],
     "wait_sum": ["0", "wait_sum + 1", "wait_sum - 1", "-1"],
     "depth": ["0", "2", "4", "-1"],
     "backlog": ["0", "backlog + 1", "backlog - 1", "-1"],

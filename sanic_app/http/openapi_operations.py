@@ -251,7 +251,8 @@ OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
         ),
     },
     "docs": {
-        ("GET", routes.DOCS): Operation(
+        # With the slash, as links and README have it; the router takes both.
+        ("GET", routes.DOCS_FILES): Operation(
             "getDocs",
             "Show this documentation as a page.",
             _file("The page.", _text("text/html")),

@@ -15,7 +15,7 @@ from sanic_app.http.shape import Field, Json, Shape, list_of, or_null, ref, stri
 from sanic_app.queue.outlook import Outlook, PlacedTask
 from sanic_app.settings import TIMEOUT_LIMIT
 from sanic_app.store import Added
-from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, State, Task
+from sanic_app.task import HISTORY_NUM_MAX, SECOND, STAMP_MAX, NewTask, State, Task
 from sanic_app.task import date as format_date
 
 NUM_MIN, NUM_MAX = -(2**63), 2**63 - 1
@@ -30,8 +30,6 @@ POINTER_MAX = 500
 """The longest JSON pointer in an answer. A fault that lies deeper is reported above."""
 KEY_MAX = 255
 """The longest idempotency key, in characters."""
-DATE_MAX = 253_402_300_799_999_999
-"""The last stamp of the year 9999."""
 
 KEY_PATTERN: Final = "[!-~]+"
 CURSOR_PATTERN: Final = r"(([0-9a-f]{32}\.)?[0-9]{1,19}\.[0-9]{1,19})?"
@@ -138,7 +136,7 @@ def added_body(added: Added, task: NewTask) -> str:
 
 def _date_due(placed: PlacedTask) -> str | None:
     due_at = placed.due_at
-    return date(due_at if due_at is not None and due_at <= DATE_MAX else None)
+    return date(due_at if due_at is not None and due_at <= STAMP_MAX else None)
 
 
 def _field_of_the_task(field: Field[Task]) -> Field[PlacedTask]:

@@ -89,13 +89,13 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> 
     return settings
 
 
-def _addresses(host: str) -> list[str]:
+def _addresses(host: str, source: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise SettingsError(f"HOST {host} is not known: {error.strerror or error}") from None
+        raise SettingsError(f"{source} {host} is not known: {error.strerror or error}") from None
     except UnicodeError:
-        raise SettingsError(f"HOST {host} is not known: not a host name") from None
+        raise SettingsError(f"{source} {host} is not known: not a host name") from None
     return [str(info[4][0]).split("%")[0] for info in found]
 
 
@@ -211,10 +211,11 @@ def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
         raise SettingsError(
             f"{sources}: QUEUE_MAX times TIMEOUT_MAX must be below 2^63 microseconds"
         )
-    if settings.api_token or settings.allow_anonymous:
+    if settings.api_token or settings.allow_anonymous or "HOST" not in found:
         return
-    if not all(map(_is_loopback, _addresses(settings.host))):
+    source = found["HOST"].source
+    if not all(map(_is_loopback, _addresses(settings.host, source))):
         raise SettingsError(
-            f"HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
+            f"{source} {settings.host} can be reached from elsewhere: set API_TOKEN or"
             " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"
         )

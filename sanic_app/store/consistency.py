@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
+from sanic_app.task import STAMP_MAX
 
 
 class Ends(NamedTuple):
@@ -40,6 +41,7 @@ def agrees(state: Figures, ends: Ends) -> bool:
         and (ends.last_finish_num or state.pruned) == state.last_finish_num
         and state.oldest_created_at == ends.first_created_at
         and max(ends.last_created_at or 0, ends.last_finished_at or 0) <= state.last_stamp
+        and state.last_stamp <= STAMP_MAX
         and _sums_agree(state, ends)
         and _head_agrees(state, ends)
     )

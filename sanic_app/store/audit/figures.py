@@ -5,6 +5,7 @@ from __future__ import annotations
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
 from sanic_app.store.audit.queries import Faults, added_up, first_queued, sum_of
 from sanic_app.store.snapshot import Snapshot
+from sanic_app.task import STAMP_MAX
 
 
 def state(snapshot: Snapshot, state: Figures) -> Faults:
@@ -31,6 +32,8 @@ def state(snapshot: Snapshot, state: Figures) -> Faults:
         yield f"state: pruned is {state.pruned}, and {state.last_finish_num} tasks were finished"
     if not 0 <= state.wait_sum < WAIT_SUM_MODULUS:
         yield f"state: wait_sum is {state.wait_sum}, not from 0 to 2^63 - 1"
+    if state.last_stamp > STAMP_MAX:
+        yield "state: last_stamp is beyond the year 9999"
     yield from _head(snapshot, state, first, newest)
 
 

@@ -155,7 +155,7 @@ class SqliteSnapshot:
         yield from self._before
         checks = [self._integrity, self._schema]
         if not self.outdated:
-            checks += [self._origin, self._lineage]
+            checks += [self._ids, self._origin, self._lineage]
         else:
             yield (
                 f"its schema version is {self.version}, and this program's"
@@ -184,6 +184,12 @@ class SqliteSnapshot:
             expected = set(fresh.execute(sql))
         for kind, name, *_ in sorted(expected ^ set(self.select(sql)), key=str):
             yield f"schema: the {kind} {name} is not what the migrations make"
+
+    def _ids(self) -> Iterator[str]:
+        # Of a database that it may not write, SQLite reads no CHECK, so integrity_check tries none.
+        for table in ("state", "origin", "lineage"):
+            if any(self.select(f"SELECT id FROM {table} WHERE id <> 1")):
+                yield f"{table}: its row is not the one with the id 1"
 
     def _lineage(self) -> Iterator[str]:
         found = [uuid for (uuid,) in self.select("SELECT uuid FROM lineage")]
