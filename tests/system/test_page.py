@@ -339,6 +339,34 @@ def test_a_token_is_asked_for_and_a_wrong_one_is_refused(tmp_path: Path) -> None
         expect(page.locator("#token-value")).to_be_visible()
 
 
+def test_a_service_that_comes_back_with_another_token_is_not_said_to_be_lost(
+    tmp_path: Path,
+) -> None:
+    with (
+        Running(tmp_path) as first,
+        tab(first.url, viewport={"width": 360, "height": 700}) as one,
+    ):
+        page = one.page
+        page.goto(first.url)
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#paused")).to_be_visible()
+        first.kill()
+        expect(page.locator("#lost")).to_be_visible()
+        environ = {"SANIC_APP_API_TOKEN": TOKEN}
+        with Running(tmp_path, "--port", str(first.port), environ=environ):
+            expect(page.locator("#token-value")).to_be_focused()
+            # It is not trying again, and shows nothing of the queue.
+            expect(page.locator("#lost")).to_be_hidden()
+            expect(page.locator("#paused")).to_be_hidden()
+            card = page.locator("#token").bounding_box()
+            assert card is not None
+            assert 8 <= card["x"] <= card["x"] + card["width"] <= 352
+            page.locator("#token-value").fill(TOKEN)
+            page.keyboard.press("Enter")
+            expect(page.locator("#paused")).to_be_visible()
+            expect(page.locator("#main")).to_be_visible()
+
+
 def test_everything_can_be_done_with_the_keyboard(tmp_path: Path) -> None:
     with opened(tmp_path) as (running, _, page):
 

@@ -425,7 +425,10 @@ function askForToken() {
   if (!$("token").hidden && !tokenGiven) return;
   set($("token-error"), tokenGiven ? "This token is not accepted." : "");
   tokenGiven = false;
+  // It has answered, if only with 401; and what it did last is not shown any more.
+  found();
   state.started = false;
+  $("paused").hidden = true;
   $("token").hidden = false;
   $("main").hidden = true;
   $("token-value").focus();
