@@ -173,8 +173,15 @@ def test_on_a_telephone_each_row_shows_when_it_is_due_and_can_be_cancelled(
         far = 80_000  # due tomorrow, or on the day after, so that the date is shown
         for num in (-(2**63), 1, 2):
             assert running.add(num, far)["num"] == num
-        running.add(5)
+        running.add(5, 0.0625)
         expect(page.locator("#tasks tr")).to_have_count(4)
+        # Not rounded to 0.1 s, and a timeout of 0.02 s not to nothing.
+        expect(page.locator("#tasks tr:last-child td:nth-child(4)")).to_have_text("0.0625 s")
+        # Fields of a form stand beside each other or below each other, not askew.
+        fields = [page.locator(f"#{name}").bounding_box() for name in ("num", "timeout")]
+        assert fields[0]
+        assert fields[1]
+        assert fields[0]["x"] == fields[1]["x"] or fields[0]["y"] == fields[1]["y"]
         assert page.evaluate(
             "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
         )

@@ -205,7 +205,7 @@ function tick() {
     const left = Math.max((state.untilDue ?? 0) - passed, 0);
     $("wait").max = Math.max(head.timeout, 1e-6);
     $("wait").value = head.timeout > 0 ? Math.max(head.timeout - left, 0) : 1;
-    set($("left"), `${duration(left)} left of ${duration(head.timeout)}`);
+    set($("left"), `${duration(left)} left of ${wait(head.timeout)}`);
   }
   const backlog = Math.max(figures.backlog_seconds - (head === null ? 0 : passed), 0);
   set($("backlog"), duration(backlog));
@@ -256,7 +256,7 @@ function taskRow(row, task) {
   }
   row.className = task.isHead ? "head" : "";
   const due = task.dueAt === null ? "after the pause" : when(task.dueAt);
-  fillCells(row, [task.history_num, task.ahead.toString(), task.num, duration(task.timeout), due]);
+  fillCells(row, [task.history_num, task.ahead.toString(), task.num, wait(task.timeout), due]);
 }
 
 function resultRow(row, result) {
@@ -484,6 +484,11 @@ function duration(seconds) {
     if (shown.length === 2) break;
   }
   return shown.join(" ");
+}
+
+/** Return a timeout. A short one is exact: 0.02 s are not 0 s. */
+function wait(seconds) {
+  return seconds < 60 ? `${seconds} s` : duration(seconds);
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
