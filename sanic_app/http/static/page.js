@@ -150,6 +150,7 @@ function showAll(results) {
   const { figures, tasks } = state;
   const head = figures.head;
   set($("head"), head ? `Task ${head.history_num}: number ${head.num}` : nothing(figures));
+  if (head === null && document.activeElement === $("cancel-head")) $("head").focus();
   $("cancel-head").hidden = head === null;
   $("paused").hidden = !figures.paused;
   set($("switch"), figures.paused ? "Resume" : "Pause");
@@ -225,10 +226,14 @@ function whyNothing() {
   return `${nothing}: the first task is due at ${when(tasks[0]?.dueAt ?? Date.now())}.`;
 }
 
-/** Give a table body one row for each item. A row that stays keeps its focus. */
+/** Give a table body one row for each item. A row that stays keeps its focus; one that goes leaves it to the table. */
 function rows(body, items, fill) {
   const keys = new Set(items.map((item) => item.history_num));
-  for (const row of [...body.children]) if (!keys.has(row.dataset.key)) row.remove();
+  for (const row of [...body.children]) {
+    if (keys.has(row.dataset.key)) continue;
+    if (row.contains(document.activeElement)) body.closest(".scroll").focus({ preventScroll: true });
+    row.remove();
+  }
   const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
   let place = body.firstElementChild;
   for (const item of items) {
@@ -403,13 +408,15 @@ $("cancel-head").addEventListener("click", () => {
 $("range").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [from, to] = [$("from").value.trim(), $("to").value.trim()];
-  if (!/^\d+$/.test(from) || !/^\d+$/.test(to)) {
-    set($("range-error"), "Both must be history numbers.");
+  const isNumber = (text) => /^[1-9]\d{0,17}$/.test(text);
+  if (!isNumber(from) || !isNumber(to) || BigInt(from) > BigInt(to)) {
+    set($("range-error"), "Both must be history numbers, and the first must not be greater than the second.");
     return;
   }
   await act($("range-error"), async () => {
     const { count } = await service.ask("DELETE", `/api/v1/tasks?from=${from}&to=${to}`);
     speak(`Cancelled ${count} tasks.`);
+    if (count === 0) set($("range-error"), "No task in the queue has such a number.");
   });
 });
 
