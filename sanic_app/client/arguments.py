@@ -152,7 +152,9 @@ def _parser(environ: Mapping[str, str]) -> Parser:
         type=not_empty,
         help="add a batch: in each line a number, a space and a timeout; - is stdin",
     )
-    made.add_argument("--key", type=key, help="an idempotency key, which makes it safe to try again")
+    made.add_argument(
+        "--key", type=key, help="an idempotency key, which makes it safe to try again"
+    )
     made.add_argument("--wait", action="store_true", help="return when it is finished")
     made = command("task")
     made.add_argument("history_num", metavar="HISTORY_NUM", type=whole)
