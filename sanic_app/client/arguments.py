@@ -143,28 +143,30 @@ def _parser(environ: Mapping[str, str]) -> Parser:
         return made
 
     made = command("add")
-    made.add_argument("num", metavar="NUM", type=whole, nargs="?", help="what to append")
+    made.add_argument("num", metavar="NUM", type=whole, nargs="?", help="the number to append")
     made.add_argument(
         "timeout", metavar="TIMEOUT", type=seconds, nargs="?", help="the wait before, in seconds"
     )
     made.add_argument(
         "--file",
         type=not_empty,
-        help="add a batch: a number and a timeout in each line; - is stdin",
+        help="add a batch: in each line a number, a space and a timeout; - is stdin",
     )
-    made.add_argument("--key", type=key, help="an idempotency key: makes another try safe")
+    made.add_argument(
+        "--key", type=key, help="an idempotency key, which makes it safe to try again"
+    )
     made.add_argument("--wait", action="store_true", help="return when it is finished")
     made = command("task")
     made.add_argument("history_num", metavar="HISTORY_NUM", type=whole)
     made.add_argument("--wait", action="store_true", help="return when it is finished")
     made = command("queue")
-    made.add_argument("--limit", type=whole, default=10, help="so many tasks (%(default)s)")
+    made.add_argument("--limit", type=whole, default=10, help="how many tasks (%(default)s)")
     made = command("results")
-    made.add_argument("--after", type=natural, default=0, help="behind this history number")
-    made.add_argument("--limit", type=natural, help="so many results; else all")
+    made.add_argument("--after", type=natural, default=0, help="after this history number")
+    made.add_argument("--limit", type=natural, help="how many results; else all")
     made = command("cancel")
     made.add_argument("first", metavar="HISTORY_NUM", type=whole)
-    made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="cancel a range")
+    made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="the end of a range")
     command("pause")
     command("resume")
     made = command("watch")
@@ -172,14 +174,14 @@ def _parser(environ: Mapping[str, str]) -> Parser:
         "--after",
         metavar="ID",
         type=event_id,
-        help="with --json, go on behind the event with this id; else from now on",
+        help="with --json, go on after the event with this id; else from now on",
     )
     made = command("follow")
     made.add_argument(
         "--after",
         metavar="HISTORY_NUM",
         type=natural,
-        help="begin behind this history number, 0 is the beginning; else from now on",
+        help="begin after this history number, 0 is the beginning; else from now on",
     )
     made.add_argument(
         "--cursor",
@@ -195,7 +197,7 @@ def _parser(environ: Mapping[str, str]) -> Parser:
         " SANIC_APP_HISTORY_NUM and SANIC_APP_DATE_FINISHED; again after a failure",
     )
     made.add_argument(
-        "--retry", metavar="N", type=natural, help="run it again so often, then end; else for ever"
+        "--retry", metavar="N", type=natural, help="run it again N times, then end; else for ever"
     )
     made.add_argument(
         "--from-reset",

@@ -150,6 +150,7 @@ function showAll(results) {
   const { figures, tasks } = state;
   const head = figures.head;
   set($("head"), head ? `Task ${head.history_num}: number ${head.num}` : nothing(figures));
+  if (head === null && document.activeElement === $("cancel-head")) $("head").focus();
   $("cancel-head").hidden = head === null;
   $("paused").hidden = !figures.paused;
   set($("switch"), figures.paused ? "Resume" : "Pause");
@@ -205,7 +206,7 @@ function tick() {
     const left = Math.max((state.untilDue ?? 0) - passed, 0);
     $("wait").max = Math.max(head.timeout, 1e-6);
     $("wait").value = head.timeout > 0 ? Math.max(head.timeout - left, 0) : 1;
-    set($("left"), `${duration(left)} left of ${duration(head.timeout)}`);
+    set($("left"), `${duration(left)} left of ${wait(head.timeout)}`);
   }
   const backlog = Math.max(figures.backlog_seconds - (head === null ? 0 : passed), 0);
   set($("backlog"), duration(backlog));
@@ -225,10 +226,14 @@ function whyNothing() {
   return `${nothing}: the first task is due at ${when(tasks[0]?.dueAt ?? Date.now())}.`;
 }
 
-/** Give a table body one row for each item. A row that stays keeps its focus. */
+/** Give a table body one row for each item. A row that stays keeps its focus; one that goes leaves it to the table. */
 function rows(body, items, fill) {
   const keys = new Set(items.map((item) => item.history_num));
-  for (const row of [...body.children]) if (!keys.has(row.dataset.key)) row.remove();
+  for (const row of [...body.children]) {
+    if (keys.has(row.dataset.key)) continue;
+    if (row.contains(document.activeElement)) body.closest(".scroll").focus({ preventScroll: true });
+    row.remove();
+  }
   const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
   let place = body.firstElementChild;
   for (const item of items) {
@@ -256,7 +261,7 @@ function taskRow(row, task) {
   }
   row.className = task.isHead ? "head" : "";
   const due = task.dueAt === null ? "after the pause" : when(task.dueAt);
-  fillCells(row, [task.history_num, task.ahead.toString(), task.num, duration(task.timeout), due]);
+  fillCells(row, [task.history_num, task.ahead.toString(), task.num, wait(task.timeout), due]);
 }
 
 function resultRow(row, result) {
@@ -403,13 +408,15 @@ $("cancel-head").addEventListener("click", () => {
 $("range").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [from, to] = [$("from").value.trim(), $("to").value.trim()];
-  if (!/^\d+$/.test(from) || !/^\d+$/.test(to)) {
-    set($("range-error"), "Both must be history numbers.");
+  const isNumber = (text) => /^[1-9]\d{0,17}$/.test(text);
+  if (!isNumber(from) || !isNumber(to) || BigInt(from) > BigInt(to)) {
+    set($("range-error"), "Both must be history numbers, and the first must not be greater than the second.");
     return;
   }
   await act($("range-error"), async () => {
     const { count } = await service.ask("DELETE", `/api/v1/tasks?from=${from}&to=${to}`);
     speak(`Cancelled ${count} tasks.`);
+    if (count === 0) set($("range-error"), "No task in the queue has such a number.");
   });
 });
 
@@ -425,7 +432,10 @@ function askForToken() {
   if (!$("token").hidden && !tokenGiven) return;
   set($("token-error"), tokenGiven ? "This token is not accepted." : "");
   tokenGiven = false;
+  // It has answered, if only with 401; and what it did last is not shown any more.
+  found();
   state.started = false;
+  $("paused").hidden = true;
   $("token").hidden = false;
   $("main").hidden = true;
   $("token-value").focus();
@@ -481,6 +491,11 @@ function duration(seconds) {
     if (shown.length === 2) break;
   }
   return shown.join(" ");
+}
+
+/** Return a timeout. A short one is exact: 0.02 s are not 0 s. */
+function wait(seconds) {
+  return seconds < 60 ? `${seconds} s` : duration(seconds);
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
