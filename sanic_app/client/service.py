@@ -13,7 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from sanic_app.client.transport import Http, Https, proxies_to
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 15.0
+"""A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then."""
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
 OVERLOADED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)

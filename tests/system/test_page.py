@@ -328,6 +328,24 @@ def test_which_node_answered_is_shown_when_there_may_be_several(
                 assert one.errors == []
 
 
+def test_a_lost_store_cannot_be_missed_and_comes_back(
+    tmp_path: Path, cluster: postgres.Cluster
+) -> None:
+    with Running(tmp_path, "-D", cluster.url()) as running, tab(running.url) as one:
+        page = one.page
+        page.goto(running.url)
+        add(page, 1, 600)
+        expect(page.locator("#tasks tr")).to_have_count(1)
+        cluster.stop()
+        expect(page.locator("#lost")).to_contain_text("The store cannot be reached now")
+        add(page, 2, 600)
+        expect(page.locator("#add-error")).to_contain_text("nothing was changed")
+        cluster.start()
+        expect(page.locator("#lost")).to_be_hidden()
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(page.locator("#tasks tr")).to_have_count(2)
+
+
 def test_a_token_is_asked_for_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     with (
         Running(tmp_path, environ={"SANIC_APP_API_TOKEN": TOKEN}) as running,

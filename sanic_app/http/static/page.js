@@ -1,5 +1,5 @@
-// The page listens to the events. After an event it asks the service for all that it shows, at most
-// four times a second. Between two answers it counts the seconds by itself.
+// The page listens to the events. After each message, heartbeats included, it asks the service for all
+// that it shows, at most four times a second. Between two answers it counts the seconds by itself.
 
 import { Chart } from "./chart.js";
 import { Refused, Service } from "./service.js";
@@ -18,13 +18,14 @@ const state = {
   figures: null, tasks: [], untilDue: null, lookedAt: 0,
   cursor: "", // the id of the last message
   resultsAfter: 0n, // the shown results are behind this history number
-  lost: false, started: false,
+  lost: false, listening: false,
 };
 
 // Asking the service.
 
 let looking = false;
 let again = false;
+let retry = 0;
 
 /** Ask for what is shown: now, or LOOK_MS after the last time. */
 async function look() {
@@ -37,12 +38,17 @@ async function look() {
     do {
       again = false;
       await lookOnce();
+      if (state.listening) found();
       await sleep(LOOK_MS);
     } while (again);
   } catch (error) {
     if (error instanceof Refused && error.status === 401) askForToken();
-    else if (error instanceof Refused) set($("switch-error"), error.message);
-    else setTimeout(look, RETRY_MS);
+    else {
+      // Its store may be away: the stream goes on then.
+      if (error instanceof Refused) lose(error.message);
+      clearTimeout(retry);
+      retry = setTimeout(look, RETRY_MS);
+    }
   } finally {
     looking = false;
   }
@@ -98,15 +104,14 @@ async function listen() {
   for (;;) {
     try {
       for await (const message of service.events(state.cursor)) {
+        if (!state.listening) found();
+        state.listening = true;
         state.cursor = message.id || state.cursor;
         if (message.kind === "finished") chart.count(message.data);
         if (message.kind === "reset") startOver(message.data.reason);
         if (message.kind === "paused") speak("The queue is paused.");
         if (message.kind === "resumed") speak("The queue is resumed.");
-        if (state.lost || !state.started || message.kind !== "") {
-          found();
-          look();
-        }
+        look();
       }
       lose("The service ended the connection.");
     } catch (error) {
@@ -116,6 +121,7 @@ async function listen() {
       }
       lose(error instanceof Refused ? error.message : "The service does not answer.");
     }
+    state.listening = false;
     await sleep(RETRY_MS);
   }
 }
@@ -139,7 +145,6 @@ function lose(text) {
 function found() {
   if (state.lost) speak("Connected again.");
   state.lost = false;
-  state.started = true;
   $("lost").hidden = true;
   $("main").classList.remove("stale");
 }
@@ -434,7 +439,6 @@ function askForToken() {
   tokenGiven = false;
   // It has answered, if only with 401; and what it did last is not shown any more.
   found();
-  state.started = false;
   $("paused").hidden = true;
   $("token").hidden = false;
   $("main").hidden = true;

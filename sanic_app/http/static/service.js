@@ -1,6 +1,7 @@
 // A client of the service: requests, answers, events.
 
-const ANSWER_MS = 10_000;
+// A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then.
+const ANSWER_MS = 15_000;
 // A stream is lost when it sends nothing for this long, not even a heartbeat.
 const SILENT_MS = 25_000;
 // A proxy may serve the page below a path of its own, so every address is relative to this file.
