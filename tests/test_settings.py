@@ -620,7 +620,7 @@ def test_loopback_needs_no_token(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"])
 def test_any_other_address_needs_a_token_or_the_word(tmp_path: Path, host: str) -> None:
     line = refusal(tmp_path, None, None, "-H", host)
-    assert line.startswith(f"flag --host {host} can be reached from elsewhere: set API_TOKEN")
+    assert line.startswith(f"flag --host: HOST {host} can be reached from elsewhere: set API_TOKEN")
     assert given(tmp_path, None, None, "-H", host, "--allow-anonymous").host == host
     assert given(tmp_path, None, {"SANIC_APP_API_TOKEN": SECRET}, "-H", host).host == host
     # A token that opens the metrics alone protects nothing else.
@@ -630,10 +630,10 @@ def test_any_other_address_needs_a_token_or_the_word(tmp_path: Path, host: str) 
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        ("no-such-host.invalid", "flag --host no-such-host.invalid is not known: "),
-        ("1.2.3.4.5", "flag --host 1.2.3.4.5 is not known: "),
-        ("a..b", "flag --host a..b is not known: not a host name"),
-        ("a" * 300, f"flag --host {'a' * 300} is not known: "),
+        ("no-such-host.invalid", "flag --host: HOST no-such-host.invalid is not known: "),
+        ("1.2.3.4.5", "flag --host: HOST 1.2.3.4.5 is not known: "),
+        ("a..b", "flag --host: HOST a..b is not known: not a host name"),
+        ("a" * 300, f"flag --host: HOST {'a' * 300} is not known: "),
         ("[::1]", "flag --host must be an address without brackets: ::1"),
     ],
 )
@@ -650,9 +650,9 @@ def test_a_host_without_an_address_is_not_called_reachable(
 )
 def test_a_refused_host_is_refused_with_its_source(tmp_path: Path, host: str, says: str) -> None:
     line = refusal(tmp_path, None, {"SANIC_APP_HOST": host})
-    assert line.startswith(f"environment: SANIC_APP_HOST {host} {says}")
+    assert line.startswith(f"environment: SANIC_APP_HOST: HOST {host} {says}")
     line = refusal(tmp_path, f"PORT: 8000\nHOST_APP: {host}")
-    assert f"line 2: HOST_APP {host} {says}" in line
+    assert f"line 2: HOST_APP: HOST {host} {says}" in line
 
 
 def test_a_name_with_one_address_that_is_reachable_counts_as_reachable(
@@ -666,7 +666,7 @@ def test_a_name_with_one_address_that_is_reachable_counts_as_reachable(
     monkeypatch.setattr(socket, "getaddrinfo", each)
     for name in ("127.0.0.1+192.0.2.1", "192.0.2.1+127.0.0.1", "::1+2001:db8::1"):
         line = refusal(tmp_path, None, None, "-H", name)
-        assert line.startswith(f"flag --host {name} can be reached from elsewhere")
+        assert line.startswith(f"flag --host: HOST {name} can be reached from elsewhere")
     assert given(tmp_path, None, None, "-H", "127.0.0.1+::1").host == "127.0.0.1+::1"
 
 

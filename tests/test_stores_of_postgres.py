@@ -52,7 +52,10 @@ async def test_a_queue_is_whole_until_it_is_damaged(
 
 
 ONLY_SQLITE = {
+    "another state row",
+    "another lineage",
     "no lineage",
+    "other marks",
     "no UUID",
     "no marks",
     "half a mark",

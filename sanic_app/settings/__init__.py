@@ -93,9 +93,11 @@ def _addresses(host: str, source: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise SettingsError(f"{source} {host} is not known: {error.strerror or error}") from None
+        raise SettingsError(
+            f"{source}: HOST {host} is not known: {error.strerror or error}"
+        ) from None
     except UnicodeError:
-        raise SettingsError(f"{source} {host} is not known: not a host name") from None
+        raise SettingsError(f"{source}: HOST {host} is not known: not a host name") from None
     return [str(info[4][0]).split("%")[0] for info in found]
 
 
@@ -216,6 +218,6 @@ def _check(settings: Settings, found: Mapping[str, _Given]) -> None:
     source = found["HOST"].source
     if not all(map(_is_loopback, _addresses(settings.host, source))):
         raise SettingsError(
-            f"{source} {settings.host} can be reached from elsewhere: set API_TOKEN or"
+            f"{source}: HOST {settings.host} can be reached from elsewhere: set API_TOKEN or"
             " API_TOKEN_FILE, or ALLOW_ANONYMOUS to serve without a token"
         )
