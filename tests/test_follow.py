@@ -282,6 +282,26 @@ def test_a_command_that_cannot_be_started_has_failed_like_any_other(
         command.deal_with(result, lambda: None)
 
 
+def test_a_failure_is_seen_when_whoever_started_it_ignores_ended_children(
+    running: Running,
+) -> None:
+    running.add(1)
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        " os.execv(sys.executable, [sys.executable, '-m', 'sanic_app', *sys.argv[1:]])"
+    )
+    flags = ("follow", "--url", running.url, "--after", "0", "--retry", "0", "--exec", "exit 3")
+    done = subprocess.run(
+        [sys.executable, "-c", ignoring, *flags],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    says = "sanic-app: the command for task 1 failed with status 3; tried 1 times\n"
+    assert (done.returncode, done.stderr) == (1, says)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_waits_for_the_command_and_writes_the_cursor(
     running: Running, tmp_path: Path, number: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -26,6 +27,10 @@ class Stops:
         self._command: subprocess.Popen[bytes] | None = None
         for number in stop_signals():
             signal.signal(number, self._signaled)
+        if sys.platform != "win32":
+            # Whoever started this may ignore it. Then the kernel tells nobody how a command ended,
+            # and Python takes each for a success.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     @contextmanager
     def held(self) -> Iterator[None]:
