@@ -15,13 +15,17 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from rich.console import Console
 
 from sanic_app.client import COMMANDS, STORE_COMMANDS
+from sanic_app.client.service import TASK, Json, Service
+from sanic_app.client.watch import _View as View
 from tests import warm
 from tests.following import Following
 from tests.running import Running, back_date
@@ -561,6 +565,30 @@ def test_the_live_view_follows_the_queue_over_a_restart(tmp_path: Path) -> None:
             watched.until(r"num 815 .* s left")
             assert watched.close() == 0
     assert "Traceback" not in watched.text
+
+
+class Meanwhile(Service):
+    """Finishes the head, and another task after it, between two requests of a view."""
+
+    def queue_page(self, limit: int) -> list[Json]:
+        found = super().queue_page(limit)
+        self.ask("DELETE", "/api/v1/tasks/1", TASK)
+        self.ask("POST", "/api/v1/tasks", TASK, {"num": 5, "timeout": 0})
+        self.ask("GET", "/api/v1/tasks/2?wait=20", TASK)
+        return found
+
+
+def test_the_live_view_goes_on_when_the_head_it_looks_at_is_finished_and_removed(
+    tmp_path: Path,
+) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_HISTORY_KEEP": "1"}) as running:
+        running.add(4711, 60)
+        view = View(Meanwhile(running.url, None))
+        view.look()
+        assert running.request("GET", "/api/v1/tasks/1")[0] == 410
+        console = Console(file=StringIO(), width=100)
+        console.print(view.picture())
+        assert "nothing is waiting" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_events_are_printed_for_scripts(running: Running) -> None:
