@@ -488,11 +488,13 @@ def test_another_program_at_the_address_is_one_line_and_never_a_success() -> Non
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         commands = ("queue", "results", "task 1", "add 1 0", "cancel 1 3", "pause", "watch")
-        bodies = (b"{}", b"[]", b"null", b"<html>\n\n", b"\xff", b'{"status": "ok", "id": 1}')
+        bodies = (b"{}", b"[]", b"null", b"<html>\n\n", b"\xff", b'{"id": 1}', b"[" * 100_000)
         for number, command in enumerate(commands):
-            body = bodies[number % len(bodies)]
-            Another.kind, Another.body = "application/json", body
+            Another.kind, Another.body = "application/json", bodies[number]
             assert refusal(url, *command.split()) == f"what answers at {url} is not this service"
+        Another.kind, Another.body = "text/event-stream", b"data: 5\n\n"
+        says = f"no answer from {url}: what it sends are no events"
+        assert refusal(url, "watch", "--json") == says
         # It may be the page of a proxy while the service restarts.
         Another.kind, Another.body = "text/html", b"<html>\n\n"
         with Following(url, "--after", "0") as follower:
@@ -705,6 +707,8 @@ class Failing(Beating):
             return
         self.send_response(500 if self.path == "/api/v1/events" else 503)
         self.send_header("Content-Type", "application/problem+json")
+        # The connection is lost before the end of this answer, too.
+        self.send_header("Content-Length", "100")
         self.end_headers()
         self.wfile.write(b'{"detail": "The store cannot be reached now."}')
 

@@ -415,6 +415,7 @@ def test_a_cursor_from_now_on_is_one_from_its_first_start_on(
         '{"after": -5, "last": null, "event": ""}',
         '{"after": 9223372036854775808, "last": null, "event": ""}',
         "\x00" * 40,
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_a_file_that_is_no_cursor_is_one_line_and_stays_as_it_is(
