@@ -353,6 +353,26 @@ def test_a_second_signal_ends_it_at_once_and_kills_the_command(
     assert cursor_of(cursor)["after"] == 0
 
 
+def test_a_signal_that_comes_twice_lets_the_command_end(running: Running) -> None:
+    running.add(1)
+    flags = ("--after", "0", "--exec", "echo begin; sleep 0.7; echo end")
+    with Following(running.url, *flags) as follower:
+        follower.until("begin")
+        # As `timeout` sends it, to the process and to its group. Two kinds, as equal ones that
+        # wait become one.
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+            follower.process.send_signal(number)
+        assert follower.end(signal.SIGCONT) == 0
+        assert follower.lines == ["begin", "end"]
+    with Following(running.url, *flags) as follower:
+        follower.until("begin")
+        # As it comes when a terminal is closed.
+        follower.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert follower.end(signal.SIGHUP) == 0
+        assert follower.lines == ["begin", "end"]
+
+
 def test_no_command_runs_beside_one_that_a_killed_follower_has_left(
     running: Running, tmp_path: Path
 ) -> None:
