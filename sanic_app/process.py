@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Final
 
 from sanic_app import __version__
@@ -15,11 +16,9 @@ from sanic_app.app import create_app
 from sanic_app.errors import StartError
 from sanic_app.lifecycle import STOP_SECONDS, serving
 from sanic_app.settings import Settings
-from sanic_app.signals import SIGNALED, stop_signals
+from sanic_app.signals import SIGNALED, asks_again, stop_signals
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.supervisor import Supervisor
-
-HANG_UP: Final = getattr(signal, "SIGHUP", None)
 
 DESCRIPTORS_MIN: Final = 64
 """The service itself has some 25 open, and each connection needs one."""
@@ -103,15 +102,16 @@ def _stop_signal() -> asyncio.Event:
     """Return an event that the first of the stop signals sets."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    first = 0.0
 
     def stop(number: int) -> None:
-        if stopped.is_set():
-            if number == HANG_UP:
-                # When a terminal is closed, both the kernel and the shell send one.
-                return
+        nonlocal first
+        if not stopped.is_set():
+            first = time.monotonic()
+            stopped.set()
+        elif asks_again(number, time.monotonic() - first):
             log.critical("a second signal: the process ends at once")
             os._exit(SIGNALED + number)
-        stopped.set()
 
     for number in stop_signals():
         try:

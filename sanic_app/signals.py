@@ -9,6 +9,10 @@ from typing import Final
 
 SIGNALED: Final = 128
 """Shells report a process that a signal ended with this plus the signal's number."""
+HANG_UP: Final = getattr(signal, "SIGHUP", None)
+"""When a terminal is closed, both the kernel and the shell send one."""
+ECHO_SECONDS: Final = 0.05
+"""`timeout` sends its signal to the process, and at once to its whole group as well."""
 
 
 def raise_on_signals() -> None:
@@ -30,3 +34,8 @@ def stop_signals() -> list[signal.Signals]:
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         asked.append(signal.SIGHUP)
     return asked
+
+
+def asks_again(number: int, seconds: float) -> bool:
+    """Return whether a signal, so long after the first one, is more than the same request again."""
+    return number != HANG_UP and seconds > ECHO_SECONDS

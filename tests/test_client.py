@@ -15,13 +15,17 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from rich.console import Console
 
 from sanic_app.client import COMMANDS, STORE_COMMANDS
+from sanic_app.client.service import TASK, Json, Service
+from sanic_app.client.watch import _View as View
 from tests import warm
 from tests.following import Following
 from tests.running import Running, back_date
@@ -484,11 +488,13 @@ def test_another_program_at_the_address_is_one_line_and_never_a_success() -> Non
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         commands = ("queue", "results", "task 1", "add 1 0", "cancel 1 3", "pause", "watch")
-        bodies = (b"{}", b"[]", b"null", b"<html>\n\n", b"\xff", b'{"status": "ok", "id": 1}')
+        bodies = (b"{}", b"[]", b"null", b"<html>\n\n", b"\xff", b'{"id": 1}', b"[" * 100_000)
         for number, command in enumerate(commands):
-            body = bodies[number % len(bodies)]
-            Another.kind, Another.body = "application/json", body
+            Another.kind, Another.body = "application/json", bodies[number]
             assert refusal(url, *command.split()) == f"what answers at {url} is not this service"
+        Another.kind, Another.body = "text/event-stream", b"data: 5\n\n"
+        says = f"no answer from {url}: what it sends are no events"
+        assert refusal(url, "watch", "--json") == says
         # It may be the page of a proxy while the service restarts.
         Another.kind, Another.body = "text/html", b"<html>\n\n"
         with Following(url, "--after", "0") as follower:
@@ -561,6 +567,30 @@ def test_the_live_view_follows_the_queue_over_a_restart(tmp_path: Path) -> None:
             watched.until(r"num 815 .* s left")
             assert watched.close() == 0
     assert "Traceback" not in watched.text
+
+
+class Meanwhile(Service):
+    """Finishes the head, and another task after it, between two requests of a view."""
+
+    def queue_page(self, limit: int) -> list[Json]:
+        found = super().queue_page(limit)
+        self.ask("DELETE", "/api/v1/tasks/1", TASK)
+        self.ask("POST", "/api/v1/tasks", TASK, {"num": 5, "timeout": 0})
+        self.ask("GET", "/api/v1/tasks/2?wait=20", TASK)
+        return found
+
+
+def test_the_live_view_goes_on_when_the_head_it_looks_at_is_finished_and_removed(
+    tmp_path: Path,
+) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_HISTORY_KEEP": "1"}) as running:
+        running.add(4711, 60)
+        view = View(Meanwhile(running.url, None))
+        view.look()
+        assert running.request("GET", "/api/v1/tasks/1")[0] == 410
+        console = Console(file=StringIO(), width=100)
+        console.print(view.picture())
+        assert "nothing is waiting" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_events_are_printed_for_scripts(running: Running) -> None:
@@ -677,6 +707,8 @@ class Failing(Beating):
             return
         self.send_response(500 if self.path == "/api/v1/events" else 503)
         self.send_header("Content-Type", "application/problem+json")
+        # The connection is lost before the end of this answer, too.
+        self.send_header("Content-Length", "100")
         self.end_headers()
         self.wfile.write(b'{"detail": "The store cannot be reached now."}')
 

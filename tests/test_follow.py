@@ -282,6 +282,26 @@ def test_a_command_that_cannot_be_started_has_failed_like_any_other(
         command.deal_with(result, lambda: None)
 
 
+def test_a_failure_is_seen_when_whoever_started_it_ignores_ended_children(
+    running: Running,
+) -> None:
+    running.add(1)
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        " os.execv(sys.executable, [sys.executable, '-m', 'sanic_app', *sys.argv[1:]])"
+    )
+    flags = ("follow", "--url", running.url, "--after", "0", "--retry", "0", "--exec", "exit 3")
+    done = subprocess.run(
+        [sys.executable, "-c", ignoring, *flags],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    says = "sanic-app: the command for task 1 failed with status 3; tried 1 times\n"
+    assert (done.returncode, done.stderr) == (1, says)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_waits_for_the_command_and_writes_the_cursor(
     running: Running, tmp_path: Path, number: int
@@ -331,6 +351,26 @@ def test_a_second_signal_ends_it_at_once_and_kills_the_command(
         time.sleep(1.6)
     assert not late.exists()
     assert cursor_of(cursor)["after"] == 0
+
+
+def test_a_signal_that_comes_twice_lets_the_command_end(running: Running) -> None:
+    running.add(1)
+    flags = ("--after", "0", "--exec", "echo begin; sleep 0.7; echo end")
+    with Following(running.url, *flags) as follower:
+        follower.until("begin")
+        # As `timeout` sends it, to the process and to its group. Two kinds, as equal ones that
+        # wait become one.
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+            follower.process.send_signal(number)
+        assert follower.end(signal.SIGCONT) == 0
+        assert follower.lines == ["begin", "end"]
+    with Following(running.url, *flags) as follower:
+        follower.until("begin")
+        # As it comes when a terminal is closed.
+        follower.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert follower.end(signal.SIGHUP) == 0
+        assert follower.lines == ["begin", "end"]
 
 
 def test_no_command_runs_beside_one_that_a_killed_follower_has_left(
@@ -395,6 +435,7 @@ def test_a_cursor_from_now_on_is_one_from_its_first_start_on(
         '{"after": -5, "last": null, "event": ""}',
         '{"after": 9223372036854775808, "last": null, "event": ""}',
         "\x00" * 40,
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_a_file_that_is_no_cursor_is_one_line_and_stays_as_it_is(

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from sanic_app import __version__, process
-from sanic_app.signals import stop_signals
+from sanic_app.signals import ECHO_SECONDS, stop_signals
 from tests.running import Cold as Running
 from tests.running import back_date
 
@@ -399,11 +399,22 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         running.wait_for('"stopping"')
         assert running.request("GET", "/health/ready")[0] == 503
         assert running.add(1, 0)["history_num"] == 1
+        time.sleep(ECHO_SECONDS)
         started = time.monotonic()
         running.signal()
         assert running.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - started < 1
         assert "second signal" in running.log
+
+
+def test_a_signal_that_comes_twice_at_once_is_no_second_one(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        # As `timeout` sends it, to the process and to its group. Two kinds, as equal ones that
+        # wait become one.
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            running.signal(number)
+        assert running.wait() == 0
+        assert "second signal" not in running.log
 
 
 UNMEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")

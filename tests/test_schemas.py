@@ -75,6 +75,19 @@ def test_an_answer_does_not_grow_with_what_is_sent(body: str) -> None:
         assert all(len(fault.pointer) <= 500 for fault in refused.value.faults)
 
 
+@pytest.mark.parametrize("part", ["[],", "{},", '"a":1,', '{"num":1,"timeout":0},'])
+def test_a_body_with_more_parts_than_any_batch_is_refused_undecoded(part: str) -> None:
+    """Decoded, it would have garbage collections stop all threads of the service."""
+    full = ",".join(['{"num":1,"timeout":0}'] * 10_000)
+    tasks = parse_new_tasks(f'{{"tasks":[{full}]}}'.encode(), MAX, 10_000)
+    assert tasks == [NewTask(1, 0)] * 10_000
+    # It has no end, as a decoder would find out.
+    body = '{"tasks":[' + part * 40_000
+    with pytest.raises(Invalid) as refused:
+        parse_new_tasks(body.encode(), MAX, 10_000)
+    assert refused.value.faults == (Fault("/tasks", "Must be a list of 1 to 10000 tasks."),)
+
+
 def test_what_lies_too_deep_is_reported_at_the_last_place_that_can_be_named() -> None:
     name = "k" * 64
     body = '{"tasks":[' + deep(name, 9, '{"a":1,"a":1}') + "]}"

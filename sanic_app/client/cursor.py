@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sanic_app.client.output import tell
-from sanic_app.client.service import Failed
+from sanic_app.client.service import Failed, parsed
 from sanic_app.files import lock, sync
 from sanic_app.task import HISTORY_NUM_MAX
 
@@ -112,13 +112,11 @@ class Cursor:
 
     def _load(self, path: Path) -> None:
         try:
-            kept = _position(json.loads(path.read_bytes()))
+            kept = _position(parsed(path.read_bytes()))
         except FileNotFoundError:
             return
         except OSError as error:
             raise Failed(f"cannot read the cursor {path}: {error.strerror}") from None
-        except ValueError:
-            kept = None
         if kept is None:
             raise Failed(f"{path} is not a cursor of follow, or it is damaged; nothing was changed")
         self.position = kept

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 
 from sanic_app.client.output import refuse
+from sanic_app.client.service import parsed
 from sanic_app.errors import EXIT_USAGE
 from sanic_app.settings import Settings
 
@@ -27,7 +27,7 @@ def check(settings: Settings) -> int:
     try:
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()
-        status, reason = answer.status, str(json.loads(answer.read())["reason"])
+        status, reason = answer.status, str(parsed(answer.read())["reason"])
     except OSError as error:
         return refuse(f"no answer from {host} port {settings.port}: {error.strerror or error}")
     except UnicodeError:

@@ -110,7 +110,7 @@ class Service:
                 content = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
-        found = _parsed(content)
+        found = parsed(content)
         if not isinstance(found, dict) or not found.keys() >= set(fields):
             raise self._another()
         return found
@@ -188,11 +188,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Do not follow."""
 
 
-def _parsed(content: bytes) -> Any:
-    """Return the JSON; None when it is none."""
+def parsed(content: bytes | str) -> Any:
+    """Return the JSON; None when it is none, or nested too deep."""
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -200,13 +200,14 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     """Return the text of a problem document as one line."""
     with error:
         try:
-            problem = json.load(error)
+            problem = parsed(error.read())
             faults = [
                 f"{fault['pointer']}: {fault['message']}" if fault["pointer"] else fault["message"]
                 for fault in problem.get("errors", ())
             ]
             text = " ".join(faults) or str(problem["detail"])
-        except (ValueError, LookupError, TypeError, AttributeError, OSError):
+        except (LookupError, TypeError, AttributeError, OSError, http.client.HTTPException):
+            # The last two: the connection was lost within the answer.
             return f"status {error.code}, and not from this service"
     return text if problem.get("applied", False) is False else f"{text} (it may have been done)"
 
@@ -218,6 +219,8 @@ def _events(lines: Iterator[bytes]) -> Iterator[Event]:
         if name:
             fields[name] = value.removeprefix(" ")
         elif line.strip() == b"":
-            data = json.loads(fields["data"]) if "data" in fields else {}
+            data = parsed(fields.get("data", "{}"))
+            if not isinstance(data, dict):
+                raise ValueError("what it sends are no events")
             yield Event(fields.get("id", ""), fields.get("event", ""), data)
             fields = {}

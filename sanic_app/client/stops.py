@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from sanic_app.signals import SIGNALED, stop_signals
+from sanic_app.signals import SIGNALED, asks_again, stop_signals
 
 
 class Stop(BaseException):
@@ -22,10 +24,15 @@ class Stops:
     def __init__(self) -> None:
         """Take the signals over."""
         self._asked = False
+        self._asked_at = 0.0
         self._holding = False
         self._command: subprocess.Popen[bytes] | None = None
         for number in stop_signals():
             signal.signal(number, self._signaled)
+        if sys.platform != "win32":
+            # Whoever started this may ignore it. Then the kernel tells nobody how a command ended,
+            # and Python takes each for a success.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -52,9 +59,11 @@ class Stops:
 
     def _signaled(self, number: int, _: FrameType | None) -> None:
         if self._asked:
+            if not asks_again(number, time.monotonic() - self._asked_at):
+                return
             self._kill()
             os._exit(SIGNALED + number)
-        self._asked = True
+        self._asked, self._asked_at = True, time.monotonic()
         if not self._holding:
             raise Stop
 

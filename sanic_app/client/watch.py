@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -20,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sanic_app.client.output import tell
-from sanic_app.client.service import QUEUE, Event, Failed, Json, Service
+from sanic_app.client.service import QUEUE, Event, Failed, Json, Refused, Service
 
 TASKS = 10
 RESULTS = 5
@@ -112,8 +113,13 @@ class _View:
         self._tasks = self._service.queue_page(TASKS)
         self._until_due = None
         if (head := self._figures["head"]) is not None:
-            found = ask("GET", f"/api/v1/tasks/{head['history_num']}", ["seconds_until_due"])
-            self._until_due = found["seconds_until_due"]
+            path = f"/api/v1/tasks/{head['history_num']}"
+            try:
+                self._until_due = ask("GET", path, ["seconds_until_due"])["seconds_until_due"]
+            except Refused as error:
+                # It was finished since, and retention has removed it already.
+                if error.status != HTTPStatus.GONE:
+                    raise
         self._looked_at = time.monotonic()
 
     def look_again(self) -> None:

@@ -35,13 +35,18 @@ def parse_new_task(body: bytes, timeout_max: int) -> NewTask:
 
 def parse_new_tasks(body: bytes, timeout_max: int, batch_max: int) -> list[NewTask]:
     """Return the tasks that the body of a batch asks for, 1 to ``batch_max``."""
+    size = Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks.")
+    # Two braces or brackets and a colon are around the tasks, a brace and two colons are in each.
+    # More would have the garbage collector stop the event loop for up to a second while decoding.
+    if sum(map(body.count, (b"{", b"[", b":"))) > 3 * (batch_max + 1):
+        raise Invalid(size)
     fields = parse_object(body)
     faults = _unknown_fields(fields, {"tasks"}, "")
     items = fields.get("tasks")
     if "tasks" not in fields:
         faults.append(Fault("/tasks", "This field is required."))
     elif not isinstance(items, list) or not 1 <= len(items) <= batch_max:
-        faults.append(Fault("/tasks", f"Must be a list of 1 to {batch_max} tasks."))
+        faults.append(size)
     if faults:
         raise _refusal(fields, faults)
     tasks: list[NewTask] = []

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests import postgres
 from tests.browser import Tab, tab
@@ -278,6 +278,28 @@ def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
             expect(page.locator("#tasks tr")).to_have_count(2)
             second.request("DELETE", "/api/v1/tasks/1")
             expect(page.locator("#head")).to_have_text("Task 2: number 2")
+
+
+def test_a_head_that_is_finished_and_removed_while_it_is_looked_at_is_no_error(
+    tmp_path: Path,
+) -> None:
+    with Running(tmp_path, environ={"SANIC_APP_HISTORY_KEEP": "1"}) as running:
+        running.add(4711, 60)
+
+        def finish_and_go_on(route: Route) -> None:
+            if running.request("DELETE", "/api/v1/tasks/1")[0] == 200:
+                running.add(5)
+                assert running.request("GET", "/api/v1/tasks/2?wait=20")[0] == 200
+            route.continue_()
+
+        with tab(running.url) as one:
+            one.page.route("**/api/v1/tasks/1", finish_and_go_on)
+            with one.page.expect_response("**/api/v1/tasks/1") as gone:
+                one.page.goto(running.url)
+            assert gone.value.status == 410
+            expect(one.page.locator("#depth")).to_have_text("0")
+            expect(one.page.locator("#results tr")).to_have_count(1)
+            expect(one.page.locator("#switch-error")).to_have_text("")
 
 
 def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None:

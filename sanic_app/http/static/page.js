@@ -57,16 +57,22 @@ async function look() {
 async function lookOnce() {
   const figures = await service.ask("GET", "/api/v1/queue");
   const { tasks } = await service.ask("GET", `/api/v1/tasks?limit=${WINDOW}`);
-  let untilDue = null;
-  if (figures.head !== null) {
-    const head = await service.ask("GET", `/api/v1/tasks/${figures.head.history_num}`);
-    untilDue = head.seconds_until_due;
-  }
+  const untilDue = figures.head === null ? null : await secondsUntilDue(figures.head.history_num);
   const lookedAt = performance.now();
   const last = tasks.length > 0 ? BigInt(tasks[0].history_num) - 1n : lastAdded(state.cursor);
   const results = await latestResults(last);
   Object.assign(state, { figures, tasks, untilDue, lookedAt });
   showAll(results.reverse());
+}
+
+/** Return null also when the task was finished since, and retention has removed it already. */
+async function secondsUntilDue(number) {
+  try {
+    return (await service.ask("GET", `/api/v1/tasks/${number}`)).seconds_until_due;
+  } catch (error) {
+    if (error instanceof Refused && error.status === 410) return null;
+    throw error;
+  }
 }
 
 /** Return the last history number that an event's id tells: `<lineage>.<added>.<finished>`. */
