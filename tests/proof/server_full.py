@@ -31,7 +31,7 @@ SETTINGS = (
     "wal_recycle = off",
 )
 PATIENCE = "3"
-MET_SECONDS = 30.0
+MET_SECONDS = 60.0
 """So soon a full disk is met under load."""
 MORE = 20_000
 """So many adds fill what the tables still have to give."""
