@@ -138,7 +138,10 @@ async def test_a_full_disk_gives_the_places_back(engine: Engine, clock: FakeCloc
 
 
 async def test_another_programs_lock_is_waited_for(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("sanic_app.store.sqlite.connections.BUSY_TIMEOUT", 10)
     monkeypatch.setattr("sanic_app.queue.writer.BUSY_PAUSE", 0.001)
@@ -152,6 +155,7 @@ async def test_another_programs_lock_is_waited_for(
             adds.append(running.queue.add(new(1, num=3)))
             await until(lambda: running.metric("store_errors_total", kind="busy"))
             assert not any(each.done() for each in adds)
+            assert "another program holds the database's lock: trying again" in caplog.messages
             other.execute("ROLLBACK")
         assert [(await each).first for each in adds] == [1, 2, 3, 4]
         assert [task.num for task in await running.store.queue_page(0, 9)] == [0, 1, 2, 3]
@@ -215,12 +219,13 @@ async def test_a_store_that_fails_at_its_close_is_a_failed_store(
 
 @only_sqlite
 async def test_whatever_else_goes_wrong_while_writing_fails_the_store_loudly(
-    running: BareService,
+    running: BareService, caplog: pytest.LogCaptureFixture
 ) -> None:
     await running.store.close()
     assert await outcome(running.queue.add(new(1))) is OutcomeUnknown
     assert running.failures == [True]
     assert running.metric("store_errors_total", kind="other") == 1
+    assert any("RuntimeError" in each and "not open" in each for each in caplog.messages)
     with pytest.raises(RuntimeError, match="not open"):
         await running.queue.stop()
     running.queue._writer._task = None

@@ -140,6 +140,8 @@ def test_what_is_left_of_a_head_that_was_read(clock: FakeClock) -> None:
     assert timer.seconds_left(2, START, 50 * SECOND, START + 30 * SECOND) == 20.0
     assert timer.seconds_left(None, START, 50 * SECOND, START) == 0.0
     assert timer.seconds_left(2, None, 50 * SECOND, START) == 0.0
+    # How late another one was is not known.
+    assert timer.lateness(NEXT, clock.monotonic() + 1_000) == 0.0
 
 
 def test_another_nodes_head_is_finished_when_its_keeper_had_its_time() -> None:
@@ -206,6 +208,18 @@ async def test_listeners_are_told_of_the_commits_of_others_as_of_one(
         assert [each.commit.started for each in told[1:]] == [None, None]
         assert [each.begun for each in told[1:]] == [10.0, 10.0]
         assert running.queue.timer.head is None
+
+
+@pytest.mark.anyio
+async def test_after_the_stop_nobody_follows(
+    tmp_path: Path, clock: FakeClock, changes: Changes
+) -> None:
+    async with service(SqliteEngine(tmp_path), clock) as running:
+        await running.queue.stop()
+        changes.put_nowait(Change(overview(HEAD), []))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert running.queue.figures.depth == 0
 
 
 @pytest.mark.anyio

@@ -336,6 +336,7 @@ async def test_replays_and_refusals_add_nothing(engine: Engine, clock: FakeClock
 
 
 async def test_commits_are_timed_on_the_monotonic_clock(engine: Engine, clock: FakeClock) -> None:
+    clock.advance(7)
     async with service(engine, clock) as running:
         adds = [running.queue.add(new(1)) for _ in range(5)]
         await asyncio.gather(*adds)
@@ -344,6 +345,7 @@ async def test_commits_are_timed_on_the_monotonic_clock(engine: Engine, clock: F
         assert running.metric("commit_seconds_sum") == 0
         assert running.metric("commit_writes_count") == 2
         assert running.metric("commit_writes_sum") == 6
+        assert running.metric("tasks_added_total") == 6
 
 
 async def test_a_restart_counts_from_zero_and_shows_what_is_there(

@@ -21,11 +21,14 @@ from sanic_app.errors import (
     ServiceError,
     StartError,
     Stopping,
+    StoreFailed,
+    StoreUnavailable,
 )
 from sanic_app.metrics import Metrics
 from sanic_app.queue import TaskQueue
+from sanic_app.queue.view import SECOND_LOOKS
 from sanic_app.queue.waiting import COMMIT_WEIGHT
-from sanic_app.store import CANCEL_MAX, Commit, Lease, Place, Write
+from sanic_app.store import CANCEL_MAX, Commit, Lease, Overview, Place, Write
 from sanic_app.store.sqlite.store import SqliteStore
 from sanic_app.task import HISTORY_NUM_MAX, SECOND, NewTask, State, Task
 from tests.fake_clock import PATIENCE, START, FakeClock
@@ -40,6 +43,7 @@ from tests.parts import (
     opened,
     outcome,
     service,
+    shut,
     until,
 )
 
@@ -154,6 +158,21 @@ async def test_a_queue_that_cannot_start_gives_its_lease_back(
     (await place.store(clock).own()).release()
 
 
+async def test_a_queue_that_cannot_be_read_does_not_start(
+    engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = engine.store(clock)
+
+    async def damaged() -> Overview:
+        raise StoreFailed("corrupt", "a page is damaged")
+
+    monkeypatch.setattr(store, "overview", damaged)
+    queue = TaskQueue(store, clock, Metrics("x"), 9, lambda: None)
+    with pytest.raises(StartError, match="the queue cannot be read: a page is damaged"):
+        await queue.start()
+    await shut(store)
+
+
 @only_sqlite
 async def test_a_second_queue_on_the_same_store_does_not_start(
     running: BareService, engine: Engine
@@ -173,6 +192,11 @@ async def test_a_queue_goes_on_where_it_was(engine: Engine, clock: FakeClock) ->
         assert running.queue.timer.head is not None
         assert running.queue.timer.head.deadline == clock.monotonic() + 3.5
         assert running.metric("queue_depth") == 2
+        (build,) = running.metrics.registry.restricted_registry(["sanic_app_build_info"]).collect()
+        assert build.samples[0].labels["store"] == running.queue.engine
+        assert running.queue.condition.reason == "ok"
+        with pytest.raises(NotFound):
+            await running.queue.view.task(3)
 
 
 # The head and its deadline.
@@ -231,6 +255,41 @@ async def test_who_waits_for_a_task_misses_no_finish_during_the_look(
     async with asyncio.timeout(PATIENCE):
         found = await queue.view.task(1, wait=60)
     assert found.task.state is State.DONE
+
+
+async def test_nobody_waits_for_a_task_while_the_queue_stops(running: BareService) -> None:
+    await running.queue.add(new(3))
+    running.queue.refuse_writes()
+    async with asyncio.timeout(PATIENCE):
+        found = await running.queue.view.task(1, wait=60)
+    assert found.task.state is State.WAITING
+
+
+async def test_behind_a_crowd_of_looks_nobody_asks_a_store_that_is_away(
+    running: BareService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, look, more = running.queue, running.store.task, 3
+    await queue.add(new(3))
+    crowd = [asyncio.create_task(queue.view.task(1, wait=60)) for _ in range(SECOND_LOOKS + more)]
+    await until(lambda: len(running.clock._sleepers) >= len(crowd))
+    looked, go_on = 0, asyncio.Event()
+
+    async def slow(history_num: int) -> tuple[Task, Place | None] | None:
+        nonlocal looked
+        looked += 1
+        await go_on.wait()
+        return await look(history_num)
+
+    monkeypatch.setattr(running.store, "task", slow)
+    await queue.finish(1)
+    await until(lambda: looked == SECOND_LOOKS)
+    monkeypatch.setattr(type(running.store), "up", property(lambda _: False))
+    go_on.set()
+    found = await asyncio.gather(*crowd, return_exceptions=True)
+    assert sum(isinstance(each, StoreUnavailable) for each in found) == more
+    assert looked == SECOND_LOOKS
+    # A store that answers is asked by all, and a lone client always asks.
+    assert (await queue.view.task(1, wait=60)).task.state is State.DONE
 
 
 async def test_writes_that_do_not_move_the_head_leave_it(running: BareService) -> None:

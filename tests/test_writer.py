@@ -117,6 +117,14 @@ async def test_finishes_count_for_the_run_that_they_may_be(running: BareService)
     assert commits(running) == 1 + 3
 
 
+async def test_only_adds_take_places_while_they_wait(running: BareService) -> None:
+    added = running.queue.add(new(1, 1))
+    cancelled = asyncio.create_task(running.queue.cancel(1))
+    await until(lambda: running.metric("writes_waiting") == 1)
+    assert running.queue._writer.uncommitted == 2
+    assert ((await added).last, (await cancelled).history_num) == (2, 1)
+
+
 async def test_what_was_answered_before_comes_first(running: BareService) -> None:
     last = 0
     for _ in range(20):
@@ -272,9 +280,14 @@ async def test_while_it_runs_the_store_is_watched_again_and_again(
             watched += 1
             await watch(lease)
 
+        async def no_commit(lease: Lease, writes: Sequence[Write]) -> Commit:
+            raise AssertionError("nothing is to be written")
+
         monkeypatch.setattr(running.store, "watch", count)
+        monkeypatch.setattr(running.store, "commit", no_commit)
         await until(lambda: watched == 3)
         await running.queue.stop()
+        assert not running.queue.failed
         seen = asked, watched
         await asyncio.sleep(0.01)
         assert (asked, watched) == seen
@@ -294,6 +307,16 @@ async def test_a_lone_write_behind_a_large_commit_waits_for_no_time(
     await running.queue.add(new(1))
     assert slept
     assert not any(slept)
+
+
+async def test_retention_begins_at_the_start_without_any_write(
+    engine: Engine, clock: FakeClock
+) -> None:
+    async with service(engine, clock) as running:
+        await running.queue.add(new(0, 0, 0))
+        await running.queue.finish(1)
+    async with service(engine, clock, history_keep=Retention(tasks=1)) as running:
+        await until(lambda: running.queue.figures.pruned == 2)
 
 
 async def test_retention_that_is_due_in_less_than_a_second_is_waited_for(
