@@ -6,7 +6,7 @@ numbers, so that nothing is ever rounded.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ SECOND = 1_000_000
 
 HISTORY_NUM_MAX = 2**63 - 1
 """The greatest history number that a store can hold."""
+
+_EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
 
 STAMP_MAX = 253_402_300_799_999_999
 """The last stamp of the year 9999. A later one has no date (RFC 3339)."""
@@ -73,6 +75,5 @@ def seconds_left(started_at: int, timeout: int, now: int) -> float:
 
 def date(stamp: int) -> str:
     """Return a stamp as RFC 3339 in UTC with microseconds."""
-    seconds, micros = divmod(stamp, SECOND)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+    moment = _EPOCH + timedelta(microseconds=stamp)
+    return f"{moment.isoformat(timespec='microseconds')}Z"

@@ -25,7 +25,9 @@ class Observer:
 
     def begin(self, overview: Overview) -> None:
         """Show the store as it was opened."""
-        self._show(overview.figures)
+        self._figures = overview.figures
+        self._metrics.queue_depth.set_function(lambda: self._figures.depth)
+        self._metrics.queue_paused.set_function(lambda: self._figures.paused)
         self._metrics.oldest_task_age.set_function(self._oldest_task_age)
         self._metrics.backlog.set_function(self._backlog)
         self._metrics.head_overdue.set_function(self._timer.overdue)
@@ -35,7 +37,7 @@ class Observer:
     def follow(self, committed: Committed) -> None:
         """Observe a commit."""
         commit, metrics = committed.commit, self._metrics
-        self._show(commit.figures)
+        self._figures = commit.figures
         if committed.foreign or not commit.results:
             # Of another node, which counts it, or retention alone.
             return
@@ -64,11 +66,6 @@ class Observer:
             metrics.task_lateness.observe(lateness)
             # Those behind the first of a run start and end in this commit.
             lateness = 0.0
-
-    def _show(self, figures: Figures) -> None:
-        self._figures = figures
-        self._metrics.queue_depth.set(figures.depth)
-        self._metrics.queue_paused.set(figures.paused)
 
     def _oldest_task_age(self) -> float:
         return oldest_task_age(self._figures, self._figures.stamp(self._store.wall()))

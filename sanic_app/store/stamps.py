@@ -33,14 +33,12 @@ class Stamps:
 
     def wall(self) -> int:
         """Return microseconds since 1970."""
-        shown, offset = self._shown(), self._offset
-        if offset is None:
-            return shown
-        return max(shown, offset + round(self._clock.monotonic() * SECOND))
+        return self._gone_on(self._shown())
 
     def ahead(self, stamp: int) -> int:
         """Return by how many microseconds time is ahead of the clock, with this last stamp."""
-        return max(max(stamp, self.wall()) - self._shown(), 0)
+        shown = self._shown()
+        return max(stamp, self._gone_on(shown)) - shown
 
     def follow(self, stamp: int) -> int:
         """Take over the last stamp; return by how many microseconds time is ahead, else 0."""
@@ -79,3 +77,9 @@ class Stamps:
     def _shown(self) -> int:
         """Return what the clock shows, the server's where there is one."""
         return self._clock.wall() + self._skew
+
+    def _gone_on(self, shown: int) -> int:
+        """Return what the clock shows or, while time is ahead of it, what has gone on."""
+        if (offset := self._offset) is None:
+            return shown
+        return max(shown, offset + round(self._clock.monotonic() * SECOND))
