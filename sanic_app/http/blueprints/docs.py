@@ -75,20 +75,20 @@ def attach(app: App, settings: Settings) -> None:
 
 
 @readable(blueprint, routes.DOCS)
-async def docs(request: Request) -> HTTPResponse:
+async def get_docs(request: Request) -> HTTPResponse:
     """Serve the page."""
     # Without the slash at the end, the page's address is one step further up.
     return serve(request, _page("" if request.path.endswith("/") else "docs/"), HEADERS)
 
 
 @readable(blueprint, routes.DOCUMENT)
-async def openapi(request: Request) -> HTTPResponse:
+async def get_document(request: Request) -> HTTPResponse:
     """Serve the document."""
     return serve(request, request.app.ctx.document, HEADERS)
 
 
 @readable(blueprint, routes.DOCS_FILE)
-async def docs_file(request: Request, file: str) -> HTTPResponse:
+async def get_docs_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     files = _files()
     if file not in files:

@@ -25,13 +25,13 @@ blueprint = Blueprint("page")
 
 
 @readable(blueprint, routes.PAGE)
-async def page(request: Request) -> HTTPResponse:
+async def get_page(request: Request) -> HTTPResponse:
     """Serve the page."""
     return serve(request, _INDEX, HEADERS)
 
 
 @readable(blueprint, routes.PAGE_FILE)
-async def page_file(request: Request, file: str) -> HTTPResponse:
+async def get_page_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
     if file not in FILES:
         raise NotFound
