@@ -21,6 +21,7 @@ from sanic_app.client.actions import Done
 from sanic_app.client.cursor import Cursor, Identity, Position, Result
 from sanic_app.client.output import tell
 from sanic_app.client.service import TASK, Event, Failed, Refused, Service
+from sanic_app.errors import EXIT_RESET
 
 PAGE = 1_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -32,6 +33,8 @@ LOOK_SECONDS = 1.0
 
 class Reset(Failed):
     """Not all of what follows can be told any more."""
+
+    exit_status = EXIT_RESET
 
 
 class Action(Protocol):
