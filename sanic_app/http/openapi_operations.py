@@ -25,22 +25,19 @@ OPEN: Final[Errors] = (
 GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
 SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
 READING: Final[Errors] = (*SECURED, errors.StoreUnavailable)
-CHANGING: Final[Errors] = (
-    *SECURED,
+WRITING: Final[Errors] = (
     errors.OutcomeUnknown,
     errors.Stopping,
     errors.StoreUnavailable,
     errors.DiskFull,
 )
+CHANGING: Final[Errors] = (*SECURED, *WRITING)
 ADDING: Final[Errors] = (
     *SECURED,
     errors.MediaType,
     errors.KeyReused,
-    errors.OutcomeUnknown,
     errors.QueueFull,
-    errors.Stopping,
-    errors.StoreUnavailable,
-    errors.DiskFull,
+    *WRITING,
 )
 
 
@@ -186,84 +183,64 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 """By the name of the handler, from whose route method, path and tag follow."""
 
 TEXTS: Final[Mapping[str, str]] = {
-    "add_task_classic": """\
-Add a task to the end of the queue.
+    "add_task_classic": """Add a task to the end of the queue.
 The answer comes when the task is on disk. It is the same as that of `POST /api/v1/tasks`, but with
 status 200 and without `Location`.""",
-    "list_queue": """\
-Show the whole queue, in order.
+    "list_queue": """Show the whole queue, in order.
 Every task of the queue with the four fields of the sample application. A long list is sent in
 pieces; `GET /api/v1/tasks` has pages.""",
-    "list_results": """\
-Show the whole result list, in order.
+    "list_results": """Show the whole result list, in order.
 The number of every done task, in the order of finishing. A long list is sent in pieces; `GET
 /api/v1/results` has pages.""",
-    "add_task": """\
-Add a task to the end of the queue.
+    "add_task": """Add a task to the end of the queue.
 The answer comes when the task is on disk. With an `Idempotency-Key` the request can be sent again
 safely.""",
-    "add_tasks": """\
-Add tasks to the end of the queue, one behind the other, all or none.
+    "add_tasks": """Add tasks to the end of the queue, one behind the other, all or none.
 Either all tasks are added, with consecutive history numbers, or none. With an `Idempotency-Key` the
 request can be sent again safely.""",
     "cancel_tasks": """\
 Cancel the tasks of the queue whose history numbers lie in a range, its ends included.
 Finished tasks and numbers beyond the end of the queue are skipped. A large range is cancelled in
 several commits, from its end.""",
-    "get_queue_page": """\
-Show a page of the queue.
+    "get_queue_page": """Show a page of the queue.
 Tasks with history numbers above `after`, in order. While there are more, `Link` has the next
 page.""",
-    "cancel_task": """\
-Cancel one task: its number never reaches the result list.
+    "cancel_task": """Cancel one task: its number never reaches the result list.
 The head can be cancelled too; then the next task starts. A cancelled task stays in the history.""",
     "get_task": """\
 Show one task in any state, its place, and when it is due; or wait until it is finished.
 With `wait`, the answer comes when the task is finished, or when the time is over: `date_finished`
 tells which.""",
-    "get_result_page": """\
-Show a page of the result list.
+    "get_result_page": """Show a page of the result list.
 Done tasks with history numbers above `after`, in the order of finishing. While there are more,
 `Link` has the next page.""",
-    "get_queue": """\
-Show what the queue is doing.
+    "get_queue": """Show what the queue is doing.
 All figures belong to the same moment. The answer takes the same time, however long the queue
 is.""",
-    "pause_queue": """\
-Pause the queue: the head's wait goes on and ends, no further task starts.
+    "pause_queue": """Pause the queue: the head's wait goes on and ends, no further task starts.
 A pause outlives a restart. Pausing a paused queue changes nothing.""",
-    "resume_queue": """\
-Resume the queue: its first task starts.
+    "resume_queue": """Resume the queue: its first task starts.
 Resuming a queue that is not paused changes nothing.""",
-    "listen": """\
-Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.
+    "listen": """Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.
 The stream goes on until the client or the service ends it. After a lost connection, send the last
 id as `Last-Event-ID`: nothing is missed, even over a restart.""",
-    "get_metrics": """\
-Show every series, as Prometheus text or OpenMetrics.
+    "get_metrics": """Show every series, as Prometheus text or OpenMetrics.
 A scrape takes the same time, however long the queue is. `METRICS_TOKEN` is accepted as well as the
 API token.""",
-    "get_liveness": """\
-Answer while the event loop does; touches no store.
+    "get_liveness": """Answer while the event loop does; touches no store.
 For a supervisor that restarts a service which does not answer. It needs no token.""",
-    "get_readiness": """\
-Say whether the service can do its work, and why not.
+    "get_readiness": """Say whether the service can do its work, and why not.
 For a load balancer. A full disk, a full queue and a pause are ready, with the reason. It needs no
 token.""",
-    "get_page": """\
-Show the queue as a page that follows it.
+    "get_page": """Show the queue as a page that follows it.
 HTML, which loads only files of this service.""",
-    "get_page_file": """\
-Show a script, the style sheet or the icon of the page.
+    "get_page_file": """Show a script, the style sheet or the icon of the page.
 Files have an `ETag`.""",
-    "get_docs": """\
-Show this documentation as a page.
+    "get_docs": """Show this documentation as a page.
 Swagger UI, which works without internet access.""",
-    "get_document": """\
-Show this documentation as OpenAPI 3.1.
+    "get_document": """Show this documentation as OpenAPI 3.1.
 It describes this service with its settings: limits, token, `BASE_PATH`.""",
-    "get_docs_file": """\
-Show a script, the style sheet or the icon of the page.
+    "get_docs_file": """Show a script, the style sheet or the icon of the page.
 Files have an `ETag`.""",
 }
 """A line that sums up what a handler does, then what that line does not say."""
