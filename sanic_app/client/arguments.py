@@ -71,12 +71,12 @@ class Parser(argparse.ArgumentParser):
     """Reports an error as one line, without a page of usage."""
 
     def __init__(self, command: str, description: str, **named: Any) -> None:
-        """Take the name of the command, none to serve, and what it does."""
+        """Take the name of the command, empty for the service itself, and what it does."""
         prog = f"sanic-app {command}".rstrip()
         super().__init__(prog=prog, description=description, allow_abbrev=False, **named)
 
     def error(self, message: str) -> NoReturn:
-        """Raise it."""
+        """Raise what is wrong with the arguments."""
         raise Usage(message)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002 - argparse gives it

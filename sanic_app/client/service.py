@@ -40,10 +40,9 @@ class Failed(Exception):
 
 
 class Refused(Failed):
-    """The service answered with a status of 400 and above, or something else did."""
+    """The service, or something in its place, answered with a status of 400 or above."""
 
     def __init__(self, text: str, status: int) -> None:
-        """Take the one line and the status."""
         super().__init__(text)
         self.status = status
         self.passes = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in OVERLOADED

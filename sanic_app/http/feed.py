@@ -51,7 +51,7 @@ class Pace:
     """``RATE`` messages at once, and as many a second."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Take the clock, in seconds."""
+        """``now`` returns seconds that never go back."""
         self._now = now
         self._left = float(RATE)
         self._at = now()
@@ -87,7 +87,7 @@ class EventFeed:
     def __init__(
         self, store: Store, listeners_max: int, on_death: Callable[[BaseException], None]
     ) -> None:
-        """Take the tables, and how many may listen; ``on_death`` is called when the loop raised."""
+        """Take the store, and how many may listen; ``on_death`` is called when the loop failed."""
         self._on_death = on_death
         self._store = store
         self._journal = Journal(store)

@@ -56,7 +56,6 @@ class Lost(Exception):
     """What lies behind a cursor is not in the tables."""
 
     def __init__(self, reason: Reason) -> None:
-        """Take why."""
         super().__init__(reason)
         self.reason = reason
 
@@ -65,7 +64,6 @@ class Journal:
     """Reads the tables by cursor."""
 
     def __init__(self, store: Store) -> None:
-        """Take the tables."""
         self._store = store
 
     async def page(

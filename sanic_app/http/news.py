@@ -23,14 +23,13 @@ class News:
     """Adds and finishes from the tables; starts and pauses from the figures."""
 
     def __init__(self, store: Store) -> None:
-        """Take the tables."""
         self._store = store
         self._journal = Journal(store)
         self._head: tuple[int | None, int | None] = (None, None)
         self._paused = 0
 
     def skip(self, figures: Figures) -> None:
-        """Take for told what the figures say of head and pause."""
+        """Treat the head and the pause of these figures as told."""
         self._head = (figures.head, figures.head_started_at)
         self._paused = figures.paused
 
