@@ -38,7 +38,10 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         Failed: it failed.
     """
     given = parse(arguments, environ)
-    service = Service(given.url, read_token(environ))
+    try:
+        service = Service(given.url, read_token(environ))
+    except ValueError as error:
+        raise Usage(str(error)) from None
     return RUN[given.command](service, given)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from sanic_app.client.transport import Http, Https, proxies_to
-from sanic_app.errors import EXIT_START, Usage
+from sanic_app.errors import EXIT_START
 
 ANSWER_SECONDS = 15.0
 """A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then."""
@@ -69,17 +69,17 @@ class Service:
         """Take the base URL.
 
         Raises:
-            Usage: it is not an HTTP URL, or a proxy could read the token.
+            ValueError: it is not an HTTP URL, or a proxy could read the token.
         """
         parts = urlsplit(url)
         if "@" in parts.netloc:
-            raise Usage("the URL must not have a user: the token is in SANIC_APP_API_TOKEN")
+            raise ValueError("the URL must not have a user: the token is in SANIC_APP_API_TOKEN")
         if not _is_base(parts, url):
-            raise Usage(f"not a URL such as http://127.0.0.1:8000: {url}")
+            raise ValueError(f"not a URL such as http://127.0.0.1:8000: {url}")
         proxies = proxies_to(parts)
         if token is not None and "http" in proxies:
             # The whole request would be in clear, the token included, in the hands of another host.
-            raise Usage(
+            raise ValueError(
                 f"http_proxy could read the token on its way to {parts.hostname}:"
                 " use https, or add the host to NO_PROXY"
             )
