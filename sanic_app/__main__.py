@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sanic_app.client import COMMANDS
+from sanic_app.client import COMMANDS, STORE_COMMANDS
 from sanic_app.signals import SIGNALED, stop_signals
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service, or a command for a running one; return the exit status (see README.md)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     _open_closed_streams()
-    _end_on_signals(serving=given[:1] not in [[name] for name in COMMANDS])
+    _end_on_signals(serving=not {*COMMANDS, *STORE_COMMANDS}.intersection(given[:1]))
     from sanic_app.command_line import run
 
     return run(given)

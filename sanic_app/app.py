@@ -75,7 +75,7 @@ def create_app(
     feed = EventFeed(store, settings.listeners_max, partial(died, "the feed"))
     task_queue = TaskQueue(store, clock, metrics, settings.queue_max, end, listeners=[feed.follow])
     worker = Worker(task_queue, clock, partial(died, "the worker"))
-    service = Service(task_queue, worker, feed)
+    service = Service(task_queue, worker, feed, exit_process)
     metrics.start_time.set(clock.wall() / SECOND)
     _show(metrics, store, worker, feed)
     store.notice = metrics.notice

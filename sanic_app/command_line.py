@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,39 +14,54 @@ from typing import Any, NoReturn
 
 from sanic_app import __version__, log
 from sanic_app.client import COMMANDS, STORE_COMMANDS
+from sanic_app.client.arguments import Parser
 from sanic_app.client.output import printing, refuse
-from sanic_app.errors import EXIT_FAILED, EXIT_START, EXIT_USAGE, SettingsError, StartError
+from sanic_app.errors import EXIT_FAILED, ServiceError, SettingsError, StartError, Usage
 from sanic_app.settings import Settings, load
+from sanic_app.signals import SIGNALED, raise_on_signals
 from sanic_app.store.sqlite.lease import FileLease
 
 
 def run(given: Sequence[str]) -> int:
     """Run the service, or one of the commands; return the exit status (see README.md)."""
-    if given[:1] == ["health"]:
-        return _health(given[1:])
-    if given and given[0] in COMMANDS:
-        from sanic_app.client import commands
-
-        return commands.main(given, os.environ)
-    if given and given[0] in STORE_COMMANDS:
-        from sanic_app.client import stores
-
-        return stores.main(given, os.environ)
+    if given and given[0] in COMMANDS | STORE_COMMANDS:
+        return printing(partial(_command, given))
     log.configure("INFO")
     try:
-        settings = load(vars(_parser().parse_args(given)), os.environ, Path())
+        settings = load(_flags(given), os.environ, Path())
     except SettingsError as error:
-        return refuse(error.detail, EXIT_USAGE)
+        return refuse(error.detail, error.exit_status)
     log.configure(settings.logger_level)
     try:
         place = settings.database
         _serve(settings, FileLease(place) if isinstance(place, Path) else None)
     except StartError as error:
-        _end(refuse(error.detail, EXIT_START))
+        _end(refuse(error.detail, error.exit_status))
     except Exception:
         logging.getLogger(__name__).critical("the service failed", exc_info=True)
         _end(EXIT_FAILED)
     return 0
+
+
+def _command(given: Sequence[str]) -> int:
+    from sanic_app.client.service import Failed
+
+    try:
+        if given[0] == "health":
+            return _health(given[1:])
+        raise_on_signals()
+        if given[0] in STORE_COMMANDS:
+            from sanic_app.client import stores
+
+            return stores.run(given, os.environ)
+        from sanic_app.client import commands
+
+        return commands.run(given, os.environ)
+    except (Failed, ServiceError) as error:
+        # What is not understood may have line ends itself.
+        return refuse(" ".join(str(error).splitlines()), error.exit_status)
+    except KeyboardInterrupt:
+        return SIGNALED + signal.SIGINT
 
 
 def _serve(settings: Settings, lease: FileLease | None) -> None:
@@ -64,13 +80,9 @@ def _health(given: Sequence[str]) -> int:
     from sanic_app.client import health
 
     log.configure("ERROR")
-    try:
-        flags = vars(_parser(" health", COMMANDS["health"], "").parse_args(given))
-        # A health check does not serve, so it needs no token.
-        settings = load({**flags, "ALLOW_ANONYMOUS": True}, os.environ, Path())
-    except SettingsError as error:
-        return refuse(error.detail, EXIT_USAGE)
-    return printing(partial(health.check, settings))
+    # A health check does not serve, so it needs no token.
+    flags = _flags(given, "health", COMMANDS["health"], "") | {"ALLOW_ANONYMOUS": True}
+    return health.check(load(flags, os.environ, Path()))
 
 
 def _loop_factory() -> Callable[[], Any] | None:
@@ -99,16 +111,16 @@ LISTED = "\n".join(
 )
 
 
-def _parser(
-    command: str = "", description: str = SERVE, epilog: str = LISTED
-) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"sanic-app{command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _flags(given: Sequence[str], *command: str) -> dict[str, Any]:
+    try:
+        return vars(_parser(*command).parse_args(given))
+    except Usage as error:
+        raise SettingsError(f"flags: {error}") from None
+
+
+def _parser(command: str = "", description: str = SERVE, epilog: str = LISTED) -> Parser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = Parser(command, description, epilog=epilog, formatter_class=form)
 
     def flag(short: str, long: str, key: str, value: str, text: str) -> None:
         parser.add_argument(short, long, dest=key, metavar=value, help=text)
@@ -127,17 +139,6 @@ def _parser(
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports an error as one line, without a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"flags: {message}")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002 - argparse gives it
-        """End after --help or --version, which may be printed to a full disk."""
-        raise SystemExit(printing(lambda: status))
 
 
 def _end(status: int) -> NoReturn:

@@ -28,6 +28,9 @@ class ServiceError(Exception):
     retry_after: ClassVar[int | None] = None
     """The seconds after which a retry makes sense."""
 
+    exit_status: ClassVar[int] = EXIT_START
+    """What a command that it ends returns."""
+
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.text)
 
@@ -143,6 +146,11 @@ class Internal(ServiceError):
 
 class SettingsError(ServiceError):
     text = "The settings are not valid."
+    exit_status = EXIT_USAGE
+
+
+class Usage(SettingsError):
+    text = "The command line is not valid."
 
 
 class StartError(ServiceError):

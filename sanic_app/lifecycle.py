@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -35,11 +34,14 @@ log = logging.getLogger(__name__)
 class Service:
     """The parts that start and stop together, and how far they are."""
 
-    def __init__(self, queue: TaskQueue, worker: Worker, feed: EventFeed) -> None:
-        """Take the parts, not started yet."""
+    def __init__(
+        self, queue: TaskQueue, worker: Worker, feed: EventFeed, exit_process: ExitProcess
+    ) -> None:
+        """Take the parts, not started yet, and what ends the process at once."""
         self.queue = queue
         self.worker = worker
         self.feed = feed
+        self.exit_process = exit_process
         self.unready = asyncio.Event()
         """Set when a stop begins. The service is not ready any more, but serves for STOP_DELAY."""
         self.stopping = asyncio.Event()
@@ -83,10 +85,7 @@ def end_process(exit_process: ExitProcess) -> None:
 
 @asynccontextmanager
 async def serving(
-    app: Sanic[Any, Any],
-    sock: socket.socket,
-    stop_delay: float = 0.0,
-    exit_process: ExitProcess = os._exit,
+    app: Sanic[Any, Any], sock: socket.socket, stop_delay: float = 0.0
 ) -> AsyncIterator[AsyncioServer]:
     """Serve the application on the bound socket as long as the context lasts.
 
@@ -112,7 +111,7 @@ async def serving(
             await server.after_start()
             yield server
         finally:
-            await _stop(service, server, stop_delay, exit_process)
+            await _stop(service, server, stop_delay)
     finally:
         listener.close()
         Sanic.unregister_app(app)
@@ -129,9 +128,7 @@ async def _listen(server: AsyncioServer, sock: socket.socket) -> None:
     await server.start_serving()
 
 
-async def _stop(
-    service: Service, server: AsyncioServer, delay: float, exit_process: ExitProcess
-) -> None:
+async def _stop(service: Service, server: AsyncioServer, delay: float) -> None:
     """Let the commit in flight finish, answer its callers, and close everything, within 5 s.
 
     The listening socket stays open as long as a commit may take, so that whoever comes is told
@@ -144,22 +141,22 @@ async def _stop(
     service.queue.refuse_writes()
     loop = asyncio.get_running_loop()
     end = loop.time() + STOP_SECONDS
-    writing = asyncio.create_task(service.finish_writing())
-    await _unless_stuck(writing, STOP_SECONDS, exit_process)
+    await _unless_stuck(service, service.finish_writing(), STOP_SECONDS)
     await _disconnect(server)
-    closing = asyncio.create_task(service.queue.close())
-    await _unless_stuck(closing, max(end - loop.time(), ANSWER_SECONDS), exit_process)
+    left = max(end - loop.time(), ANSWER_SECONDS)
+    await _unless_stuck(service, service.queue.close(), left)
     if service.queue.failed:
         # The store stays open, and an orderly exit would wait for its threads for ever.
-        exit_process(EXIT_FAILED)
+        service.exit_process(EXIT_FAILED)
 
 
 async def _unless_stuck(
-    task: asyncio.Task[None], seconds: float, exit_process: ExitProcess
+    service: Service, step: Coroutine[None, None, None], seconds: float
 ) -> None:
+    task = asyncio.create_task(step)
     if (await asyncio.wait([task], timeout=seconds))[1]:
         log.critical("the disk did not answer: the process ends with status %d", EXIT_STUCK)
-        exit_process(EXIT_STUCK)
+        service.exit_process(EXIT_STUCK)
     await task
 
 

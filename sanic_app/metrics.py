@@ -63,7 +63,7 @@ class Distribution:
     __slots__ = ("_bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Take the upper bounds of the buckets in ascending order, without infinity."""
+        """``bounds`` are the upper bounds of the buckets in ascending order, without infinity."""
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
@@ -80,7 +80,6 @@ class Histogram(Collector):
     def __init__(
         self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str]
     ) -> None:
-        """Take the name, the help text, the bounds of the buckets, and the names of the labels."""
         self._name, self._text, self._bounds, self._labels = name, text, bounds, labels
         self._series: dict[tuple[str, ...], Distribution] = {}
 

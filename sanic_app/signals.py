@@ -29,7 +29,7 @@ def raise_signal(number: int, _: FrameType | None) -> None:
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return them; a hang-up of the terminal is none under nohup."""
+    """Return these signals; under nohup, SIGHUP is not one of them."""
     asked = [signal.SIGTERM, signal.SIGINT]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         asked.append(signal.SIGHUP)

@@ -285,7 +285,7 @@ async def service(
                 AsyncExitStack() as life,
                 httpx.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client,
             ):
-                await life.enter_async_context(serving(app, sock, stop_delay, exits.append))
+                await life.enter_async_context(serving(app, sock, stop_delay))
                 served = Service(app, client, port, life, exits)
                 try:
                     yield served

@@ -245,6 +245,7 @@ def test_a_wait_goes_on_over_a_restart_of_the_service(tmp_path: Path) -> None:
         (["queue", "--url", "http://127.0.0.1:1/a b"], "not a URL"),
         (["queue", "--url", "http://127.0.0.1:1/\u00e9"], "not a URL"),
         (["queue", "--url", "http://127.0.0.1:1\n"], "not a URL"),
+        (["queue", "--url", "http://[::1"], "Invalid IPv6 URL"),
         (["add", "1", "1", "--key", ""], "--key: must be 1 to 255 visible"),
         (["add", "1", "1", "--key", "a b"], "--key: must be 1 to 255 visible"),
         (["add", "1", "1", "--key", "a\nb"], "--key: must be 1 to 255 visible"),

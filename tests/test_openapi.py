@@ -249,7 +249,7 @@ async def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path, path: str) 
             assert found.status_code == 200, file
             assert found.headers["content-type"].partition(";")[0] != "text/html", file
     assert "<script>" not in answer.text
-    assert "://" not in answer.text + docs.INITIALIZER
+    assert "://" not in answer.text + docs.INITIALIZER.decode()
 
 
 @pytest.mark.parametrize("base", ["", "/queue"])

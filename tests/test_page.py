@@ -41,7 +41,10 @@ def text(name: str) -> str:
 
 
 async def test_every_file_is_served_and_loads_nothing_from_elsewhere() -> None:
-    assert {file.name for file in FOLDER.iterdir()} == {*FILES, "index.html"}
+    assert {file.name for file in FOLDER.iterdir()} == {
+        *FILES,
+        *("index.html", "docs.html", "initializer.js"),
+    }
     loaded = set(re.findall(r'(?:src|href)="([^"]+)"', text("index.html")))
     # Relative: the page may be served below a path of a proxy's own.
     assert loaded == {"page/page.css", "page/page.js", "page/icon.svg", "api/docs/"}

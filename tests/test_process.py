@@ -393,6 +393,22 @@ def test_a_signal_stops_it_in_order_whoever_is_connected(
     assert not (tmp_path / "queue.db-wal").exists()
 
 
+SIGNALED_WHILE_LOADING = """
+import os, signal, sys
+from sanic_app import __main__, command_line
+
+command_line.run = lambda given: os.kill(os.getpid(), signal.SIGTERM)
+__main__.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("command", "status"), [("", 0), ("add", 143), ("check", 143)])
+def test_a_signal_while_it_loads_is_no_success_of_a_command(command: str, status: int) -> None:
+    """What follows a copy after ``&&`` may remove the source."""
+    done = subprocess.run([PYTHON, "-c", SIGNALED_WHILE_LOADING, *command.split()], check=False)
+    assert done.returncode == status
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with Running(tmp_path, environ={"SANIC_APP_STOP_DELAY": "60"}) as running:
         running.signal()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sanic_app.client import stores
+from sanic_app.command_line import run
 from sanic_app.errors import StartError
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.store import SqliteStore
@@ -258,9 +258,9 @@ async def test_the_journal_of_an_older_copy_is_not_written_into_the_database(
     shutil.copyfile(f"{older}-journal", journal)
     assert f"{journal} would be written into the database" in await refused(place, clock)
     for arguments in (["check", place.path], ["copy", place.path, tmp_path / "new.db"]):
-        assert stores.main([str(each) for each in arguments], {}) == 1
+        assert run([str(each) for each in arguments]) == 1
         assert "-journal would be written into the database" in capsys.readouterr().err
     done_with(journal)
     async with opened(place, clock) as store:
         await work(store, clock, chance, 1)
-    assert stores.main(["check", str(place.path)], {}) == 0
+    assert run(["check", str(place.path)]) == 0

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-from sanic_app.client import stores
+from sanic_app.command_line import run
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
 from sanic_app.store.sqlite import disk
@@ -410,7 +410,7 @@ async def test_a_limit_that_a_new_database_meets_is_a_full_disk_too(
         await store.add(*[1] * 1_000)
     for limit in (8_192, place.path.stat().st_size - 1):
         with files_up_to(limit):
-            assert stores.main(["copy", str(place.path), str(beside(place.path, ".copy"))], {}) == 1
+            assert run(["copy", str(place.path), str(beside(place.path, ".copy"))]) == 1
         assert capsys.readouterr().err.endswith("database or disk is full\n")
 
 

@@ -27,7 +27,6 @@ class Printing:
     """Prints each result in a line."""
 
     def __init__(self, stops: Stops, *, as_json: bool) -> None:
-        """Take how."""
         self._stops = stops
         self._json = as_json
 

@@ -7,18 +7,16 @@ import codecs
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sanic_app.client import COMMANDS
+from sanic_app.client.output import printing
+from sanic_app.errors import Usage
 from sanic_app.task import HISTORY_NUM_MAX
 
 URL = "http://127.0.0.1:8000"
-
-
-class Usage(Exception):
-    """The command line is not valid."""
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
@@ -27,7 +25,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
     Raises:
         Usage: they are not valid.
     """
-    return _parser(environ).parse_args(arguments)
+    command, *others = arguments
+    given = _parser(command, environ).parse_args(others)
+    given.command = command
+    return given
 
 
 def read_token(environ: Mapping[str, str]) -> str | None:
@@ -69,9 +70,18 @@ def _read(file: str) -> str:
 class Parser(argparse.ArgumentParser):
     """Reports an error as one line, without a page of usage."""
 
+    def __init__(self, command: str, description: str, **named: Any) -> None:
+        """Take the name of the command, empty for the service itself, and what it does."""
+        prog = f"sanic-app {command}".rstrip()
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **named)
+
     def error(self, message: str) -> NoReturn:
-        """Raise it."""
+        """Raise what is wrong with the arguments."""
         raise Usage(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002 - argparse gives it
+        """End after --help or --version, which may be printed to a full disk."""
+        raise SystemExit(printing(lambda: status))
 
 
 def whole(text: str) -> int:
@@ -118,91 +128,55 @@ def seconds(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 
 
-def _parser(environ: Mapping[str, str]) -> Parser:
-    shared = Parser(add_help=False)
-    shared.add_argument(
-        "--url",
-        default=environ.get("SANIC_APP_URL", URL),
-        help="the service; else SANIC_APP_URL, else %(default)s",
-    )
-    shared.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    parser = Parser(
-        prog="sanic-app",
-        description="Speak to a running service. The token, if it wants one, is taken from"
-        " SANIC_APP_API_TOKEN or from the file that SANIC_APP_API_TOKEN_FILE names.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+def _parser(command: str, environ: Mapping[str, str]) -> Parser:
+    parser = Parser(command, COMMANDS[command])
 
-    def command(name: str) -> argparse.ArgumentParser:
-        text = COMMANDS[name]
-        made = commands.add_parser(
-            name, parents=[shared], help=text, description=text, allow_abbrev=False
-        )
-        made.set_defaults(command=name)
-        return made
+    def switch(name: str, text: str) -> None:
+        parser.add_argument(name, action="store_true", help=text)
 
-    made = command("add")
-    made.add_argument("num", metavar="NUM", type=whole, nargs="?", help="the number to append")
-    made.add_argument(
-        "timeout", metavar="TIMEOUT", type=seconds, nargs="?", help="the wait before, in seconds"
-    )
-    made.add_argument(
-        "--file",
-        type=not_empty,
-        help="add a batch: in each line a number, a space and a timeout; - is stdin",
-    )
-    made.add_argument(
-        "--key", type=key, help="an idempotency key, which makes it safe to try again"
-    )
-    made.add_argument("--wait", action="store_true", help="return when it is finished")
-    made = command("task")
-    made.add_argument("history_num", metavar="HISTORY_NUM", type=whole)
-    made.add_argument("--wait", action="store_true", help="return when it is finished")
-    made = command("queue")
-    made.add_argument("--limit", type=whole, default=10, help="how many tasks (%(default)s)")
-    made = command("results")
-    made.add_argument("--after", type=natural, default=0, help="after this history number")
-    made.add_argument("--limit", type=natural, help="how many results; else all")
-    made = command("cancel")
-    made.add_argument("first", metavar="HISTORY_NUM", type=whole)
-    made.add_argument("last", metavar="LAST", type=whole, nargs="?", help="the end of a range")
-    command("pause")
-    command("resume")
-    made = command("watch")
-    made.add_argument(
-        "--after",
-        metavar="ID",
-        type=event_id,
-        help="with --json, go on after the event with this id; else from now on",
-    )
-    made = command("follow")
-    made.add_argument(
-        "--after",
-        metavar="HISTORY_NUM",
-        type=natural,
-        help="begin after this history number, 0 is the beginning; else from now on",
-    )
-    made.add_argument(
-        "--cursor",
-        metavar="FILE",
-        type=not_empty,
-        help="remember in this file how far it came, and go on from there the next time",
-    )
-    made.add_argument(
-        "--exec",
-        metavar="COMMAND",
-        type=not_empty,
-        help="instead of printing run this command of the shell for each, with SANIC_APP_NUM,"
-        " SANIC_APP_HISTORY_NUM and SANIC_APP_DATE_FINISHED; again after a failure",
-    )
-    made.add_argument(
-        "--retry", metavar="N", type=natural, help="run it again N times, then end; else for ever"
-    )
-    made.add_argument(
-        "--from-reset",
-        action="store_true",
-        help="when results were removed before they were told, or the database is another, go on"
-        " with what is there; else end with status 3",
-    )
+    def take(name: str, parse: Callable[[str], Any], text: str = "", **more: Any) -> None:
+        parser.add_argument(name, type=parse, help=text, **more)
+
+    url = environ.get("SANIC_APP_URL", URL)
+    take("--url", str, "the service; else SANIC_APP_URL, else %(default)s", default=url)
+    switch("--json", "print JSON, for scripts")
+    match command:
+        case "add":
+            take("num", whole, "the number to append", metavar="NUM", nargs="?")
+            take("timeout", seconds, "the wait before, in seconds", metavar="TIMEOUT", nargs="?")
+            text = "add a batch: in each line a number, a space and a timeout; - is stdin"
+            take("--file", not_empty, text)
+            take("--key", key, "an idempotency key, which makes it safe to try again")
+            switch("--wait", "return when it is finished")
+        case "task":
+            take("history_num", whole, metavar="HISTORY_NUM")
+            switch("--wait", "return when it is finished")
+        case "queue":
+            take("--limit", whole, "how many tasks (%(default)s)", default=10)
+        case "results":
+            take("--after", natural, "after this history number", default=0)
+            take("--limit", natural, "how many results; else all")
+        case "cancel":
+            take("first", whole, metavar="HISTORY_NUM")
+            take("last", whole, "the end of a range", metavar="LAST", nargs="?")
+        case "watch":
+            text = "with --json, go on after the event with this id; else from now on"
+            take("--after", event_id, text, metavar="ID")
+        case "follow":
+            text = "begin after this history number, 0 is the beginning; else from now on"
+            take("--after", natural, text, metavar="HISTORY_NUM")
+            text = "remember in this file how far it came, and go on from there the next time"
+            take("--cursor", not_empty, text, metavar="FILE")
+            text = (
+                "instead of printing run this command of the shell for each, with SANIC_APP_NUM,"
+                " SANIC_APP_HISTORY_NUM and SANIC_APP_DATE_FINISHED; again after a failure"
+            )
+            take("--exec", not_empty, text, metavar="COMMAND")
+            text = "run it again N times, then end; else for ever"
+            take("--retry", natural, text, metavar="N")
+            switch(
+                "--from-reset",
+                "when results were removed before they were told, or the database is another, go"
+                " on with what is there; else end with status 3",
+            )
     return parser

@@ -5,26 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from urllib.parse import urlencode
 
 from rich.console import Console
 from rich.table import Table
 
 from sanic_app.client.actions import Command, Printing
-from sanic_app.client.arguments import Usage, parse, read_tasks, read_token
+from sanic_app.client.arguments import parse, read_tasks, read_token
 from sanic_app.client.cursor import Cursor, Position
-from sanic_app.client.follower import Follower, Reset
-from sanic_app.client.output import printing, refuse, tell
+from sanic_app.client.follower import Follower
+from sanic_app.client.output import tell
 from sanic_app.client.service import QUEUE, TASK, Failed, Json, Service
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
-from sanic_app.errors import EXIT_RESET, EXIT_START, EXIT_USAGE
-from sanic_app.signals import SIGNALED, raise_on_signals
+from sanic_app.errors import EXIT_START, Usage
 
 WAIT_SECONDS = 25
 """How long one request waits. Proxies give up after 30 or 60 seconds."""
@@ -33,25 +30,19 @@ LOST_SECONDS = 60.0
 PAGE = 1_000
 
 
-def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one command and return its exit status."""
-    raise_on_signals()
-    return printing(partial(_run, arguments, environ))
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one command and return its exit status.
 
-
-def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    Raises:
+        Usage: its arguments are not valid.
+        Failed: it failed.
+    """
+    given = parse(arguments, environ)
     try:
-        given = parse(arguments, environ)
         service = Service(given.url, read_token(environ))
-        return RUN[given.command](service, given)
-    except (Usage, ValueError) as error:
-        return _refuse(error, EXIT_USAGE)
-    except Reset as error:
-        return _refuse(error, EXIT_RESET)
-    except Failed as error:
-        return _refuse(error, EXIT_START)
-    except KeyboardInterrupt:
-        return SIGNALED + signal.SIGINT
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    return RUN[given.command](service, given)
 
 
 # One function for each of COMMANDS.
@@ -234,8 +225,3 @@ def _show(given: argparse.Namespace, answer: Json, text: str) -> None:
 
 def _print_json(answer: Json) -> None:
     print(json.dumps(answer), flush=True)
-
-
-def _refuse(error: Exception, status: int) -> int:
-    # What is not understood may have line ends itself.
-    return refuse(" ".join(str(error).splitlines()), status)

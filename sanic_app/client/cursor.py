@@ -105,11 +105,6 @@ class Cursor:
             lock.take(wait=True)
         return lock
 
-    def close(self) -> None:
-        """Let another follower use the file."""
-        if self._lock is not None:
-            self._lock.close()
-
     def _load(self, path: Path) -> None:
         try:
             kept = _position(parsed(path.read_bytes()))
@@ -143,7 +138,8 @@ class Cursor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 class Lock:

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from http import HTTPStatus
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-from sanic_app.client.actions import Done
+from sanic_app.client.actions import Command, Printing
 from sanic_app.client.cursor import Cursor, Identity, Position, Result
 from sanic_app.client.output import tell
 from sanic_app.client.service import TASK, Event, Failed, Refused, Service
+from sanic_app.errors import EXIT_RESET
 
 PAGE = 1_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -33,22 +34,14 @@ LOOK_SECONDS = 1.0
 class Reset(Failed):
     """Not all of what follows can be told any more."""
 
-
-class Action(Protocol):
-    """What is done with each result."""
-
-    def deal_with(self, result: Result, done: Done) -> None:
-        """Return when it is dealt with, and ``done`` has remembered that."""
-
-    def idle(self) -> None:
-        """Look after itself between two results."""
+    exit_status = EXIT_RESET
 
 
 class Follower:
     """Deals with each result of a service."""
 
     def __init__(
-        self, service: Service, cursor: Cursor, action: Action, *, from_reset: bool
+        self, service: Service, cursor: Cursor, action: Printing | Command, *, from_reset: bool
     ) -> None:
         """Take what is followed, from where, and what to do; ``from_reset``: go on over a reset."""
         self._service = service

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from sanic_app.client.transport import Http, Https, proxies_to
+from sanic_app.errors import EXIT_START
 
 ANSWER_SECONDS = 15.0
 """A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then."""
@@ -33,15 +34,15 @@ Json = Mapping[str, Any]
 class Failed(Exception):
     """The command failed; the text is one line for the user."""
 
+    exit_status = EXIT_START
     passes = False
     """Whether another try may succeed: the connection, the service or a proxy has failed."""
 
 
 class Refused(Failed):
-    """The service answered with a status of 400 and above, or something else did."""
+    """The service, or something in its place, answered with a status of 400 or above."""
 
     def __init__(self, text: str, status: int) -> None:
-        """Take the one line and the status."""
         super().__init__(text)
         self.status = status
         self.passes = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in OVERLOADED

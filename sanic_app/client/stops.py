@@ -22,7 +22,7 @@ class Stops:
     """The first signal ends the process in order, the second at once, with the command it runs."""
 
     def __init__(self) -> None:
-        """Take the signals over."""
+        """Install the handlers."""
         self._asked = False
         self._asked_at = 0.0
         self._holding = False

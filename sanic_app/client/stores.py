@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
@@ -20,19 +19,11 @@ from rich import progress
 from rich.console import Console
 
 from sanic_app.client import STORE_COMMANDS
-from sanic_app.client.arguments import Parser, Usage
-from sanic_app.client.output import printing, refuse
-from sanic_app.errors import (
-    EXIT_START,
-    EXIT_USAGE,
-    ServiceError,
-    SettingsError,
-    StartError,
-    StoreBusy,
-    StoreFailed,
-)
+from sanic_app.client.arguments import Parser
+from sanic_app.client.output import refuse
+from sanic_app.errors import EXIT_START, SettingsError, StartError, StoreBusy, StoreFailed
 from sanic_app.settings import Settings, load, values
-from sanic_app.signals import SIGNALED, raise_on_signals, raise_signal, stop_signals
+from sanic_app.signals import raise_signal, stop_signals
 from sanic_app.store.audit import faults
 from sanic_app.store.postgres import DRIVER_MISSING
 from sanic_app.store.snapshot import Progress, Snapshot, Target
@@ -49,32 +40,23 @@ NICE = 5
 """A lower priority than the service's, which may want the processor at the same time."""
 
 
-def main(given: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one command and return its exit status."""
-    raise_on_signals()
+def run(given: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one command and return its exit status.
+
+    Raises:
+        ServiceError: the arguments or settings are not valid, or the store cannot be used.
+    """
     # The driver of PostgreSQL logs what its errors say as well.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
-    return printing(partial(_run, given, environ))
-
-
-def _run(given: Sequence[str], environ: Mapping[str, str]) -> int:
-    try:
-        arguments = _parser().parse_args(given)
-        if hasattr(os, "nice"):
-            os.nice(NICE)
-        flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
-        store = partial(_store, lambda: load(flags, environ, Path()))
-        if arguments.command == "copy":
-            return _copy(store(arguments.source), store(arguments.target))
-        return _check(store(arguments.place))
-    except Usage as error:
-        return refuse(str(error), EXIT_USAGE)
-    except SettingsError as error:
-        return refuse(error.detail, EXIT_USAGE)
-    except ServiceError as error:
-        return refuse(error.detail, EXIT_START)
-    except KeyboardInterrupt:
-        return SIGNALED + signal.SIGINT
+    command, *others = given
+    arguments = _parser(command).parse_args(others)
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+    flags = {"CONFIG": arguments.config, "ALLOW_ANONYMOUS": True}
+    store = partial(_store, lambda: load(flags, environ, Path()))
+    if command == "copy":
+        return _copy(store(arguments.source), store(arguments.target))
+    return _check(store(arguments.place))
 
 
 class _Store(NamedTuple):
@@ -193,23 +175,15 @@ def _parsed(text: str) -> values.Database:
         raise SettingsError(f"{shown}: {error}") from None
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="sanic-app", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, parser_class=Parser)
-
-    def command(name: str) -> argparse.ArgumentParser:
-        text = STORE_COMMANDS[name]
-        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        made.set_defaults(command=name)
-        made.add_argument("-C", "--config", metavar="FILE", help="YAML file with settings")
-        return made
-
+def _parser(command: str) -> Parser:
+    parser = Parser(command, STORE_COMMANDS[command])
+    parser.add_argument("-C", "--config", metavar="FILE", help="YAML file with settings")
     places = "a path, or a URL as the setting DATABASE has it"
-    made = command("check")
-    made.add_argument(
-        "place", metavar="PLACE", nargs="?", help=f"{places}; else the setting DATABASE"
-    )
-    made = command("copy")
-    made.add_argument("source", metavar="FROM", help=places)
-    made.add_argument("target", metavar="TO", help=f"{places}, where nothing is yet")
+    if command == "check":
+        parser.add_argument(
+            "place", metavar="PLACE", nargs="?", help=f"{places}; else the setting DATABASE"
+        )
+    else:
+        parser.add_argument("source", metavar="FROM", help=places)
+        parser.add_argument("target", metavar="TO", help=f"{places}, where nothing is yet")
     return parser

@@ -11,6 +11,8 @@ from urllib.parse import SplitResult
 
 
 class _Patient(http.client.HTTPConnection):
+    """Reads an answer that came before the whole request was sent."""
+
     def send(self, data: Any) -> None:
         # A body that is too large is answered before its end, and the connection is closed. What
         # was answered is read next; without an answer that read fails instead.
@@ -23,7 +25,7 @@ class _PatientTls(_Patient, http.client.HTTPSConnection):
 
 
 class Http(urllib.request.HTTPHandler):
-    """Opens such connections."""
+    """Opens patient connections."""
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         """Open the URL of a request."""
@@ -31,7 +33,7 @@ class Http(urllib.request.HTTPHandler):
 
 
 class Https(urllib.request.HTTPSHandler):
-    """Opens such connections over TLS."""
+    """Opens patient connections over TLS."""
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         """Open the URL of a request."""

@@ -20,7 +20,6 @@ from sanic_app.http.journal import (
     Cursor,
     Journal,
     Lost,
-    Source,
     message,
     reset,
 )
@@ -28,7 +27,7 @@ from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.http.news import News
 from sanic_app.http.untold import Untold
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Figures
+from sanic_app.store import Figures, Store
 
 RATE = 20
 """Messages a second to a listener; further ones wait and are summarised."""
@@ -52,7 +51,7 @@ class Pace:
     """``RATE`` messages at once, and as many a second."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Take the clock, in seconds."""
+        """``now`` returns seconds that never go back."""
         self._now = now
         self._left = float(RATE)
         self._at = now()
@@ -86,17 +85,17 @@ class EventFeed:
     """What those who follow live were told."""
 
     def __init__(
-        self, source: Source, listeners_max: int, on_death: Callable[[BaseException], None]
+        self, store: Store, listeners_max: int, on_death: Callable[[BaseException], None]
     ) -> None:
-        """Take the tables, and how many may listen; ``on_death`` is called when the loop raised."""
+        """Take the store, and how many may listen; ``on_death`` is called when the loop failed."""
         self._on_death = on_death
-        self._source = source
-        self._journal = Journal(source)
+        self._store = store
+        self._journal = Journal(store)
         self._listeners = Listeners(listeners_max)
         # All who catch up take turns, and share one pace.
         self._catching_up = asyncio.Lock()
         self._catch_up_pace = Pace(time.monotonic)
-        self._news = News(source)
+        self._news = News(store)
         self._untold = Untold()
         # Counts how often there was nobody to tell.
         self._skips = 0
@@ -151,7 +150,7 @@ class EventFeed:
         """
         listener = Listener(cut)
         if cursor == BEGINNING:
-            cursor = cursor._replace(lineage=self._source.lineage)
+            cursor = cursor._replace(lineage=self._store.lineage)
         if cursor is None:
             # Before the first message is on its way: nothing falls between that and the next.
             self._listeners.add(listener)
@@ -175,14 +174,14 @@ class EventFeed:
             StoreUnavailable: that cannot be told now; the listener should come back.
         """
         asking = time.monotonic() + LEARN_SECONDS
-        while self._source.shared and cursor.ahead_of(self._cursor) and not self._stopping.is_set():
+        while self._store.shared and cursor.ahead_of(self._cursor) and not self._stopping.is_set():
             if time.monotonic() > asking:
                 # This node may be cut off, or have so many listeners that it tells them slowly.
-                figures = (await self._source.overview()).figures
+                figures = (await self._store.overview()).figures
                 if cursor.ahead_of(self._cursor_of(figures)):
                     return
                 asking = time.monotonic() + LEARN_SECONDS
-            self._source.look()
+            self._store.look()
             await asyncio.sleep(LEARN_PAUSE)
 
     async def _missed(self, cursor: Cursor, listener: Listener) -> AsyncGenerator[bytes, None]:
@@ -255,7 +254,7 @@ class EventFeed:
         self._skips += 1
 
     def _cursor_of(self, figures: Figures) -> Cursor:
-        return Cursor(self._source.lineage, figures.last_history_num, figures.last_finish_num)
+        return Cursor(self._store.lineage, figures.last_history_num, figures.last_finish_num)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -25,7 +25,6 @@ class Guard:
     """Lets a request pass or refuses it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Take the tokens and host names from the settings."""
         self._api = settings.api_token
         self._metrics = settings.metrics_token
         self._names = settings.allowed_hosts

@@ -20,7 +20,7 @@ class Listener:
     """The messages that wait for one client. All clients share their bytes."""
 
     def __init__(self, cut: Callable[[], None]) -> None:
-        """Take what ends the client's connection."""
+        """``cut`` ends the client's connection."""
         self.cut = cut
         self.arrived = asyncio.Event()
         self._messages: deque[bytes] = deque()
@@ -53,7 +53,7 @@ class Listeners:
     """Those who follow live, and how many streams there are in all."""
 
     def __init__(self, limit: int) -> None:
-        """Take the greatest number of streams."""
+        """``limit`` is the greatest number of streams."""
         self._limit = limit
         self._streams = 0
         self._live: set[Listener] = set()

@@ -9,29 +9,27 @@ from sanic_app.http.journal import (
     Cursor,
     Journal,
     Lost,
-    Source,
     message,
     reset,
     summary,
     tasks_data,
 )
 from sanic_app.http.untold import Untold
-from sanic_app.store import Figures
+from sanic_app.store import Figures, Store
 from sanic_app.task import Task
 
 
 class News:
     """Adds and finishes from the tables; starts and pauses from the figures."""
 
-    def __init__(self, source: Source) -> None:
-        """Take the tables."""
-        self._source = source
-        self._journal = Journal(source)
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._journal = Journal(store)
         self._head: tuple[int | None, int | None] = (None, None)
         self._paused = 0
 
     def skip(self, figures: Figures) -> None:
-        """Take for told what the figures say of head and pause."""
+        """Treat the head and the pause of these figures as told."""
         self._head = (figures.head, figures.head_started_at)
         self._paused = figures.paused
 
@@ -63,7 +61,7 @@ class News:
             yield self._started(start.head, cursor), cursor
         elif figures.head is not None and self._head != (figures.head, figures.head_started_at):
             # Another process has started it.
-            head = (await self._source.overview()).head
+            head = (await self._store.overview()).head
             if head is not None and _start_of(head) == (figures.head, figures.head_started_at):
                 yield self._started(head, cursor), cursor
         if figures.paused != self._paused:

@@ -6,6 +6,7 @@ again for every request.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -17,9 +18,9 @@ from sanic_app.errors import Fault, Invalid, ServiceError
 from sanic_app.http import routes
 from sanic_app.http.openapi_operations import (
     ADDING,
-    DESCRIPTIONS,
     OPERATIONS,
     SECURED,
+    TEXTS,
     Errors,
     Operation,
 )
@@ -68,11 +69,12 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     ``files`` has the names of the files of both pages, by the parameter that selects one.
     """
     paths: dict[str, Json] = {}
-    for tag, operations in OPERATIONS.items():
-        for (method, path), operation in operations.items():
-            token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
-            methods = paths.setdefault(routes.template(path), {})
-            methods[method.lower()] = _operation(tag, operation, secured=bool(token))
+    handlers = _handlers(app)
+    for name, operation in OPERATIONS.items():
+        tag, method, path = handlers[name]
+        token = settings.api_token or (path == routes.METRICS and settings.metrics_token)
+        described = _operation(tag, name, operation, secured=bool(token))
+        paths.setdefault(path, {})[method.lower()] = described
     # The builder is a singleton and would remember other applications.
     SpecificationBuilder.reset()
     builder = SpecificationBuilder()
@@ -95,7 +97,20 @@ def document(app: Sanic[Any, Any], settings: Settings, files: Mapping[str, Itera
     return {name: part for name, part in found.items() if part}
 
 
-def _operation(tag: str, operation: Operation, *, secured: bool) -> Json:
+def _handlers(app: Sanic[Any, Any]) -> dict[str, tuple[str, str, str]]:
+    """Return tag, method and path of each handler by its name."""
+    found = {}
+    for route in app.router.routes:
+        _, tag, name = route.name.split(".")
+        (method,) = route.methods - {"HEAD"}
+        found[name] = (tag, method, routes.template(f"/{route.path}"))
+    # With the slash, as links and README have it; the router takes both.
+    found["get_docs"] = ("docs", "GET", routes.DOCS_FILES)
+    return found
+
+
+def _operation(tag: str, name: str, operation: Operation, *, secured: bool) -> Json:
+    summary, _, description = TEXTS[name].partition("\n")
     refusals = operation.errors
     security: list[Json] = []
     if errors.Unauthorized in refusals:
@@ -113,9 +128,9 @@ def _operation(tag: str, operation: Operation, *, secured: bool) -> Json:
         "security": security,
         "parameters": [ref(name, "parameters") for name in ("RequestId", *operation.parameters)],
         "responses": {str(status): answers[status] for status in sorted(answers)},
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "description": DESCRIPTIONS[operation.name],
+        "operationId": re.sub("_(.)", lambda match: match[1].upper(), name),
+        "summary": summary,
+        "description": description.replace("\n", " "),
         "requestBody": operation.body and body,
     }
     # An empty list of security says that the operation is open, which is not the same as no list.
@@ -126,8 +141,7 @@ def _components(settings: Settings, files: Mapping[str, Iterable[str]]) -> Json:
     secured = settings.api_token or settings.metrics_token
     refusals = [
         (status, kinds)
-        for operations in OPERATIONS.values()
-        for operation in operations.values()
+        for operation in OPERATIONS.values()
         for status, kinds in _by_status(operation.errors).items()
         if secured or errors.Unauthorized not in kinds
     ]

@@ -8,7 +8,6 @@ from typing import Final
 
 from sanic_app import errors
 from sanic_app.errors import ServiceError
-from sanic_app.http import routes
 from sanic_app.http.schemas import DONE, SCHEMAS, readiness_object, task_object
 from sanic_app.http.shape import Json, ref
 from sanic_app.task import State
@@ -26,31 +25,26 @@ OPEN: Final[Errors] = (
 GUARDED: Final[Errors] = (*OPEN, errors.Forbidden)
 SECURED: Final[Errors] = (*GUARDED, errors.Unauthorized)
 READING: Final[Errors] = (*SECURED, errors.StoreUnavailable)
-CHANGING: Final[Errors] = (
-    *SECURED,
+WRITING: Final[Errors] = (
     errors.OutcomeUnknown,
     errors.Stopping,
     errors.StoreUnavailable,
     errors.DiskFull,
 )
+CHANGING: Final[Errors] = (*SECURED, *WRITING)
 ADDING: Final[Errors] = (
     *SECURED,
     errors.MediaType,
     errors.KeyReused,
-    errors.OutcomeUnknown,
     errors.QueueFull,
-    errors.Stopping,
-    errors.StoreUnavailable,
-    errors.DiskFull,
+    *WRITING,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path."""
+    """What a handler takes, and all that it may answer."""
 
-    name: str
-    summary: str
     answers: Mapping[int, Json]
     errors: Errors
     parameters: Sequence[str] = ()
@@ -94,8 +88,8 @@ def _ok(
     return {200: _json(description, name, *headers, example=example)}
 
 
-def _adding(name: str, summary: str, answers: Mapping[int, Json], body: str) -> Operation:
-    return Operation(name, summary, answers, ADDING, ("IdempotencyKey",), body)
+def _adding(answers: Mapping[int, Json], body: str) -> Operation:
+    return Operation(answers, ADDING, ("IdempotencyKey",), body)
 
 
 _EVENTS: Final[Json] = {
@@ -118,200 +112,135 @@ _QUEUE: Final = _ok("Figures, and the head.", "Queue", "X-Node")
 _CANCELLED: Final = task_object(DONE._replace(state=State.CANCELLED))
 _UNREADY: Final = readiness_object((False, "stopping"))
 
-OPERATIONS: Final[Mapping[str, Mapping[tuple[str, str], Operation]]] = {
-    "classic": {
-        ("POST", routes.ADD_TASK): _adding(
-            "addTaskClassic", "Add a task to the end of the queue.", {200: _added()}, "NewTask"
-        ),
-        ("GET", routes.GET_QUEUE_WORK): Operation(
-            "listQueue", "Show the whole queue, in order.", _ok("The queue.", "QueueList"), READING
-        ),
-        ("GET", routes.GET_RESULT): Operation(
-            "listResults",
-            "Show the whole result list, in order.",
-            _ok("The result list.", "ResultList"),
-            READING,
-        ),
-    },
-    "tasks": {
-        ("POST", routes.TASKS): _adding(
-            "addTask", "Add a task to the end of the queue.", {201: _added("Location")}, "NewTask"
-        ),
-        ("POST", routes.BATCH): _adding(
-            "addTasks",
-            "Add tasks to the end of the queue, one behind the other, all or none.",
-            {201: _json("The tasks, on disk.", "Batch", "Idempotent-Replayed")},
-            "NewBatch",
-        ),
-        ("DELETE", routes.TASKS): Operation(
-            "cancelTasks",
-            "Cancel the tasks of the queue whose history numbers lie in a range,"
-            " its ends included.",
-            _ok("How many were cancelled.", "Cancelled"),
-            CHANGING,
-            ("From", "To"),
-        ),
-        ("GET", routes.TASKS): Operation(
-            "getQueuePage",
-            "Show a page of the queue.",
-            _ok("A page of the queue.", "QueuePage", "Link"),
-            READING,
-            ("Limit", "After"),
-        ),
-        ("DELETE", routes.TASK): Operation(
-            "cancelTask",
-            "Cancel one task: its number never reaches the result list.",
-            _ok("The task, cancelled.", "Task", example=_CANCELLED),
-            (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
-            ("HistoryNum",),
-        ),
-        ("GET", routes.TASK): Operation(
-            "getTask",
-            "Show one task in any state, its place, and when it is due;"
-            " or wait until it is finished.",
-            _ok("The task.", "PlacedTask"),
-            (*READING, errors.NotFound, errors.Gone),
-            ("HistoryNum", "Wait"),
-        ),
-    },
-    "results": {
-        ("GET", routes.RESULTS): Operation(
-            "getResultPage",
-            "Show a page of the result list.",
-            _ok("A page of the result list.", "ResultPage", "Link"),
-            READING,
-            ("Limit", "After"),
-        ),
-    },
-    "queue": {
-        ("GET", routes.QUEUE): Operation(
-            "getQueue", "Show what the queue is doing.", _QUEUE, READING
-        ),
-        ("POST", routes.PAUSE): Operation(
-            "pauseQueue",
-            "Pause the queue: the head's wait goes on and ends, no further task starts.",
-            _QUEUE,
-            CHANGING,
-        ),
-        ("POST", routes.RESUME): Operation(
-            "resumeQueue", "Resume the queue: its first task starts.", _QUEUE, CHANGING
-        ),
-    },
-    "events": {
-        ("GET", routes.EVENTS): Operation(
-            "listen",
-            "Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.",
-            {200: _answer("Messages, until the service stops.", _EVENTS)},
-            (*SECURED, errors.Stopping, errors.TooBusy),
-            ("LastEventId",),
-        ),
-    },
-    "operations": {
-        ("GET", routes.METRICS): Operation(
-            "getMetrics",
-            "Show every series, as Prometheus text or OpenMetrics.",
-            {
-                200: _answer(
-                    "Every series, in the format that `Accept` prefers,"
-                    " whose `version` comes along.",
-                    _text("text/plain", "application/openmetrics-text"),
-                )
-            },
-            SECURED,
-        ),
-        ("GET", routes.LIVE): Operation(
-            "getLiveness",
-            "Answer while the event loop does; touches no store.",
-            _ok("It lives.", "Liveness"),
-            OPEN,
-        ),
-        ("GET", routes.READY): Operation(
-            "getReadiness",
-            "Say whether the service can do its work, and why not.",
-            {
-                200: _json("It can do its work.", "Readiness"),
-                503: _json("It cannot.", "Readiness", example=_UNREADY),
-            },
-            OPEN,
-        ),
-    },
-    "page": {
-        ("GET", routes.PAGE): Operation(
-            "getPage",
-            "Show the queue as a page that follows it.",
-            _file("The page.", _text("text/html")),
-            GUARDED,
-        ),
-        ("GET", routes.PAGE_FILE): Operation(
-            "getPageFile",
-            "Show a script, the style sheet or the icon of the page.",
-            _file("The file.", _text("text/javascript", "text/css", "image/svg+xml")),
-            (*GUARDED, errors.NotFound),
-            ("PageFile",),
-        ),
-    },
-    "docs": {
-        # With the slash, as links and README have it; the router takes both.
-        ("GET", routes.DOCS_FILES): Operation(
-            "getDocs",
-            "Show this documentation as a page.",
-            _file("The page.", _text("text/html")),
-            GUARDED,
-        ),
-        ("GET", routes.DOCUMENT): Operation(
-            "getDocument",
-            "Show this documentation as OpenAPI 3.1.",
-            _file("This document.", {"application/json": {"schema": {"type": "object"}}}),
-            GUARDED,
-        ),
-        ("GET", routes.DOCS_FILE): Operation(
-            "getDocsFile",
-            "Show a script, the style sheet or the icon of the page.",
-            _file("The file.", {**_text("text/javascript", "text/css"), "image/png": {}}),
-            (*GUARDED, errors.NotFound),
-            ("File",),
-        ),
-    },
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "add_task_classic": _adding({200: _added()}, "NewTask"),
+    "list_queue": Operation(_ok("The queue.", "QueueList"), READING),
+    "list_results": Operation(_ok("The result list.", "ResultList"), READING),
+    "add_task": _adding({201: _added("Location")}, "NewTask"),
+    "add_tasks": _adding(
+        {201: _json("The tasks, on disk.", "Batch", "Idempotent-Replayed")}, "NewBatch"
+    ),
+    "cancel_tasks": Operation(
+        _ok("How many were cancelled.", "Cancelled"), CHANGING, ("From", "To")
+    ),
+    "get_queue_page": Operation(
+        _ok("A page of the queue.", "QueuePage", "Link"), READING, ("Limit", "After")
+    ),
+    "cancel_task": Operation(
+        _ok("The task, cancelled.", "Task", example=_CANCELLED),
+        (*CHANGING, errors.NotFound, errors.AlreadyFinished, errors.Gone),
+        ("HistoryNum",),
+    ),
+    "get_task": Operation(
+        _ok("The task.", "PlacedTask"),
+        (*READING, errors.NotFound, errors.Gone),
+        ("HistoryNum", "Wait"),
+    ),
+    "get_result_page": Operation(
+        _ok("A page of the result list.", "ResultPage", "Link"), READING, ("Limit", "After")
+    ),
+    "get_queue": Operation(_QUEUE, READING),
+    "pause_queue": Operation(_QUEUE, CHANGING),
+    "resume_queue": Operation(_QUEUE, CHANGING),
+    "listen": Operation(
+        {200: _answer("Messages, until the service stops.", _EVENTS)},
+        (*SECURED, errors.Stopping, errors.TooBusy),
+        ("LastEventId",),
+    ),
+    "get_metrics": Operation(
+        {
+            200: _answer(
+                "Every series, in the format that `Accept` prefers, whose `version` comes along.",
+                _text("text/plain", "application/openmetrics-text"),
+            )
+        },
+        SECURED,
+    ),
+    "get_liveness": Operation(_ok("It lives.", "Liveness"), OPEN),
+    "get_readiness": Operation(
+        {
+            200: _json("It can do its work.", "Readiness"),
+            503: _json("It cannot.", "Readiness", example=_UNREADY),
+        },
+        OPEN,
+    ),
+    "get_page": Operation(_file("The page.", _text("text/html")), GUARDED),
+    "get_page_file": Operation(
+        _file("The file.", _text("text/javascript", "text/css", "image/svg+xml")),
+        (*GUARDED, errors.NotFound),
+        ("PageFile",),
+    ),
+    "get_docs": Operation(_file("The page.", _text("text/html")), GUARDED),
+    "get_document": Operation(
+        _file("This document.", {"application/json": {"schema": {"type": "object"}}}), GUARDED
+    ),
+    "get_docs_file": Operation(
+        _file("The file.", {**_text("text/javascript", "text/css"), "image/png": {}}),
+        (*GUARDED, errors.NotFound),
+        ("File",),
+    ),
 }
-"""By tag, method and path."""
+"""By the name of the handler, from whose route method, path and tag follow."""
 
-DESCRIPTIONS: Final[Mapping[str, str]] = {
-    "addTaskClassic": "The answer comes when the task is on disk. It is the same as that of"
-    " `POST /api/v1/tasks`, but with status 200 and without `Location`.",
-    "listQueue": "Every task of the queue with the four fields of the sample application. A long"
-    " list is sent in pieces; `GET /api/v1/tasks` has pages.",
-    "listResults": "The number of every done task, in the order of finishing. A long list is sent"
-    " in pieces; `GET /api/v1/results` has pages.",
-    "addTask": "The answer comes when the task is on disk. With an `Idempotency-Key` the request"
-    " can be sent again safely.",
-    "addTasks": "Either all tasks are added, with consecutive history numbers, or none. With an"
-    " `Idempotency-Key` the request can be sent again safely.",
-    "cancelTasks": "Finished tasks and numbers beyond the end of the queue are skipped. A large"
-    " range is cancelled in several commits, from its end.",
-    "getQueuePage": "Tasks with history numbers above `after`, in order. While there are more,"
-    " `Link` has the next page.",
-    "cancelTask": "The head can be cancelled too; then the next task starts. A cancelled task stays"
-    " in the history.",
-    "getTask": "With `wait`, the answer comes when the task is finished, or when the time is over:"
-    " `date_finished` tells which.",
-    "getResultPage": "Done tasks with history numbers above `after`, in the order of finishing."
-    " While there are more, `Link` has the next page.",
-    "getQueue": "All figures belong to the same moment. The answer takes the same time, however"
-    " long the queue is.",
-    "pauseQueue": "A pause outlives a restart. Pausing a paused queue changes nothing.",
-    "resumeQueue": "Resuming a queue that is not paused changes nothing.",
-    "listen": "The stream goes on until the client or the service ends it. After a lost connection,"
-    " send the last id as `Last-Event-ID`: nothing is missed, even over a restart.",
-    "getMetrics": "A scrape takes the same time, however long the queue is. `METRICS_TOKEN` is"
-    " accepted as well as the API token.",
-    "getLiveness": "For a supervisor that restarts a service which does not answer. It needs no"
-    " token.",
-    "getReadiness": "For a load balancer. A full disk, a full queue and a pause are ready, with the"
-    " reason. It needs no token.",
-    "getPage": "HTML, which loads only files of this service.",
-    "getPageFile": "Files have an `ETag`.",
-    "getDocs": "Swagger UI, which works without internet access.",
-    "getDocument": "It describes this service with its settings: limits, token, `BASE_PATH`.",
-    "getDocsFile": "Files have an `ETag`.",
+TEXTS: Final[Mapping[str, str]] = {
+    "add_task_classic": """Add a task to the end of the queue.
+The answer comes when the task is on disk. It is the same as that of `POST /api/v1/tasks`, but with
+status 200 and without `Location`.""",
+    "list_queue": """Show the whole queue, in order.
+Every task of the queue with the four fields of the sample application. A long list is sent in
+pieces; `GET /api/v1/tasks` has pages.""",
+    "list_results": """Show the whole result list, in order.
+The number of every done task, in the order of finishing. A long list is sent in pieces; `GET
+/api/v1/results` has pages.""",
+    "add_task": """Add a task to the end of the queue.
+The answer comes when the task is on disk. With an `Idempotency-Key` the request can be sent again
+safely.""",
+    "add_tasks": """Add tasks to the end of the queue, one behind the other, all or none.
+Either all tasks are added, with consecutive history numbers, or none. With an `Idempotency-Key` the
+request can be sent again safely.""",
+    "cancel_tasks": """\
+Cancel the tasks of the queue whose history numbers lie in a range, its ends included.
+Finished tasks and numbers beyond the end of the queue are skipped. A large range is cancelled in
+several commits, from its end.""",
+    "get_queue_page": """Show a page of the queue.
+Tasks with history numbers above `after`, in order. While there are more, `Link` has the next
+page.""",
+    "cancel_task": """Cancel one task: its number never reaches the result list.
+The head can be cancelled too; then the next task starts. A cancelled task stays in the history.""",
+    "get_task": """\
+Show one task in any state, its place, and when it is due; or wait until it is finished.
+With `wait`, the answer comes when the task is finished, or when the time is over: `date_finished`
+tells which.""",
+    "get_result_page": """Show a page of the result list.
+Done tasks with history numbers above `after`, in the order of finishing. While there are more,
+`Link` has the next page.""",
+    "get_queue": """Show what the queue is doing.
+All figures belong to the same moment. The answer takes the same time, however long the queue
+is.""",
+    "pause_queue": """Pause the queue: the head's wait goes on and ends, no further task starts.
+A pause outlives a restart. Pausing a paused queue changes nothing.""",
+    "resume_queue": """Resume the queue: its first task starts.
+Resuming a queue that is not paused changes nothing.""",
+    "listen": """Tell what happens, as server-sent events, from `Last-Event-ID` on or from now.
+The stream goes on until the client or the service ends it. After a lost connection, send the last
+id as `Last-Event-ID`: nothing is missed, even over a restart.""",
+    "get_metrics": """Show every series, as Prometheus text or OpenMetrics.
+A scrape takes the same time, however long the queue is. `METRICS_TOKEN` is accepted as well as the
+API token.""",
+    "get_liveness": """Answer while the event loop does; touches no store.
+For a supervisor that restarts a service which does not answer. It needs no token.""",
+    "get_readiness": """Say whether the service can do its work, and why not.
+For a load balancer. A full disk, a full queue and a pause are ready, with the reason. It needs no
+token.""",
+    "get_page": """Show the queue as a page that follows it.
+HTML, which loads only files of this service.""",
+    "get_page_file": """Show a script, the style sheet or the icon of the page.
+Files have an `ETag`.""",
+    "get_docs": """Show this documentation as a page.
+Swagger UI, which works without internet access.""",
+    "get_document": """Show this documentation as OpenAPI 3.1.
+It describes this service with its settings: limits, token, `BASE_PATH`.""",
+    "get_docs_file": """Show a script, the style sheet or the icon of the page.
+Files have an `ETag`.""",
 }
-"""What the summary does not say, by the operation's name."""
+"""A line that sums up what a handler does, then what that line does not say."""

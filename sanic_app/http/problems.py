@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from sanic import HTTPResponse, Request
@@ -18,7 +19,7 @@ from sanic_app.errors import Fault, Invalid, MethodNotAllowed, ServiceError
 from sanic_app.http import routes
 from sanic_app.http.schemas import fault_object
 from sanic_app.http.shape import Field, Json, Shape, list_of
-from sanic_app.metrics import REFUSALS
+from sanic_app.metrics import METHODS, REFUSALS
 
 CONTENT_TYPE: Final = "application/problem+json"
 URN: Final = "urn:sanic-app:problem:"
@@ -118,18 +119,12 @@ def _allowed_methods(request: Request) -> tuple[str, ...]:
         # The target of an OPTIONS that means the whole server (RFC 9110, 9.3.7).
         every = (route.methods for route in request.app.router.routes)
         return tuple(sorted({"OPTIONS"}.union(*every)))
-    path = request.path.strip("/").split("/")
-    found: dict[int, set[str]] = {}
-    for route in request.app.router.routes:
-        template = route.path.strip("/").split("/")
-        named = sum(part.startswith("<") for part in template)
-        if len(template) == len(path) and all(
-            part.startswith("<") or part == given
-            for part, given in zip(template, path, strict=True)
-        ):
-            found.setdefault(named, set()).update(route.methods)
-    # A path of its own goes before one that a name stands for.
-    return tuple(sorted({"OPTIONS", *found[min(found)]})) if found else ()
+    found = {"OPTIONS"}
+    for method in METHODS:
+        with suppress(framework.NotFound, framework.MethodNotAllowed):
+            request.app.router.get(request.path, method, None)
+            found.add(method)
+    return tuple(sorted(found))
 
 
 def problem(request: Request, exception: BaseException) -> tuple[ServiceError, HTTPResponse]:
@@ -176,13 +171,11 @@ def _as_service_error(exception: BaseException) -> ServiceError:
             return MethodNotAllowed(tuple(sorted(exception.allowed_methods or ())))
         case framework.NotFound():
             return errors.NotFound()
-        case framework.RequestTimeout():
+        case framework.RequestTimeout() | framework.RequestCancelled():
+            # The second one's client is gone, and nobody reads the answer.
             return errors.RequestTimeout()
         case framework.PayloadTooLarge():
             return errors.TooLarge()
-        case framework.RequestCancelled():
-            # The client is gone, and nobody reads the answer.
-            return errors.RequestTimeout()
         case framework.BadRequest() | framework.ExpectationFailed():
             return Invalid(detail="The request is not valid HTTP.")
         case errors.StoreFailed():

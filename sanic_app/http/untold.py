@@ -27,7 +27,6 @@ class Untold:
     """Notes each commit. Of several starts only the newest is kept."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.adds = 0
         """How many commits added tasks."""
         self.finishes: list[Finishes] = []

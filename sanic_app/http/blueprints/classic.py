@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @blueprint.post(routes.ADD_TASK, ignore_body=True)
-async def add_task(request: Request) -> HTTPResponse:
+async def add_task_classic(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     new = await read_add(request)
     added = await parts_of(request).queue.add(*new)
@@ -32,13 +32,13 @@ async def add_task(request: Request) -> HTTPResponse:
 
 
 @readable(blueprint, routes.GET_QUEUE_WORK)
-async def get_queue_work(request: Request) -> BaseHTTPResponse | None:
+async def list_queue(request: Request) -> BaseHTTPResponse | None:
     """Show the whole queue, in order."""
     return await _stream_list(request, queue_list, parts_of(request).view.whole_queue())
 
 
 @readable(blueprint, routes.GET_RESULT)
-async def get_result(request: Request) -> BaseHTTPResponse | None:
+async def list_results(request: Request) -> BaseHTTPResponse | None:
     """Show the whole result list, in order."""
     return await _stream_list(request, result_list, parts_of(request).view.whole_result())
 

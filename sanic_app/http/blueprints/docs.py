@@ -13,10 +13,18 @@ from typing import Final
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from sanic_app.errors import NotFound
 from sanic_app.http import routes
 from sanic_app.http.blueprints import App, page, readable
-from sanic_app.http.blueprints.files import CSS, HTML, JAVASCRIPT, File, page_headers, serve, tagged
+from sanic_app.http.blueprints.files import (
+    CSS,
+    HTML,
+    JAVASCRIPT,
+    STATIC,
+    File,
+    page_headers,
+    serve,
+    tagged,
+)
 from sanic_app.http.openapi import document
 from sanic_app.settings import Settings
 
@@ -24,34 +32,11 @@ from sanic_app.settings import Settings
 HEADERS: Final = page_headers(images="'self' data:")
 
 # A proxy may serve the page below a path of its own, so every address is relative.
-PAGE: Final = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>sanic-app: documentation</title>
-<link rel="icon" type="image/png" href="{files}favicon-32x32.png">
-<link rel="stylesheet" href="{files}swagger-ui.css">
-<script defer src="{files}swagger-ui-bundle.js"></script>
-<script defer src="{files}initializer.js"></script>
-</head>
-<body>
-<div id="swagger-ui"></div>
-</body>
-</html>
-"""
-
+# Read now: later, clients may have taken all descriptors.
+PAGE: Final = (STATIC / "docs.html").read_text(encoding="utf-8")
 # The page's policy allows no inline script, so this is a file of its own. The validator is switched
 # off because it is a service on the internet.
-INITIALIZER: Final = """\
-SwaggerUIBundle({
-  url: new URL("openapi.json", document.currentScript.src).href,
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  validatorUrl: null,
-});
-"""
+INITIALIZER: Final = (STATIC / "initializer.js").read_bytes()
 
 SWAGGER_UI: Final = {
     "swagger-ui-bundle.js": JAVASCRIPT,
@@ -75,25 +60,22 @@ def attach(app: App, settings: Settings) -> None:
 
 
 @readable(blueprint, routes.DOCS)
-async def docs(request: Request) -> HTTPResponse:
+async def get_docs(request: Request) -> HTTPResponse:
     """Serve the page."""
     # Without the slash at the end, the page's address is one step further up.
     return serve(request, _page("" if request.path.endswith("/") else "docs/"), HEADERS)
 
 
 @readable(blueprint, routes.DOCUMENT)
-async def openapi(request: Request) -> HTTPResponse:
+async def get_document(request: Request) -> HTTPResponse:
     """Serve the document."""
     return serve(request, request.app.ctx.document, HEADERS)
 
 
 @readable(blueprint, routes.DOCS_FILE)
-async def docs_file(request: Request, file: str) -> HTTPResponse:
+async def get_docs_file(request: Request, file: str) -> HTTPResponse:
     """Serve a script, the style sheet or the icon."""
-    files = _files()
-    if file not in files:
-        raise NotFound
-    return serve(request, files[file], HEADERS)
+    return serve(request, _files().get(file), HEADERS)
 
 
 @cache
@@ -110,5 +92,5 @@ def _files() -> dict[str, File]:
         raise ModuleNotFoundError("the package swagger-ui-py is not installed")
     static = Path(package.origin).parent / "static"
     files = {name: tagged((static / name).read_bytes(), kind) for name, kind in SWAGGER_UI.items()}
-    files["initializer.js"] = tagged(INITIALIZER.encode(), JAVASCRIPT)
+    files["initializer.js"] = tagged(INITIALIZER, JAVASCRIPT)
     return files

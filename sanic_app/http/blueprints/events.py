@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @readable(blueprint, routes.EVENTS)
-async def events(request: Request) -> None:
+async def listen(request: Request) -> None:
     """Stream the events since the ``Last-Event-ID``, or from now on."""
     refuse_query(query_of(request))
     after = parse_cursor(request.headers.getall("last-event-id", []))

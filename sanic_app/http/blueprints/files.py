@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.resources import files
 from typing import Final, NamedTuple
 
 from sanic import HTTPResponse, Request
 
+from sanic_app.errors import NotFound
+
 HTML: Final = "text/html; charset=utf-8"
 JAVASCRIPT: Final = "text/javascript; charset=utf-8"
 CSS: Final = "text/css; charset=utf-8"
+
+
+STATIC: Final = files("sanic_app.http") / "static"
+"""The folder with the files of this package."""
 
 
 class File(NamedTuple):
@@ -41,8 +48,14 @@ def page_headers(images: str = "'self'") -> Mapping[str, str]:
     }
 
 
-def serve(request: Request, file: File, headers: Mapping[str, str]) -> HTTPResponse:
-    """Answer with the file, or with 304 if the client has it already."""
+def serve(request: Request, file: File | None, headers: Mapping[str, str]) -> HTTPResponse:
+    """Answer with the file, or with 304 if the client has it already.
+
+    Raises:
+        NotFound: there is no file.
+    """
+    if file is None:
+        raise NotFound
     headers = {**headers, "ETag": file.etag}
     if file.etag in request.headers.get("if-none-match", ""):
         return HTTPResponse(status=304, headers=headers)

@@ -14,7 +14,7 @@ blueprint = Blueprint("operations")
 
 
 @readable(blueprint, routes.METRICS)
-async def metrics(request: Request) -> HTTPResponse:
+async def get_metrics(request: Request) -> HTTPResponse:
     """Show all metrics, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
     body, content_type = parts_of(request).metrics.exposition(request.headers.get("accept", ""))
@@ -22,13 +22,13 @@ async def metrics(request: Request) -> HTTPResponse:
 
 
 @readable(blueprint, routes.LIVE)
-async def live(request: Request) -> HTTPResponse:
+async def get_liveness(request: Request) -> HTTPResponse:
     """Say that the event loop works. The store is not used."""
     return json(liveness_object(None), headers={"Cache-Control": "no-store"})
 
 
 @readable(blueprint, routes.READY)
-async def ready(request: Request) -> HTTPResponse:
+async def get_readiness(request: Request) -> HTTPResponse:
     """Say whether the service is ready, and why not."""
     readiness = parts_of(request).readiness()
     return json(

@@ -14,20 +14,20 @@ blueprint = Blueprint("queue")
 
 
 @readable(blueprint, routes.QUEUE)
-async def figures(request: Request) -> HTTPResponse:
+async def get_queue(request: Request) -> HTTPResponse:
     """Show what the queue is doing."""
     refuse_query(query_of(request))
     return await _figures(request)
 
 
 @blueprint.post(routes.PAUSE)
-async def pause(request: Request) -> HTTPResponse:
+async def pause_queue(request: Request) -> HTTPResponse:
     """Pause the queue: the head's wait goes on, but no other task starts."""
     return await _switch(request, paused=True)
 
 
 @blueprint.post(routes.RESUME)
-async def resume(request: Request) -> HTTPResponse:
+async def resume_queue(request: Request) -> HTTPResponse:
     """Resume the queue."""
     return await _switch(request, paused=False)
 

@@ -13,7 +13,7 @@ blueprint = Blueprint("results")
 
 
 @readable(blueprint, routes.RESULTS)
-async def page_of_results(request: Request) -> HTTPResponse:
+async def get_result_page(request: Request) -> HTTPResponse:
     """Show a page of the result list."""
     read = parts_of(request).view.results_page
     return await answer_page(request, routes.RESULTS, result_page, read)

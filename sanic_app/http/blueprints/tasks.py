@@ -31,7 +31,7 @@ blueprint = Blueprint("tasks")
 
 
 @blueprint.post(routes.TASKS, ignore_body=True)
-async def add(request: Request) -> HTTPResponse:
+async def add_task(request: Request) -> HTTPResponse:
     """Add a task to the end of the queue."""
     new = await read_add(request)
     parts = parts_of(request)
@@ -42,7 +42,7 @@ async def add(request: Request) -> HTTPResponse:
 
 
 @blueprint.post(routes.BATCH, ignore_body=True)
-async def add_batch(request: Request) -> HTTPResponse:
+async def add_tasks(request: Request) -> HTTPResponse:
     """Add a batch of tasks to the end of the queue, all or none."""
     new = await read_add(request, batch=True)
     added = await parts_of(request).queue.add(*new)
@@ -50,14 +50,14 @@ async def add_batch(request: Request) -> HTTPResponse:
 
 
 @readable(blueprint, routes.TASKS)
-async def page_of_queue(request: Request) -> HTTPResponse:
+async def get_queue_page(request: Request) -> HTTPResponse:
     """Show a page of the queue."""
     read = parts_of(request).view.queue_page
     return await answer_page(request, routes.TASKS, queue_page, read)
 
 
 @blueprint.delete(routes.TASKS)
-async def cancel_range(request: Request) -> HTTPResponse:
+async def cancel_tasks(request: Request) -> HTTPResponse:
     """Cancel the tasks with history numbers in a range."""
     first, last = parse_range(query_of(request))
     return json(cancelled_object(await parts_of(request).queue.cancel_range(first, last)))
@@ -74,7 +74,7 @@ async def get_task(request: Request, history_num: str) -> HTTPResponse:
 
 
 @blueprint.delete(routes.TASK)
-async def cancel(request: Request, history_num: str) -> HTTPResponse:
+async def cancel_task(request: Request, history_num: str) -> HTTPResponse:
     """Cancel one task."""
     refuse_query(query_of(request))
     return json(task_object(await parts_of(request).queue.cancel(parse_history_num(history_num))))
