@@ -597,6 +597,25 @@ async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) 
         assert time.monotonic() - begun < 2.0 + SLACK
 
 
+async def test_a_node_far_from_its_server_connects_again(queue: Queue) -> None:
+    """Each round trip is so long that a connect leaves no time for a look or a commit."""
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a:
+            await a.add(1, 1_000)
+            proxy.delay = 0.17
+            proxy.cut()
+
+            async def connected() -> bool:
+                return a.metric("store_reconnects_total") == 1
+
+            await until(connected)
+            assert (await a.client.get("/health/ready")).status_code == 200
+            assert (await a.add(2, 1_000))["history_num"] == 2
+            assert (await a.get("/api/v1/queue"))["depth"] == 2
+            assert a.metric("store_reconnects_total") == 1
+            proxy.delay = 0.0
+
+
 # 7: a lost connection is not a lost answer.
 
 

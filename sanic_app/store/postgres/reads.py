@@ -125,16 +125,19 @@ class PostgresReads(Reads):
         def read(connection: Connection) -> list[Any]:
             return fetch(connection, sql.replace("?", "%s"), *values)
 
-        stale = link.connected
+        # The connection may have been lost while nobody used it.
+        again = link.connected
         end = time.monotonic() + READ_SECONDS
         try:
-            try:
-                found = await link.run(read, READ_SECONDS)
-            except Lost:
-                if not stale or time.monotonic() >= end:
-                    raise
-                # The connection was lost while nobody used it.
-                found = await link.run(read, end - time.monotonic())
+            while True:
+                try:
+                    found = await link.run(read, end - time.monotonic())
+                    break
+                except Lost:
+                    # One that has just been made is still to be used.
+                    if not (again or link.connected) or time.monotonic() >= end:
+                        raise
+                    again = False
         except (Lost, StoreBusy, StartError) as error:
             # Commits may have an answer all the same, where connections are limited.
             if link not in self._unanswered:

@@ -280,9 +280,8 @@ def prepare(connection: Connection) -> None:
         ),
     }
     # The try before may have met a lock behind the first of them.
-    connection.execute("DEALLOCATE ALL")
-    for name, text in statements.items():
-        connection.execute(f"PREPARE {name} AS {text}")
+    prepared = (f"PREPARE {name} AS {text}" for name, text in statements.items())
+    connection.execute(";".join(("DEALLOCATE ALL", *prepared)))
 
 
 def _newest_state(now: str) -> str:
