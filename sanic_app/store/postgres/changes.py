@@ -200,7 +200,7 @@ class Changes:
         self._delivered, self._figures = look.commit_num, look.overview.figures
         self._servers.floor = max(self._servers.floor, look.commit_num)
         missing = told - before > len(finished)
-        return Change(look.overview, [task for _, task in finished], missing)
+        return Change(look.overview, [task for _, task in finished], missing, told)
 
     # In the thread of the connection.
 

@@ -125,19 +125,8 @@ class PostgresReads(Reads):
         def read(connection: Connection) -> list[Any]:
             return fetch(connection, sql.replace("?", "%s"), *values)
 
-        # The connection may have been lost while nobody used it.
-        again = link.connected
-        end = time.monotonic() + READ_SECONDS
         try:
-            while True:
-                try:
-                    found = await link.run(read, end - time.monotonic())
-                    break
-                except Lost:
-                    # One that has just been made is still to be used.
-                    if not (again or link.connected) or time.monotonic() >= end:
-                        raise
-                    again = False
+            found = await _run(link, read)
         except (Lost, StoreBusy, StartError) as error:
             # Commits may have an answer all the same, where connections are limited.
             if link not in self._unanswered:
@@ -148,3 +137,17 @@ class PostgresReads(Reads):
             raise self._failed(failed) from failed.__cause__
         self._unanswered.discard(link)
         return found
+
+
+async def _run(link: Link, read: Callable[[Connection], list[Any]]) -> list[Any]:
+    end = time.monotonic() + READ_SECONDS
+    # The connection may have been lost while nobody used it.
+    again = link.connected
+    while True:
+        try:
+            return await link.run(read, end - time.monotonic())
+        except Lost:
+            # One that has just been made is still to be used.
+            if not (again or link.connected) or time.monotonic() >= end:
+                raise
+            again = False
