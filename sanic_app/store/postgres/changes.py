@@ -24,6 +24,7 @@ from sanic_app.store import Change, Figures, Overview
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import reads, schema
 from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost
+from sanic_app.store.postgres.hosts import CONNECT_SECONDS
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.reads import tasks
@@ -153,8 +154,11 @@ class Changes:
         """
         while not self._closed:
             look_behind = partial(self._look, self.seen.finish_num, self._delivered)
+            connecting = 0.0 if self._link.connected else CONNECT_SECONDS
             try:
-                look = await self._link.run(look_behind, LOOK_SECONDS + DEADLINE_SECONDS)
+                look = await self._link.run(
+                    look_behind, LOOK_SECONDS + DEADLINE_SECONDS + connecting
+                )
             except (Lost, DiskFull, StoreBusy, StartError) as error:
                 if self.up and not self._closed:
                     log.warning("PostgreSQL is unavailable: %s", error)
