@@ -527,6 +527,25 @@ async def test_a_node_stopped_behind_its_look_goes_on(
         assert a.exits == []
 
 
+async def test_a_large_batch_may_take_its_time_behind_its_look(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(PostgresRows):
+        """Takes as long as a busy machine for the text of such a batch."""
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            time.sleep(1.5)
+
+    async with node(queue, batch_max=40_000) as a:
+        monkeypatch.setattr(committer, "PostgresRows", Slow)
+        tasks = {"tasks": [{"num": 1, "timeout": 1_000}] * 40_000}
+        assert (await a.client.post("/api/v1/tasks/batch", json=tasks)).status_code == 201
+        # Else the server would have ended its transaction, and the commit would have been resolved.
+        for outcome, count in (("repeated", 0.0), ("applied", 0.0), ("absent", 0.0)):
+            assert a.metric("commits_resolved_total", outcome=outcome) == count
+
+
 async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
     own: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
