@@ -239,6 +239,22 @@ async def test_a_node_learns_in_a_fifth_of_a_second_without_them(queue: Queue) -
         assert statistics.median(took) < 0.25, took
 
 
+async def test_nothing_ends_when_no_notification_can_be_sent(queue: Queue) -> None:
+    """As when the cluster's queue of them is full, which takes 8 GB."""
+    async with node(queue) as a, node(queue) as b:
+        full = "DO $$ BEGIN RAISE program_limit_exceeded; END $$"
+        a.store._changes._channel = f"nobody; {full}"  # type: ignore[attr-defined]
+        await a.add(1, 1_000)
+
+        async def learned() -> bool:
+            return await depth(b) == 1
+
+        await until(learned)
+        assert (await a.client.get("/health/ready")).status_code == 200
+        assert a.metric("store_reconnects_total") == 0
+        assert a.exits == []
+
+
 async def test_there_are_at_most_fifty_notifications_a_second(queue: Queue) -> None:
     async with node(queue) as a:
         looks = a.store._changes  # type: ignore[attr-defined]

@@ -226,7 +226,10 @@ class Changes:
         self._notified = False
         if self._announce:
             self._announce = False
-            connection.execute(f"NOTIFY {self._channel}")
+            with suppress(psycopg.errors.ProgramLimitExceeded):
+                # The queue of notifications is full when some session of the cluster has listened
+                # in one transaction for weeks. The others look anyway.
+                connection.execute(f"NOTIFY {self._channel}")
         asked = self._stamps.asking()
         rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
         if not rows:
