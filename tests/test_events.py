@@ -19,7 +19,10 @@ from sanic_app.http import feed, journal, listeners
 from sanic_app.http.feed import EventFeed, Pace
 from sanic_app.http.journal import BEGINNING, Cursor
 from sanic_app.http.listeners import Listener, Listeners
-from sanic_app.task import Retention
+from sanic_app.http.untold import Finishes, Untold
+from sanic_app.queue.writer import Committed
+from sanic_app.store import Commit, Done, Figures
+from sanic_app.task import Retention, State, Task
 from tests.serving import ON_UVLOOP, Service, held, problem, request, service
 
 pytestmark = ON_UVLOOP
@@ -497,6 +500,35 @@ async def test_what_retention_removed_at_once_is_summarised_for_who_follows_live
         told = {message.kind: message for message in [await stream.next() for _ in range(3)]}
         assert told["finished"].span == (1, 5, 5)
         assert told["finished"].at == "5.5"
+
+
+async def test_a_summary_tells_no_finishes_of_another_round() -> None:
+    """A node that learns of finishes by pages is told as many as the figures say, but earlier ones.
+
+    So it was with another node that finished a thousand tasks in each of many commits.
+    """
+    untold = Untold()
+    untold.note(figures_of(30), finishes(range(11, 21), 40, told=20))
+    untold.note(figures_of(40), finishes(range(21, 31), 50, told=30))
+    assert untold.summary(30, 50) is None
+    assert untold.summary(10, 30) == Finishes(10, 20, 11, 30)
+    untold.note(figures_of(50), finishes(range(31, 33), 50, told=32))
+    assert untold.summary(10, 32) == Finishes(10, 22, 11, 32)
+    # An own commit, which a look has told already.
+    untold.note(figures_of(50), finishes(range(31, 33), 50))
+    assert untold.summary(10, 34) is None
+    assert Untold().summary(0, 1) is None
+
+
+def figures_of(finish_num: int) -> Figures:
+    """Return a state row after so many finishes."""
+    return Figures(100, finish_num, 0, 0, 0, 0, None, 0, None, None, 0)
+
+
+def finishes(numbers: range, last: int, told: int | None = None) -> Committed:
+    """Return a commit that finished these tasks; ``last`` is the last finish of its figures."""
+    tasks = [Task(number, 0, 0, 0, State.DONE, 0, 0) for number in numbers]
+    return Committed(Commit([Done(tasks)], figures_of(last), 0), 0, 0, finish_num=told)
 
 
 async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others() -> None:

@@ -239,6 +239,22 @@ async def test_a_node_learns_in_a_fifth_of_a_second_without_them(queue: Queue) -
         assert statistics.median(took) < 0.25, took
 
 
+async def test_nothing_ends_when_no_notification_can_be_sent(queue: Queue) -> None:
+    """As when the cluster's queue of them is full, which takes 8 GB."""
+    async with node(queue) as a, node(queue) as b:
+        full = "DO $$ BEGIN RAISE program_limit_exceeded; END $$"
+        a.store._changes._channel = f"nobody; {full}"  # type: ignore[attr-defined]
+        await a.add(1, 1_000)
+
+        async def learned() -> bool:
+            return await depth(b) == 1
+
+        await until(learned)
+        assert (await a.client.get("/health/ready")).status_code == 200
+        assert a.metric("store_reconnects_total") == 0
+        assert a.exits == []
+
+
 async def test_there_are_at_most_fifty_notifications_a_second(queue: Queue) -> None:
     async with node(queue) as a:
         looks = a.store._changes  # type: ignore[attr-defined]
@@ -527,6 +543,25 @@ async def test_a_node_stopped_behind_its_look_goes_on(
         assert a.exits == []
 
 
+async def test_a_large_batch_may_take_its_time_behind_its_look(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(PostgresRows):
+        """Takes as long as a busy machine for the text of such a batch."""
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            time.sleep(1.5)
+
+    async with node(queue, batch_max=40_000) as a:
+        monkeypatch.setattr(committer, "PostgresRows", Slow)
+        tasks = {"tasks": [{"num": 1, "timeout": 1_000}] * 40_000}
+        assert (await a.client.post("/api/v1/tasks/batch", json=tasks)).status_code == 201
+        # Else the server would have ended its transaction, and the commit would have been resolved.
+        for outcome, count in (("repeated", 0.0), ("applied", 0.0), ("absent", 0.0)):
+            assert a.metric("commits_resolved_total", outcome=outcome) == count
+
+
 async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
     own: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -595,6 +630,25 @@ async def test_a_server_that_freezes_in_a_connect_holds_up_nobody(queue: Queue) 
             # Cancelled, the thread goes on until the proxy is closed.
             await asyncio.wait_for(asyncio.to_thread(found.connect), 6)
         assert time.monotonic() - begun < 2.0 + SLACK
+
+
+async def test_a_node_far_from_its_server_connects_again(queue: Queue) -> None:
+    """Each round trip is so long that a connect leaves no time for a look or a commit."""
+    with Proxy(queue.cluster.port) as proxy:
+        async with node(queue, proxy.port) as a:
+            await a.add(1, 1_000)
+            proxy.delay = 0.17
+            proxy.cut()
+
+            async def connected() -> bool:
+                return a.metric("store_reconnects_total") == 1
+
+            await until(connected)
+            assert (await a.client.get("/health/ready")).status_code == 200
+            assert (await a.add(2, 1_000))["history_num"] == 2
+            assert (await a.get("/api/v1/queue"))["depth"] == 2
+            assert a.metric("store_reconnects_total") == 1
+            proxy.delay = 0.0
 
 
 # 7: a lost connection is not a lost answer.

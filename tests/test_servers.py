@@ -444,7 +444,7 @@ async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: 
             await asyncio.to_thread(
                 a.store._committer.link._call,  # type: ignore[attr-defined]
                 lambda connection: a.store._committer._look(1, connection),  # type: ignore[attr-defined]
-                Turn(),
+                Turn(10),
             )
         with (
             psycopg.connect(url.url, autocommit=True) as connection,

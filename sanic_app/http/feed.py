@@ -130,7 +130,7 @@ class EventFeed:
         if not self._listeners:
             self._skip()
             return
-        self._untold.note(before, committed.commit)
+        self._untold.note(before, committed)
         self._moved.set()
 
     def seat(self) -> AbstractContextManager[None]:

@@ -70,7 +70,7 @@ class News:
             yield message(kind, tasks_data(()), cursor), cursor
 
     async def _finished(self, cursor: Cursor, until: int, untold: Untold) -> bytes:
-        known = untold.summary(until - cursor.finished)
+        known = untold.summary(cursor.finished, until)
         after = cursor._replace(finished=until)
         try:
             if known is None or (len(untold.finishes) == 1 and known.tasks <= TASKS_MAX):

@@ -59,4 +59,6 @@ class Follower:
             started = None
         now = self._clock.monotonic()
         commit = Commit(results, overview.figures, overview.now, started)
-        return Committed(commit, now, now, foreign=True, missing=change.missing)
+        return Committed(
+            commit, now, now, foreign=True, missing=change.missing, finish_num=change.finish_num
+        )

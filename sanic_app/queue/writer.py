@@ -48,6 +48,8 @@ class Committed(NamedTuple):
     """Whether others made it; then its moments are when this process learned of it."""
     missing: bool = False
     """Whether others finished tasks that are not told, because retention has removed them."""
+    finish_num: int | None = None
+    """The finish number of the last task that it tells as finished; None: that of the figures."""
 
 
 Listener = Callable[[Committed], None]

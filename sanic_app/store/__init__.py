@@ -157,6 +157,8 @@ class Change(NamedTuple):
     """Tasks that were finished, in order, not all of them when they are many."""
     missing: bool = False
     """Whether retention has removed some of them before they could be read."""
+    finish_num: int | None = None
+    """The finish number of the last of them; None: that of the figures."""
 
 
 class Place(NamedTuple):

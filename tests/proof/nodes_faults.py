@@ -102,8 +102,12 @@ def nodes_kill(seed: int, scale: Scale, folder: Path) -> Outcome:
 def nodes_stop(seed: int, scale: Scale, folder: Path) -> Outcome:
     """Stop a node at a random moment, in mid-transaction too, and let it go on."""
     run = _run(seed, scale.pick(8, 500), folder, _stop)
-    control = _run(seed, 5, folder, _stop_keeper, ("any_start",))
     wanted = {Kind.EARLY, Kind.OVERLAP}
+    # Whether the finish of a node that was stopped meets the next head is a matter of chance.
+    control = _run(seed, 5, folder, _stop_keeper, ("any_start",))
+    for again in range(1, 4):
+        if not control.kinds & wanted:
+            control = _run(seed + again, 5, folder, _stop_keeper, ("any_start",))
     return Outcome(
         promise="a node that is stopped holds nothing up, and does nothing twice when it goes on",
         fault=f"SIGSTOP of one of {NODES} nodes for up to 2 s, then SIGCONT",

@@ -24,6 +24,7 @@ from sanic_app.store import Change, Figures, Overview
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import reads, schema
 from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost
+from sanic_app.store.postgres.hosts import CONNECT_SECONDS
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.reads import tasks
@@ -153,8 +154,11 @@ class Changes:
         """
         while not self._closed:
             look_behind = partial(self._look, self.seen.finish_num, self._delivered)
+            connecting = 0.0 if self._link.connected else CONNECT_SECONDS
             try:
-                look = await self._link.run(look_behind, LOOK_SECONDS + DEADLINE_SECONDS)
+                look = await self._link.run(
+                    look_behind, LOOK_SECONDS + DEADLINE_SECONDS + connecting
+                )
             except (Lost, DiskFull, StoreBusy, StartError) as error:
                 if self.up and not self._closed:
                     log.warning("PostgreSQL is unavailable: %s", error)
@@ -200,7 +204,7 @@ class Changes:
         self._delivered, self._figures = look.commit_num, look.overview.figures
         self._servers.floor = max(self._servers.floor, look.commit_num)
         missing = told - before > len(finished)
-        return Change(look.overview, [task for _, task in finished], missing)
+        return Change(look.overview, [task for _, task in finished], missing, told)
 
     # In the thread of the connection.
 
@@ -222,7 +226,10 @@ class Changes:
         self._notified = False
         if self._announce:
             self._announce = False
-            connection.execute(f"NOTIFY {self._channel}")
+            with suppress(psycopg.errors.ProgramLimitExceeded):
+                # The queue of notifications is full when some session of the cluster has listened
+                # in one transaction for weeks. The others look anyway.
+                connection.execute(f"NOTIFY {self._channel}")
         asked = self._stamps.asking()
         rows = fetch(connection, reads.OVERVIEW.format(now=self._now()))
         if not rows:

@@ -22,10 +22,10 @@ from sanic_app.errors import (
     StoreFailed,
     StoreUnavailable,
 )
-from sanic_app.store import Add, Commit, Write
+from sanic_app.store import Commit, Write
 from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost, failure
 from sanic_app.store.postgres.link import Link
-from sanic_app.store.postgres.rows import PostgresRows, prepare
+from sanic_app.store.postgres.rows import PostgresRows, large, prepare
 from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
 from sanic_app.store.stamps import Stamps
@@ -33,8 +33,6 @@ from sanic_app.store.transition import Limits, Transition
 
 COMMIT_SECONDS = 2.0
 """After so long without an answer the connection is given up, and the commit resolved."""
-TASKS_A_SECOND = 20_000
-"""A large batch gets more time: a second for so many tasks."""
 LAST_SECONDS = 1.0
 """How long a write waits for the server once a stop has begun, which takes at most some 4 s."""
 RETRY_SECONDS = 0.1
@@ -135,10 +133,7 @@ class Committer:
             StoreFailed: nothing may be written any more.
         """
         end = time.monotonic() + self._patience
-        seconds = (
-            COMMIT_SECONDS
-            + sum(len(write.tasks) for write in writes if isinstance(write, Add)) / TASKS_A_SECOND
-        )
+        seconds = COMMIT_SECONDS + large(writes)
         while True:
             if not self.link.connected and time.monotonic() >= self._latest:
                 # The commit before has waited in vain, and the stop has no time for another one.

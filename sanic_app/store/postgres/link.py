@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,21 +28,22 @@ RECUT_SECONDS = 0.5
 class Turn:
     """One call: it begins, or it is given up before."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        """Take how long it may take, from now on."""
+        self._half = time.monotonic() + seconds / 2
         self._lock = threading.Lock()
         self._begun = False
         self.given_up = False
 
-    def begin(self) -> None:
-        """Begin.
+    def begin(self, *, connected: bool) -> bool:
+        """Begin; return False if it was given up, or has lost half of its time to a connect.
 
-        Raises:
-            Lost: it was given up.
+        The rest may be too short for it each time, where the server is slow or far away.
         """
         with self._lock:
-            if self.given_up:
-                raise Lost("given up")
-            self._begun = True
+            late = self.given_up or (connected and time.monotonic() > self._half)
+            self._begun = not late
+            return self._begun
 
     def give_up(self) -> bool:
         """Give it up; return False if it has begun."""
@@ -84,7 +86,7 @@ class Link:
             whatever stands for an error of the server (see ``failures.py``).
         """
         loop = asyncio.get_running_loop()
-        turn = Turn()
+        turn = Turn(seconds)
         call: asyncio.Future[Any] = loop.run_in_executor(self._thread, self._call, function, turn)
         given_up: asyncio.Future[Any] = loop.create_future()
         cut = False
@@ -139,19 +141,22 @@ class Link:
 
     def _call(self, function: Callable[[Connection], T], turn: Turn) -> T:
         try:
-            connected = self._connected(turn)
-            turn.begin()
-            return function(connected)
+            connects = self._connection is None
+            connection = self._connected(turn)
+            if turn.begin(connected=connects):
+                return function(connection)
         except Exception as error:
             found = failure(error) if isinstance(error, psycopg.Error) else error
-            connection = self._connection
-            if isinstance(found, Lost) or connection is None or connection.closed:
+            used = self._connection
+            if isinstance(found, Lost) or used is None or used.closed:
                 self._drop()
-            elif connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                self._roll_back(connection)
+            elif used.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self._roll_back(used)
             if found is error:
                 raise
             raise found from error
+        # The connection stays: the next call has all its time.
+        raise Lost("it took too long to connect")
 
     def _connected(self, turn: Turn) -> Connection:
         if self._connection is not None and self._timeline < self._servers.timeline:

@@ -125,16 +125,8 @@ class PostgresReads(Reads):
         def read(connection: Connection) -> list[Any]:
             return fetch(connection, sql.replace("?", "%s"), *values)
 
-        stale = link.connected
-        end = time.monotonic() + READ_SECONDS
         try:
-            try:
-                found = await link.run(read, READ_SECONDS)
-            except Lost:
-                if not stale or time.monotonic() >= end:
-                    raise
-                # The connection was lost while nobody used it.
-                found = await link.run(read, end - time.monotonic())
+            found = await _run(link, read)
         except (Lost, StoreBusy, StartError) as error:
             # Commits may have an answer all the same, where connections are limited.
             if link not in self._unanswered:
@@ -145,3 +137,17 @@ class PostgresReads(Reads):
             raise self._failed(failed) from failed.__cause__
         self._unanswered.discard(link)
         return found
+
+
+async def _run(link: Link, read: Callable[[Connection], list[Any]]) -> list[Any]:
+    end = time.monotonic() + READ_SECONDS
+    # The connection may have been lost while nobody used it.
+    again = link.connected
+    while True:
+        try:
+            return await link.run(read, end - time.monotonic())
+        except Lost:
+            # One that has just been made is still to be used.
+            if not (again or link.connected) or time.monotonic() >= end:
+                raise
+            again = False

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Figures, Write
+from sanic_app.store import Add, Figures, Write
 from sanic_app.store.keys import KeyRow
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.foreseen import KEY, NEWEST, QUEUED, Foreseen
 from sanic_app.store.postgres.messages import Messages, array
-from sanic_app.store.postgres.servers import Connection
+from sanic_app.store.postgres.servers import LOCK_SECONDS, Connection
 from sanic_app.store.skipped import Block
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits, NewRow, QueuedRow, history_rows
@@ -30,7 +30,15 @@ SCHEMA_NUMBER = "current_schema()::regnamespace::oid::bigint"
 AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
 """The settings that concern the whole queue."""
 
+TASKS_A_SECOND = 20_000
+"""A large batch gets more time: a second for so many tasks."""
+
 _STATE_COLUMNS = f"commit_num, first_history_num, {', '.join(Figures._fields)}"
+
+
+def large(writes: Sequence[Write]) -> float:
+    """Return how many seconds more these writes may take than others."""
+    return sum(len(write.tasks) for write in writes if isinstance(write, Add)) / TASKS_A_SECOND
 
 
 class Opening(NamedTuple):
@@ -82,6 +90,7 @@ class PostgresRows:
         asked = stamps.asking()
         ((before, _),), state, *found = self._messages.send(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            *_patience(round(large(writes))),
             # A role may have another default, which would not wait for the standby.
             "SET LOCAL synchronous_commit = on",
             f"SELECT {NOW}, pg_advisory_xact_lock({lock})",
@@ -280,9 +289,14 @@ def prepare(connection: Connection) -> None:
         ),
     }
     # The try before may have met a lock behind the first of them.
-    connection.execute("DEALLOCATE ALL")
-    for name, text in statements.items():
-        connection.execute(f"PREPARE {name} AS {text}")
+    prepared = (f"PREPARE {name} AS {text}" for name, text in statements.items())
+    connection.execute(";".join(("DEALLOCATE ALL", *prepared)))
+
+
+def _patience(seconds: int) -> Sequence[str]:
+    """Have the server wait so much longer for this node, which makes the text of a large batch."""
+    timeout = f"idle_in_transaction_session_timeout = '{LOCK_SECONDS + seconds}s'"
+    return (f"SET LOCAL {timeout}",) if seconds else ()
 
 
 def _newest_state(now: str) -> str:
