@@ -20,6 +20,7 @@ from sanic_app.http.journal import (
     Cursor,
     Journal,
     Lost,
+    Source,
     message,
     reset,
 )
@@ -27,7 +28,7 @@ from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.http.news import News
 from sanic_app.http.untold import Untold
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Figures, Store
+from sanic_app.store import Figures
 
 RATE = 20
 """Messages a second to a listener; further ones wait and are summarised."""
@@ -85,17 +86,17 @@ class EventFeed:
     """What those who follow live were told."""
 
     def __init__(
-        self, store: Store, listeners_max: int, on_death: Callable[[BaseException], None]
+        self, source: Source, listeners_max: int, on_death: Callable[[BaseException], None]
     ) -> None:
         """Take the store, and how many may listen; ``on_death`` is called when the loop failed."""
         self._on_death = on_death
-        self._store = store
-        self._journal = Journal(store)
+        self._source = source
+        self._journal = Journal(source)
         self._listeners = Listeners(listeners_max)
         # All who catch up take turns, and share one pace.
         self._catching_up = asyncio.Lock()
         self._catch_up_pace = Pace(time.monotonic)
-        self._news = News(store)
+        self._news = News(source)
         self._untold = Untold()
         # Counts how often there was nobody to tell.
         self._skips = 0
@@ -150,7 +151,7 @@ class EventFeed:
         """
         listener = Listener(cut)
         if cursor == BEGINNING:
-            cursor = cursor._replace(lineage=self._store.lineage)
+            cursor = cursor._replace(lineage=self._source.lineage)
         if cursor is None:
             # Before the first message is on its way: nothing falls between that and the next.
             self._listeners.add(listener)
@@ -174,14 +175,14 @@ class EventFeed:
             StoreUnavailable: that cannot be told now; the listener should come back.
         """
         asking = time.monotonic() + LEARN_SECONDS
-        while self._store.shared and cursor.ahead_of(self._cursor) and not self._stopping.is_set():
+        while self._source.shared and cursor.ahead_of(self._cursor) and not self._stopping.is_set():
             if time.monotonic() > asking:
                 # This node may be cut off, or have so many listeners that it tells them slowly.
-                figures = (await self._store.overview()).figures
+                figures = (await self._source.overview()).figures
                 if cursor.ahead_of(self._cursor_of(figures)):
                     return
                 asking = time.monotonic() + LEARN_SECONDS
-            self._store.look()
+            self._source.look()
             await asyncio.sleep(LEARN_PAUSE)
 
     async def _missed(self, cursor: Cursor, listener: Listener) -> AsyncGenerator[bytes, None]:
@@ -254,7 +255,7 @@ class EventFeed:
         self._skips += 1
 
     def _cursor_of(self, figures: Figures) -> Cursor:
-        return Cursor(self._store.lineage, figures.last_history_num, figures.last_finish_num)
+        return Cursor(self._source.lineage, figures.last_history_num, figures.last_finish_num)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

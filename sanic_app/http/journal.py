@@ -9,14 +9,38 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sanic_app.http.schemas import task_object
-from sanic_app.store import Store
+from sanic_app.store import Overview
 from sanic_app.task import Task
 
 TASKS_MAX = 1_000
 """Tasks in one message; a summary tells the number of more."""
+
+
+class Source(Protocol):
+    """The tables, as the store's protocol has them."""
+
+    @property
+    def lineage(self) -> str:
+        """Which queue this is."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes commit too."""
+
+    def look(self) -> None:
+        """Have it learn of them soon."""
+
+    async def overview(self) -> Overview:
+        """Return the state row and the head."""
+
+    async def added(self, after: int, until: int) -> Sequence[Task]:
+        """Return tasks by history number."""
+
+    async def finished(self, after: int, until: int) -> Sequence[Task]:
+        """Return tasks by finish number."""
 
 
 class Cursor(NamedTuple):
@@ -63,8 +87,8 @@ class Lost(Exception):
 class Journal:
     """Reads the tables by cursor."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     async def page(
         self, cursor: Cursor, until: Cursor, pruned: int
@@ -99,7 +123,7 @@ class Journal:
         They are summarised if they are too many, or if retention has removed some.
         """
         count = until - after
-        tasks = await self._store.added(after, until) if count <= TASKS_MAX else ()
+        tasks = await self._source.added(after, until) if count <= TASKS_MAX else ()
         return tasks_data(tasks) if len(tasks) == count else summary(after + 1, until, count)
 
     async def finished(self, after: int, until: int) -> Mapping[str, Any]:
@@ -110,12 +134,12 @@ class Journal:
         """
         count = until - after
         if count <= TASKS_MAX:
-            tasks = await self._store.finished(after, until)
+            tasks = await self._source.finished(after, until)
             if len(tasks) == count:
                 return tasks_data(tasks)
         else:
-            first = await self._store.finished(after, after + 1)
-            last = await self._store.finished(until - 1, until)
+            first = await self._source.finished(after, after + 1)
+            last = await self._source.finished(until - 1, until)
             if first and last:
                 return summary(first[0].history_num, last[0].history_num, count)
         raise Lost(Reason.REMOVED)

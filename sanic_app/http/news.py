@@ -9,22 +9,23 @@ from sanic_app.http.journal import (
     Cursor,
     Journal,
     Lost,
+    Source,
     message,
     reset,
     summary,
     tasks_data,
 )
 from sanic_app.http.untold import Untold
-from sanic_app.store import Figures, Store
+from sanic_app.store import Figures
 from sanic_app.task import Task
 
 
 class News:
     """Adds and finishes from the tables; starts and pauses from the figures."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._journal = Journal(store)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._journal = Journal(source)
         self._head: tuple[int | None, int | None] = (None, None)
         self._paused = 0
 
@@ -61,7 +62,7 @@ class News:
             yield self._started(start.head, cursor), cursor
         elif figures.head is not None and self._head != (figures.head, figures.head_started_at):
             # Another process has started it.
-            head = (await self._store.overview()).head
+            head = (await self._source.overview()).head
             if head is not None and _start_of(head) == (figures.head, figures.head_started_at):
                 yield self._started(head, cursor), cursor
         if figures.paused != self._paused:
