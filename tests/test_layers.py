@@ -50,6 +50,7 @@ ROOMS = [
     "queue.head",
     "queue.condition",
     "queue.writer",
+    "queue.tries",
     "queue.waiting",
     "queue.outlook",
     "store.sqlite.target",

@@ -26,6 +26,7 @@ class Observer:
     def begin(self, overview: Overview) -> None:
         """Show the store as it was opened."""
         self._show(overview.figures)
+        self._metrics.show_build(self._store.engine)
         self._metrics.oldest_task_age.set_function(self._oldest_task_age)
         self._metrics.backlog.set_function(self._backlog)
         self._metrics.head_overdue.set_function(self._timer.overdue)
