@@ -13,7 +13,7 @@ from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
-from sanic_app.store.postgres.rows import LINEAGE, SCHEMA_NUMBER
+from sanic_app.store.postgres.opening import LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import STATE_FIGURES, Reads, head_of, place_query, placed
 from sanic_app.store.stamps import Stamps

@@ -13,7 +13,7 @@ from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.rows import AGREED, LINEAGE, SCHEMA_NUMBER
+from sanic_app.store.postgres.opening import AGREED, LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.transition import Limits
 

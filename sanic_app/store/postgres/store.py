@@ -12,7 +12,7 @@ from sanic_app.clock import Clock
 from sanic_app.errors import ServiceError, StartError
 from sanic_app.store import Change, Commit, Lease, Sizes, Write
 from sanic_app.store.isolation import WriteFailed, commit_isolated
-from sanic_app.store.postgres import rows, schema
+from sanic_app.store.postgres import opening, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
@@ -51,7 +51,7 @@ class PostgresStore(PostgresReads):
         name: str = "sanic_app",
         patience: float = PATIENCE,
         history_keep: Retention | None = None,
-        now: Callable[[], str] = lambda: rows.NOW,
+        now: Callable[[], str] = lambda: opening.NOW,
     ) -> None:
         """Take a URL, the lifetime of keys in microseconds, the limit, and the schema's name.
 
