@@ -56,6 +56,7 @@ ROOMS = [
     "store.sqlite.target",
     "store.sqlite.snapshot",
     "store.sqlite.store",
+    "store.sqlite.committer",
     "store.sqlite.reads",
     "store.sqlite.checkpointer",
     "store.sqlite.connections",

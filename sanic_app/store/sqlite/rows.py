@@ -15,47 +15,14 @@ from typing import Any
 
 from sanic_app.clock import WallClock
 from sanic_app.errors import StoreFailed
-from sanic_app.store import Commit, Figures, Write
+from sanic_app.store import Figures
 from sanic_app.store.rows import SqlRows
-from sanic_app.store.sqlite import origin
-from sanic_app.store.transition import Limits, Transition
 
 ROWS_FEW, ROWS_MANY = 96, 512
 """Any number of rows up to the first has a statement of its own, and so has the second."""
 
 FIGURES = f"SELECT {', '.join(Figures._fields)} FROM state WHERE id = 1"
-_UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
-
-
-def apply(
-    connection: sqlite3.Connection,
-    writes: Sequence[Write],
-    clock: WallClock,
-    limits: Limits,
-    left: Figures,
-    *,
-    mark: bool,
-) -> Commit:
-    """Apply the writes in one transaction and return when it is synced.
-
-    ``left`` is the state row as the only owner left it. ``mark``: a commit that changes something
-    renews the mark (see ``origin.py``).
-
-    Raises:
-        sqlite3.Error: the transaction failed; the caller rolls back.
-        StoreFailed: somebody else has changed the state row.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    transition = Transition(SqliteRows(connection, clock, left), limits)
-    results = [transition.apply(write) for write in writes]
-    figures, changed = transition.end()
-    if changed:
-        connection.execute(_UPDATE_STATE, figures)
-        if mark:
-            origin.renew(connection)
-    connection.execute("COMMIT" if changed else "ROLLBACK")
-    now = figures.stamp(clock.wall())
-    return Commit(results, figures, now, transition.started, transition.prune_in)
+UPDATE_STATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in Figures._fields)}"
 
 
 class SqliteRows(SqlRows):
