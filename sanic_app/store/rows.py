@@ -56,18 +56,13 @@ class SqlRows:
 
     def queued(self, first: int, limit: int) -> list[QueuedRow]:
         """Read the queue from a number on."""
-        return self._read(
-            f"{QUEUED} WHERE history_num >= ? ORDER BY history_num LIMIT ?", first, limit
-        )
+        sql = f"{QUEUED} WHERE history_num >= ? ORDER BY history_num LIMIT ?"
+        return self._read(sql, first, limit)
 
     def last_queued(self, first: int, last: int, limit: int) -> list[QueuedRow]:
         """Read the end of a range of the queue."""
-        return self._read(
-            f"{QUEUED} WHERE history_num BETWEEN ? AND ? ORDER BY history_num DESC LIMIT ?",
-            first,
-            last,
-            limit,
-        )[::-1]
+        sql = f"{QUEUED} WHERE history_num BETWEEN ? AND ? ORDER BY history_num DESC LIMIT ?"
+        return self._read(sql, first, last, limit)[::-1]
 
     def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
@@ -79,15 +74,14 @@ class SqlRows:
 
     def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
         """Delete from the skipped."""
-        ends = ", ".join(["(?, ?)"] * len(passed))
-        self._write(
-            f"WITH passed (level, ending) AS (VALUES {ends})"
-            " DELETE FROM skipped WHERE (level, block) IN ("
-            " SELECT skipped.level, block FROM passed CROSS JOIN skipped"
-            " WHERE skipped.level = passed.level AND block < ending LIMIT ?)",
-            *chain.from_iterable(passed),
-            limit,
-        )
+        sql = f"""
+            WITH passed (level, ending) AS (VALUES {", ".join(["(?, ?)"] * len(passed))})
+            DELETE FROM skipped WHERE (level, block) IN (
+                SELECT skipped.level, block FROM passed CROSS JOIN skipped
+                WHERE skipped.level = passed.level AND block < ending LIMIT ?
+            )
+        """
+        self._write(sql, *chain.from_iterable(passed), limit)
 
     # The history.
 
@@ -101,21 +95,18 @@ class SqlRows:
 
     def next_finished_at(self, finish_num: int) -> int | None:
         """Read the next finish of the history."""
-        found = self._read(
-            "SELECT finished_at FROM history WHERE finish_num > ? ORDER BY finish_num LIMIT 1",
-            finish_num,
-        )
+        sql = "SELECT finished_at FROM history WHERE finish_num > ? ORDER BY finish_num LIMIT 1"
+        found = self._read(sql, finish_num)
         return found[0][0] if found else None
 
     def count_finished(self, finish_num: int, until: int, limit: int) -> int:
         """Count the next finishes of the history."""
-        ((count,),) = self._read(
-            "SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > ?"
-            " ORDER BY finish_num LIMIT ?) AS next WHERE finished_at <= ?",
-            finish_num,
-            limit,
-            until,
-        )
+        sql = """
+            SELECT count(*) FROM (
+                SELECT finished_at FROM history WHERE finish_num > ? ORDER BY finish_num LIMIT ?
+            ) AS next WHERE finished_at <= ?
+        """
+        ((count,),) = self._read(sql, finish_num, limit, until)
         return int(count)
 
     def prune(self, first: int, last: int, count: int) -> None:
@@ -135,16 +126,12 @@ class SqlRows:
 
     def end_keys(self, first: int, last: int, stamp: int) -> None:
         """Update the keys of removed tasks. Keys do not overlap: at most one reaches beyond."""
-        self._write(
-            """
+        sql = """
             UPDATE idempotency SET finished_at = ?
             WHERE last BETWEEN ? AND coalesce(
                 (SELECT min(last) FROM idempotency WHERE last > ?), 9223372036854775807
             )
             AND finished_at IS NULL
             AND NOT EXISTS (SELECT true FROM queue WHERE history_num BETWEEN first AND last)
-            """,
-            stamp,
-            first,
-            last,
-        )
+        """
+        self._write(sql, stamp, first, last)

@@ -24,32 +24,6 @@ RECUT_SECONDS = 0.5
 """The pause before the socket of a call that goes on is shut down once more."""
 
 
-class Turn:
-    """One call: it begins, or it is given up before."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._begun = False
-        self.given_up = False
-
-    def begin(self) -> None:
-        """Begin.
-
-        Raises:
-            Lost: it was given up.
-        """
-        with self._lock:
-            if self.given_up:
-                raise Lost("given up")
-            self._begun = True
-
-    def give_up(self) -> bool:
-        """Give it up; return False if it has begun."""
-        with self._lock:
-            self.given_up = not self._begun
-            return self.given_up
-
-
 class Link:
     """A connection that comes back after it was lost."""
 
@@ -84,13 +58,14 @@ class Link:
             whatever stands for an error of the server (see ``failures.py``).
         """
         loop = asyncio.get_running_loop()
-        turn = Turn()
+        # Whoever takes it first decides: the call begins, or it is given up.
+        turn = threading.Lock()
         call: asyncio.Future[Any] = loop.run_in_executor(self._thread, self._call, function, turn)
         given_up: asyncio.Future[Any] = loop.create_future()
         cut = False
 
         def late() -> None:
-            if turn.give_up():
+            if turn.acquire(blocking=False):
                 given_up.set_result(None)
                 return
             nonlocal cut
@@ -137,11 +112,9 @@ class Link:
             await loop.run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
 
-    def _call(self, function: Callable[[Connection], T], turn: Turn) -> T:
+    def _call(self, function: Callable[[Connection], T], turn: threading.Lock) -> T:
         try:
-            connected = self._connected(turn)
-            turn.begin()
-            return function(connected)
+            return function(self._connected(turn))
         except Exception as error:
             found = failure(error) if isinstance(error, psycopg.Error) else error
             connection = self._connection
@@ -153,11 +126,11 @@ class Link:
                 raise
             raise found from error
 
-    def _connected(self, turn: Turn) -> Connection:
+    def _connected(self, turn: threading.Lock) -> Connection:
         if self._connection is not None and self._timeline < self._servers.timeline:
             self._drop()
         if self._connection is None:
-            if self._closed or turn.given_up:
+            if self._closed or turn.locked():
                 raise Lost("closed")
             connection, server = self._servers.find()
             if self._greet is not None:
@@ -168,6 +141,8 @@ class Link:
                     connection.close()
                     raise
             self._connection, self._timeline = connection, server.timeline
+        if not turn.acquire(blocking=False):
+            raise Lost("given up")
         return self._connection
 
     def _roll_back(self, connection: Connection) -> None:

@@ -90,10 +90,6 @@ class PostgresReads(Reads):
         self._unanswered: set[Link] = set()
         self._now = now
 
-    async def figures(self) -> Figures:
-        """Return the state row."""
-        return (await self.overview()).figures
-
     async def overview(self) -> Overview:
         """Return the state row and the head."""
         asked = self._stamps.asking()

@@ -49,12 +49,12 @@ class SqliteRows(SqlRows):
 
     def sweep_keys(self, until: int, limit: int) -> None:
         """Delete expired keys."""
-        self._write(
-            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency"
-            " WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)",
-            until,
-            limit,
-        )
+        sql = """
+            DELETE FROM idempotency WHERE key IN (
+                SELECT key FROM idempotency WHERE finished_at <= ? ORDER BY finished_at LIMIT ?
+            )
+        """
+        self._write(sql, until, limit)
 
     def _read(self, sql: str, *values: object) -> list[Any]:
         return self._execute(sql, values).fetchall()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +33,6 @@ class SqliteStore(SqliteReads):
     shared = False
     up = True
     unknown = False
-    notice: Callable[[str], None]
 
     def __init__(
         self,
@@ -66,11 +65,6 @@ class SqliteStore(SqliteReads):
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
-
-    @property
-    def prunes(self) -> bool:
-        """Whether there is a retention."""
-        return self._limits.retention is not None
 
     async def own(self) -> FileLease:
         """Take the owner's lock beside the real path of the database."""
