@@ -24,6 +24,11 @@ Longer slices make a list come faster and all other answers later: with 5,000 ro
 HISTORY_TASK = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
 """
+QUEUE_TASK = """
+    SELECT history_num, num, timeout, queue.created_at,
+           CASE WHEN history_num = head THEN 'waiting' ELSE 'queued' END,
+           CASE WHEN history_num = head THEN head_started_at END, CAST(NULL AS bigint) FROM
+"""
 STATE_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
 _LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 
@@ -59,13 +64,12 @@ class Reads:
     An engine brings the statements that differ, and the methods that run a statement.
     """
 
-    queue_task: str
-    """SELECT of the queue's tasks, with the same columns as ``HISTORY_TASK``, and no WHERE."""
+    queue: str
+    """The queue joined with the state row, as a FROM without a WHERE has it."""
     queue_item: str
     """An item of the queue's list as JSON text, as http/schemas.py has it."""
     queue_items: str
     """Where the items are read, up to a condition of the WHERE."""
-    result_item = "num"
     joined: str
     """The items of some rows as one text: comma-separated, in the order of ``history_num``."""
 
@@ -113,7 +117,7 @@ class Reads:
 
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return a page of the queue."""
-        sql = f"{self.queue_task} WHERE history_num > ? ORDER BY history_num LIMIT ?"
+        sql = f"{QUEUE_TASK} {self.queue} WHERE history_num > ? ORDER BY history_num LIMIT ?"
         return await self._tasks(sql, after, limit)
 
     async def results_page(self, after: int, limit: int) -> list[Task]:
@@ -126,7 +130,7 @@ class Reads:
         within = "history_num > ? AND history_num <= ?"
         sql = f"""
             SELECT * FROM ({HISTORY_TASK} WHERE {within}) AS gone UNION ALL
-            SELECT * FROM ({self.queue_task} WHERE {within}) AS queued ORDER BY history_num
+            SELECT * FROM ({QUEUE_TASK} {self.queue} WHERE {within}) AS queued ORDER BY history_num
         """
         return await self._tasks(sql, after, until, after, until)
 
@@ -141,7 +145,9 @@ class Reads:
 
     async def results_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the result list."""
-        return await self._slice(self.result_item, "history WHERE outcome = 'done'", after, until)
+        return await self._slice(
+            "CAST(num AS text)", "history WHERE outcome = 'done'", after, until
+        )
 
     async def _slice(self, item: str, table: str, after: int, until: int) -> Slice:
         sql = f"""

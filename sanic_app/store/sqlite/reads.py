@@ -25,12 +25,6 @@ _QUEUE_ITEM = """
         'timeout', iif(timeout % 1000000 = 0, timeout / 1000000, timeout / 1000000.0)
     )
 """
-_QUEUE_TASK = """
-    SELECT history_num, num, timeout, created_at,
-           iif(history_num = head, 'waiting', 'queued'),
-           iif(history_num = head, head_started_at, NULL), NULL
-    FROM queue, state
-"""
 _OVERVIEW = f"""
     SELECT {STATE_FIGURES}, num, timeout, created_at FROM state
     LEFT JOIN queue ON history_num = head
@@ -41,7 +35,7 @@ _PLACE = place_query("(SELECT min(history_num) FROM queue)")
 class SqliteReads(Reads):
     """The reads of the store's protocol."""
 
-    queue_task = _QUEUE_TASK
+    queue = "queue, state"
     queue_item = _QUEUE_ITEM
     queue_items = "queue WHERE true"
     joined = "group_concat(item)"
