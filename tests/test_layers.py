@@ -50,11 +50,13 @@ ROOMS = [
     "queue.head",
     "queue.condition",
     "queue.writer",
+    "queue.tries",
     "queue.waiting",
     "queue.outlook",
     "store.sqlite.target",
     "store.sqlite.snapshot",
     "store.sqlite.store",
+    "store.sqlite.committer",
     "store.sqlite.reads",
     "store.sqlite.checkpointer",
     "store.sqlite.connections",
@@ -74,9 +76,11 @@ ROOMS = [
     "store.postgres.store",
     "store.postgres.changes",
     "store.postgres.committer",
+    "store.postgres.outcome",
     "store.postgres.reads",
     "store.postgres.schema",
     "store.postgres.rows",
+    "store.postgres.opening",
     "store.postgres.foreseen",
     "store.postgres.messages",
     "store.postgres.link",
@@ -87,6 +91,7 @@ ROOMS = [
     "store.sqlite",
     "store.migrations",
     "store.reads",
+    "store.rows",
     "store.stamps",
     "store.isolation",
     "store.audit",
@@ -248,6 +253,21 @@ def test_nobody_knows_everyone_but_the_composition_root() -> None:
         if module != "app":
             assert not composed <= inside(module), module
     assert composed <= inside("app")
+
+
+LINES_MAX = 200
+"""A longer class is usually two nouns."""
+
+
+def test_no_class_is_long() -> None:
+    long = [
+        f"{path}: {node.name}"
+        for folder in (PACKAGE, Path(__file__).parent)
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno > LINES_MAX
+    ]
+    assert not long
 
 
 def test_what_the_pure_rules_need_is_the_standard_library() -> None:

@@ -17,7 +17,7 @@ from sanic_app.app import create_app
 from sanic_app.errors import DiskFull, NotOwner, StartError, StoreFailed
 from sanic_app.lifecycle import serving
 from sanic_app.process import bind
-from sanic_app.queue import writer
+from sanic_app.queue import tries
 from sanic_app.settings import Settings
 from sanic_app.store import Commit, Lease, Slice, Write, reads
 from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
@@ -431,7 +431,7 @@ async def wait_until_ready_says(served: Service, status: int, said: str) -> None
 async def test_a_write_lock_of_another_program_makes_it_unready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "STUCK_SECONDS", 1.5)
+    monkeypatch.setattr(tries, "STUCK_SECONDS", 1.5)
     async with service(tmp_path) as served:
         other = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
         with closing(other):
@@ -451,7 +451,7 @@ async def test_a_write_lock_of_another_program_makes_it_unready(
 async def test_a_disk_that_does_not_answer_makes_it_unready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(tries, "STUCK_SECONDS", 0.2)
     async with service(tmp_path) as served, served.wire() as wire:
         async with held(served, monkeypatch) as gate:
             await wire.send(ADD)

@@ -62,8 +62,8 @@ TURNS = st.tuples(
 JUMPS = st.sampled_from([0.000001, 0.5, 1.0, 2.999999, 3.0, 11.0, 3_600.0])
 
 
-class Machine(RuleBasedStateMachine):
-    """A store beside the model. An engine says how it is opened, and what happens to it alone."""
+class Compared(RuleBasedStateMachine):
+    """A store beside the model: what can be read of it. An engine says how it is opened."""
 
     store: Store
     lease: Lease
@@ -99,7 +99,95 @@ class Machine(RuleBasedStateMachine):
         """Return what the store takes for the time."""
         raise NotImplementedError
 
-    # What happens.
+    def _queue(self) -> list[Task]:
+        return self.run(self.store.queue_page(0, 10**6))
+
+    @invariant()
+    def the_tables_are_the_lists(self) -> None:
+        model = self.model
+        assert self._queue() == model.queue
+        assert self.run(self.store.results_page(0, 10**6)) == model.done
+        figures, head, now = self.run(self.store.overview())
+        assert now == max(self._wall(), model.stamp)
+        assert head == model.head
+        assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
+        assert figures.last_stamp == model.stamp
+        assert figures.depth == len(model.queue)
+        assert figures.backlog == sum(task.timeout for task in model.queue)
+        assert figures.last_history_num == model.last
+        assert figures.last_finish_num == len(model.history)
+        assert figures.wait_sum == sum(task.timeout for task in (*model.history, *model.queue))
+
+    @invariant()
+    def the_lists_keep_the_promises(self) -> None:
+        model = self.model
+        everything = sorted((*model.history, *model.queue), key=lambda task: task.history_num)
+        assert [task.history_num for task in everything] == list(range(1, model.last + 1))
+        assert [task.created_at for task in everything] == sorted(
+            task.created_at for task in everything
+        )
+        ends = [task.finished_at or 0 for task in model.history]
+        assert ends == sorted(ends)
+        for task in model.done:
+            assert task.started_at is not None
+            assert task.finished_at is not None
+            assert task.finished_at >= task.started_at + task.timeout
+            assert task.started_at >= task.created_at
+
+    @rule(after=st.integers(-1, 60), limit=st.integers(1, 7), until=st.integers(0, 60))
+    def read(self, after: int, limit: int, until: int) -> None:
+        model, store = self.model, self.store
+        for tasks, page in (
+            (model.queue, store.queue_page),
+            (model.done, store.results_page),
+        ):
+            behind = [task for task in tasks if task.history_num > after]
+            assert self.run(page(after, limit)) == behind[:limit]
+        part = self.run(store.results_slice(max(after, 0), until))
+        within = [task for task in model.done if after < task.history_num <= until]
+        assert json.loads(f"[{part.text}]") == [task.num for task in within]
+        part = self.run(store.queue_slice(max(after, 0), until))
+        within = [task for task in model.queue if after < task.history_num <= until]
+        shown = [(each["history_num"], each["num"]) for each in json.loads(f"[{part.text}]")]
+        assert shown == [(task.history_num, task.num) for task in within]
+        known = {task.history_num: task for task in (*model.kept_history, *model.queue)}
+        found = self.run(store.task(after))
+        assert (found and found[0]) == known.get(after)
+
+    @invariant()
+    def the_places_are_those_of_the_list(self) -> None:
+        wait = 0
+        for position, task in enumerate(self.model.queue):
+            wait += task.timeout
+            found, place = self.run(self.store.task(task.history_num)) or (None, None)
+            assert found == task
+            assert place is not None
+            assert (place.position, place.wait) == (position, wait)
+            assert place.first_timeout == self.model.queue[0].timeout
+
+    @rule()
+    def look_at_the_rest_of_the_wait(self) -> None:
+        overview = self.run(self.store.overview())
+        head = self.model.head
+        assert overview.head == head
+        if head is None:
+            assert overview.seconds_left is None
+            return
+        assert overview.seconds_left is not None
+        now = max(self._wall(), self.model.stamp)
+        assert overview.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
+        assert 0 <= overview.seconds_left * SECOND <= head.timeout
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.run(self._close())
+            with self._snapshot() as tables:
+                assert list(faults(tables)) == []
+        self.runner.close()
+
+
+class Machine(Compared):
+    """What happens to any store. An engine adds what happens to it alone."""
 
     @rule(writes=st.lists(ADDS | TOO_LARGE, min_size=1, max_size=3), at=st.integers(0, 3))
     def add(self, writes: list[Write], at: int) -> None:
@@ -200,94 +288,6 @@ class Machine(RuleBasedStateMachine):
 
     def _expected_together(self, writes: list[Write]) -> list[object]:
         return self.model.commit(writes, self._wall())
-
-    # What can be read.
-
-    def _queue(self) -> list[Task]:
-        return self.run(self.store.queue_page(0, 10**6))
-
-    @invariant()
-    def the_tables_are_the_lists(self) -> None:
-        model = self.model
-        assert self._queue() == model.queue
-        assert self.run(self.store.results_page(0, 10**6)) == model.done
-        figures, head, now = self.run(self.store.overview())
-        assert now == max(self._wall(), model.stamp)
-        assert head == model.head
-        assert (bool(figures.paused), figures.pruned) == (model.paused, model.pruned)
-        assert figures.last_stamp == model.stamp
-        assert figures.depth == len(model.queue)
-        assert figures.backlog == sum(task.timeout for task in model.queue)
-        assert figures.last_history_num == model.last
-        assert figures.last_finish_num == len(model.history)
-        assert figures.wait_sum == sum(task.timeout for task in (*model.history, *model.queue))
-
-    @invariant()
-    def the_lists_keep_the_promises(self) -> None:
-        model = self.model
-        everything = sorted((*model.history, *model.queue), key=lambda task: task.history_num)
-        assert [task.history_num for task in everything] == list(range(1, model.last + 1))
-        assert [task.created_at for task in everything] == sorted(
-            task.created_at for task in everything
-        )
-        ends = [task.finished_at or 0 for task in model.history]
-        assert ends == sorted(ends)
-        for task in model.done:
-            assert task.started_at is not None
-            assert task.finished_at is not None
-            assert task.finished_at >= task.started_at + task.timeout
-            assert task.started_at >= task.created_at
-
-    @rule(after=st.integers(-1, 60), limit=st.integers(1, 7), until=st.integers(0, 60))
-    def read(self, after: int, limit: int, until: int) -> None:
-        model, store = self.model, self.store
-        for tasks, page in (
-            (model.queue, store.queue_page),
-            (model.done, store.results_page),
-        ):
-            behind = [task for task in tasks if task.history_num > after]
-            assert self.run(page(after, limit)) == behind[:limit]
-        part = self.run(store.results_slice(max(after, 0), until))
-        within = [task for task in model.done if after < task.history_num <= until]
-        assert json.loads(f"[{part.text}]") == [task.num for task in within]
-        part = self.run(store.queue_slice(max(after, 0), until))
-        within = [task for task in model.queue if after < task.history_num <= until]
-        shown = [(each["history_num"], each["num"]) for each in json.loads(f"[{part.text}]")]
-        assert shown == [(task.history_num, task.num) for task in within]
-        known = {task.history_num: task for task in (*model.kept_history, *model.queue)}
-        found = self.run(store.task(after))
-        assert (found and found[0]) == known.get(after)
-
-    @invariant()
-    def the_places_are_those_of_the_list(self) -> None:
-        wait = 0
-        for position, task in enumerate(self.model.queue):
-            wait += task.timeout
-            found, place = self.run(self.store.task(task.history_num)) or (None, None)
-            assert found == task
-            assert place is not None
-            assert (place.position, place.wait) == (position, wait)
-            assert place.first_timeout == self.model.queue[0].timeout
-
-    @rule()
-    def look_at_the_rest_of_the_wait(self) -> None:
-        overview = self.run(self.store.overview())
-        head = self.model.head
-        assert overview.head == head
-        if head is None:
-            assert overview.seconds_left is None
-            return
-        assert overview.seconds_left is not None
-        now = max(self._wall(), self.model.stamp)
-        assert overview.seconds_left == seconds_left(head.started_at or 0, head.timeout, now)
-        assert 0 <= overview.seconds_left * SECOND <= head.timeout
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.run(self._close())
-            with self._snapshot() as tables:
-                assert list(faults(tables)) == []
-        self.runner.close()
 
 
 class SqliteMachine(Machine):

@@ -162,11 +162,16 @@ async def test_a_queue_that_cannot_be_read_does_not_start(
     engine: Engine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = engine.store(clock)
+    open_whole = store.open
 
     async def damaged() -> Overview:
         raise StoreFailed("corrupt", "a page is damaged")
 
-    monkeypatch.setattr(store, "overview", damaged)
+    async def open_damaged(lease: Lease) -> None:
+        await open_whole(lease)
+        monkeypatch.setattr(store, "overview", damaged)
+
+    monkeypatch.setattr(store, "open", open_damaged)
     queue = TaskQueue(store, clock, Metrics("x"), 9, lambda: None)
     with pytest.raises(StartError, match="the queue cannot be read: a page is damaged"):
         await queue.start()

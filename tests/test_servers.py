@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 
 from sanic_app.errors import StartError
 from sanic_app.settings.values import PostgresUrl
+from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
-from sanic_app.store.postgres.link import Link, Turn
+from sanic_app.store.postgres.link import Link
+from sanic_app.store.postgres.outcome import was_applied
 from sanic_app.store.postgres.servers import Servers
 from sanic_app.task import Retention
 from tests.nodes import GRANTS, SLACK, Queue, depth, frozen, node, seconds_of, until, url_of
@@ -319,7 +322,7 @@ async def test_ages_go_by_the_clock_of_the_server(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sanic_app.store.postgres.rows.NOW",
+        "sanic_app.store.postgres.opening.NOW",
         "((extract(epoch FROM clock_timestamp()) - 600) * 1000000)::bigint",
     )
     async with node(queue) as a, node(queue) as b:
@@ -338,7 +341,7 @@ async def test_time_goes_on_when_the_clock_of_the_server_goes_back(
         await a.get("/api/v1/tasks/1?wait=10")
         # As that of a standby that is promoted.
         monkeypatch.setattr(
-            "sanic_app.store.postgres.rows.NOW",
+            "sanic_app.store.postgres.opening.NOW",
             "((extract(epoch FROM clock_timestamp()) - 600) * 1000000)::bigint",
         )
         began = time.monotonic()
@@ -441,11 +444,9 @@ async def test_a_role_that_only_serves_has_no_right_to_change_the_schema(queue: 
             await a.add(2, 1_000, **{"Idempotency-Key": "key"})
             assert (await a.client.delete("/api/v1/tasks/2")).status_code == 200
             # What resolves a lost commit needs its rights as well.
-            await asyncio.to_thread(
-                a.store._committer.link._call,  # type: ignore[attr-defined]
-                lambda connection: a.store._committer._look(1, connection),  # type: ignore[attr-defined]
-                Turn(10),
-            )
+            committer: Committer = a.store._committer  # type: ignore[attr-defined]
+            look = partial(was_applied, committer.schema.lock, committer._node, 1)
+            await committer.link.run(look, 2)
         with (
             psycopg.connect(url.url, autocommit=True) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),

@@ -10,7 +10,7 @@ import pytest
 from sanic_app.errors import ServiceError, StoreFailed
 from sanic_app.store import Add, Cancel, CancelRange, Commit, Finish, Write
 from sanic_app.store.postgres.rows import PostgresRows
-from sanic_app.store.sqlite import rows
+from sanic_app.store.sqlite.committer import Committer
 from sanic_app.store.sqlite.rows import SqliteRows
 from sanic_app.store.transition import QueuedRow
 from tests.fake_clock import FakeClock
@@ -29,14 +29,14 @@ async def test_writes_share_one_transaction_whatever_had_to_read_the_queue_betwe
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(SqliteEngine(tmp_path), clock) as store:
-        apply, transactions = rows.apply, 0
+        apply, transactions = Committer._apply, 0
 
-        def count(*arguments: Any, **options: Any) -> Commit:
+        def count(*arguments: Any) -> Commit:
             nonlocal transactions
             transactions += 1
-            return apply(*arguments, **options)
+            return apply(*arguments)
 
-        monkeypatch.setattr(rows, "apply", count)
+        monkeypatch.setattr(Committer, "_apply", count)
         add = Add(new(1))
         commit = await store.commit(add, Finish(1), add, Cancel(2), add, CancelRange(3, 3), add)
         assert not [each for each in commit.results if isinstance(each, ServiceError)]

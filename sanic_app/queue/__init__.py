@@ -99,7 +99,6 @@ class TaskQueue:
             raise
         self._lease = lease
         self._store.on_failure = self._writer.fail
-        self._metrics.show_build(self._store.engine)
         self.timer.begin(overview)
         self.view.begin(overview)
         self._observer.begin(overview)

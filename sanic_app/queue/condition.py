@@ -25,7 +25,7 @@ class Condition:
             return "the store is unavailable"
         if self._store.unknown:
             return UNKNOWN
-        if self._writer.stuck:
+        if self._writer.tries.stuck:
             # Another program holds the database's lock, or the disk does not answer.
             return "no commit has returned for 10 s"
         return None

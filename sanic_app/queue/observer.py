@@ -28,6 +28,7 @@ class Observer:
         self._figures = overview.figures
         self._metrics.queue_depth.set_function(lambda: self._figures.depth)
         self._metrics.queue_paused.set_function(lambda: self._figures.paused)
+        self._metrics.show_build(self._store.engine)
         self._metrics.oldest_task_age.set_function(self._oldest_task_age)
         self._metrics.backlog.set_function(self._backlog)
         self._metrics.head_overdue.set_function(self._timer.overdue)

@@ -150,8 +150,8 @@ class QueueView:
         if self._store.shared:
             # Another node may have answered an add of which this one has not learned yet.
             until = (await self._store.figures()).last_history_num
-        part = await read(0, until)
-        yield part
-        while part.last is not None:
-            part = await read(part.last, until)
+        after: int | None = 0
+        while after is not None:
+            part = await read(after, until)
             yield part
+            after = part.last

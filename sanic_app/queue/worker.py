@@ -88,15 +88,12 @@ class Worker:
                         "other", "the head is not the one that the last commit left"
                     ) from None
                 log.debug("the head changed before it was finished")
-            except StoreUnavailable:
-                await self._clock.wait(asyncio.Event(), FULL_PAUSE)
-            except DiskFull:
-                log.warning("the disk is full: the head is finished when there is room")
-                await self._clock.wait(asyncio.Event(), FULL_PAUSE)
-            except (OutcomeUnknown, StoreFailed):
+            except (DiskFull, OutcomeUnknown, StoreFailed, StoreUnavailable) as error:
                 if self._queue.failed:
                     # The queue has the process ended; until then there is nothing to do.
                     return
+                if isinstance(error, DiskFull):
+                    log.warning("the disk is full: the head is finished when there is room")
                 await self._clock.wait(asyncio.Event(), FULL_PAUSE)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -21,15 +21,12 @@ from sanic_app.errors import (
     StoreUnavailable,
 )
 from sanic_app.metrics import Metrics
+from sanic_app.queue.tries import Tries
 from sanic_app.queue.waiting import WaitingWrite, WaitingWrites
 from sanic_app.store import Commit, Figures, Lease, Store, Write
 
 BUSY_PAUSE = 0.1
 """Seconds until a commit is tried again that met another program's lock."""
-STUCK_SECONDS = 10.0
-"""After so long without a commit that returns, the queue counts as stuck."""
-RETRIED_SECONDS = 1.0
-"""After so long without another try it is not known whether one would still be in vain."""
 WATCH_SECONDS = 0.5
 """How often the store looks whether somebody else changed it."""
 PRUNE_PAUSE = 60.0
@@ -84,10 +81,8 @@ class Writer:
         self._watch_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
-        # The moment from which on a commit has been tried without success, on the monotonic clock.
-        self._trying_since: float | None = None
-        # When the last of these tries was given up; None: one goes on.
-        self._given_up_at: float | None = None
+        self.tries = Tries(clock)
+        """The commit that is tried now, if there is one."""
         self.disk_full = False
         self.failed = False
 
@@ -100,16 +95,6 @@ class Writer:
     def uncommitted(self) -> int:
         """How many tasks of adds were not answered yet."""
         return self._waiting.uncommitted
-
-    @property
-    def stuck(self) -> bool:
-        """Whether no commit has returned for a while, although there is something to commit."""
-        since = self._trying_since
-        return (
-            since is not None
-            and self._clock.monotonic() - since > STUCK_SECONDS
-            and not self._tries_no_more()
-        )
 
     def start(self, lease: Lease, figures: Figures) -> None:
         """Begin with the state row as it is."""
@@ -209,21 +194,18 @@ class Writer:
             await asyncio.sleep(0)
 
     async def _commit(self, lease: Lease, batch: list[WaitingWrite]) -> None:
-        begun = self._clock.monotonic()
-        if self._trying_since is None or self._tries_no_more():
-            self._trying_since = begun
-        self._given_up_at = None
+        begun = self.tries.begin()
         try:
             commit = await self._store.commit(lease, [waiting.write for waiting in batch])
         except DiskFull:
             self._note_full()
-            self._trying_since = None
+            self.tries.end()
             self._refuse(batch, DiskFull)
             return
         except (StoreUnavailable, OutcomeUnknown) as error:
             # Another time it may be there again: the store knows what it must resolve first.
             self._store_errors["unavailable"].inc()
-            self._given_up_at = self._clock.monotonic()
+            self.tries.give_up()
             self._refuse(batch, type(error))
             # The others have waited for the same server, and would wait as long again.
             while others := self._waiting.take():
@@ -245,12 +227,7 @@ class Writer:
         for listener in self._listeners:
             listener(committed)
         await self._maintain(lease)
-        self._trying_since = None
-
-    def _tries_no_more(self) -> bool:
-        """Return whether nobody has come since the last try was given up; the worker would."""
-        at = self._given_up_at
-        return at is not None and self._clock.monotonic() - at > RETRIED_SECONDS
+        self.tries.end()
 
     def _refuse(self, batch: Sequence[WaitingWrite], error: type[ServiceError]) -> None:
         self._prune_in(None if self._prune_at is None else PRUNE_PAUSE)

@@ -24,6 +24,11 @@ Longer slices make a list come faster and all other answers later: with 5,000 ro
 HISTORY_TASK = """
     SELECT history_num, num, timeout, created_at, outcome, started_at, finished_at FROM history
 """
+QUEUE_TASK = """
+    SELECT history_num, num, timeout, queue.created_at,
+           CASE WHEN history_num = head THEN 'waiting' ELSE 'queued' END,
+           CASE WHEN history_num = head THEN head_started_at END, CAST(NULL AS bigint) FROM
+"""
 STATE_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
 _LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 
@@ -59,20 +64,20 @@ class Reads:
     An engine brings the statements that differ, and the methods that run a statement.
     """
 
-    queue_task: str
-    """SELECT of the queue's tasks, with the same columns as ``HISTORY_TASK``, and no WHERE."""
+    queue: str
+    """The queue joined with the state row, as a FROM without a WHERE has it."""
     queue_item: str
     """An item of the queue's list as JSON text, as http/schemas.py has it."""
     queue_items: str
     """Where the items are read, up to a condition of the WHERE."""
-    result_item = "num"
     joined: str
     """The items of some rows as one text: comma-separated, in the order of ``history_num``."""
 
     def __init__(self, clock: Clock, limits: Limits) -> None:
-        """Take the clock that stamps are taken from; nobody is told of failures yet."""
+        """Take the clock that stamps are taken from; nobody is told of anything yet."""
         self._limits = limits
         self.on_failure: Callable[[StoreFailed], None] = _nobody
+        self.notice: Callable[[str], None] = _nobody
         self._stamps = Stamps(clock)
 
     def wall(self) -> int:
@@ -82,6 +87,15 @@ class Reads:
     def ahead(self, stamp: int) -> int:
         """Return by how many microseconds the store's own time is ahead of its clock."""
         return self._stamps.ahead(stamp)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether there is a retention."""
+        return self._limits.retention is not None
+
+    async def figures(self) -> Figures:
+        """Return the state row."""
+        return (await self.overview()).figures
 
     async def overview(self) -> Overview:
         """Return the state row and the head."""
@@ -103,38 +117,27 @@ class Reads:
 
     async def queue_page(self, after: int, limit: int) -> list[Task]:
         """Return a page of the queue."""
-        return await self._tasks(
-            f"{self.queue_task} WHERE history_num > ? ORDER BY history_num LIMIT ?", after, limit
-        )
+        sql = f"{QUEUE_TASK} {self.queue} WHERE history_num > ? ORDER BY history_num LIMIT ?"
+        return await self._tasks(sql, after, limit)
 
     async def results_page(self, after: int, limit: int) -> list[Task]:
         """Return a page of the done tasks: they finish in the order of the history number."""
-        return await self._tasks(
-            f"{HISTORY_TASK} WHERE history_num > ? AND outcome = 'done'"
-            " ORDER BY history_num LIMIT ?",
-            after,
-            limit,
-        )
+        condition = "history_num > ? AND outcome = 'done' ORDER BY history_num LIMIT ?"
+        return await self._tasks(f"{HISTORY_TASK} WHERE {condition}", after, limit)
 
     async def added(self, after: int, until: int) -> list[Task]:
         """Return tasks by history number from both tables."""
-        return await self._tasks(
-            f"SELECT * FROM ({HISTORY_TASK} WHERE history_num > ? AND history_num <= ?) AS gone"
-            f" UNION ALL SELECT * FROM ({self.queue_task} WHERE history_num > ?"
-            "  AND history_num <= ?) AS queued ORDER BY history_num",
-            after,
-            until,
-            after,
-            until,
-        )
+        within = "history_num > ? AND history_num <= ?"
+        sql = f"""
+            SELECT * FROM ({HISTORY_TASK} WHERE {within}) AS gone UNION ALL
+            SELECT * FROM ({QUEUE_TASK} {self.queue} WHERE {within}) AS queued ORDER BY history_num
+        """
+        return await self._tasks(sql, after, until, after, until)
 
     async def finished(self, after: int, until: int) -> list[Task]:
         """Return tasks by finish number."""
-        return await self._tasks(
-            f"{HISTORY_TASK} WHERE finish_num > ? AND finish_num <= ? ORDER BY finish_num",
-            after,
-            until,
-        )
+        sql = f"{HISTORY_TASK} WHERE finish_num > ? AND finish_num <= ? ORDER BY finish_num"
+        return await self._tasks(sql, after, until)
 
     async def queue_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the queue."""
@@ -142,17 +145,18 @@ class Reads:
 
     async def results_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the result list."""
-        return await self._slice(self.result_item, "history WHERE outcome = 'done'", after, until)
+        return await self._slice(
+            "CAST(num AS text)", "history WHERE outcome = 'done'", after, until
+        )
 
     async def _slice(self, item: str, table: str, after: int, until: int) -> Slice:
-        ((text, rows, last),) = await self._read_list(
-            f"SELECT {self.joined}, count(*), max(history_num) FROM"
-            f" (SELECT {item} AS item, history_num FROM {table}"
-            "  AND history_num > ? AND history_num <= ? ORDER BY history_num LIMIT ?) AS part",
-            after,
-            until,
-            SLICE_ROWS,
-        )
+        sql = f"""
+            SELECT {self.joined}, count(*), max(history_num) FROM (
+                SELECT {item} AS item, history_num FROM {table}
+                AND history_num > ? AND history_num <= ? ORDER BY history_num LIMIT ?
+            ) AS part
+        """
+        ((text, rows, last),) = await self._read_list(sql, after, until, SLICE_ROWS)
         return Slice(text or "", last if rows == SLICE_ROWS else None)
 
     async def _in_history(self, history_num: int) -> tuple[Task, None] | None:
@@ -220,5 +224,5 @@ def placed(history_num: int, row: Sequence[Any], wall: int) -> tuple[Task, Place
     return task, place
 
 
-def _nobody(_: StoreFailed) -> None:
-    """Before somebody asks to be told, whoever opens the store meets the failure."""
+def _nobody(_: object) -> None:
+    """Before somebody asks to be told, whoever opens the store meets a failure."""

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+MICROSECONDS = 1_000_000
+"""In a second: timeouts of rows are microseconds, those of requests seconds."""
 Answer = Literal["ok", "refused", "unknown"]
 Listed = tuple[int, int, float]
 """An entry of the queue as a reader sees it: `history_num`, `num`, `timeout` in seconds."""

@@ -23,11 +23,11 @@ from sanic_app.http import connection
 from sanic_app.http.blueprints import adding
 from sanic_app.queue import TaskQueue
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Add, Added, Commit, Figures, retention, snapshot
+from sanic_app.store import Add, Added, Commit, Figures, Write, retention, snapshot
 from sanic_app.store.sqlite import checkpointer, connections, disk, failures, origin
 from sanic_app.store.sqlite import lease as sqlite_lease
-from sanic_app.store.sqlite import rows as sqlite_rows
 from sanic_app.store.sqlite import store as sqlite_store
+from sanic_app.store.sqlite.committer import Committer
 from sanic_app.task import NewTask, Retention
 from tests.proof.launch_nodes import NODE_CHANGES, put
 
@@ -42,7 +42,7 @@ def checkpoint_pages(pages: str) -> None:
 
 def lazy_commit(_: str) -> None:
     """Answer before the commit: what the next kill takes was acknowledged."""
-    apply = sqlite_rows.apply
+    apply = Committer._apply
     begun = 0
 
     class Lazy:
@@ -58,11 +58,11 @@ def lazy_commit(_: str) -> None:
                 sql = "SELECT 1"
             return self._raw.execute(sql, *values)
 
-    def lazily(raw: Any, *others: Any, mark: bool) -> Commit:
+    def lazily(self: Committer, raw: Any, writes: Sequence[Write]) -> Commit:
         lazy: Any = Lazy(raw)
-        return apply(lazy, *others, mark=mark)
+        return apply(self, lazy, writes)
 
-    put(sqlite_rows, "apply", lazily)
+    put(Committer, "_apply", lazily)
 
 
 def unsynced(_: str) -> None:

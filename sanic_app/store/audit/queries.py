@@ -11,6 +11,12 @@ from sanic_app.task import SECOND
 Faults = Iterator[str]
 
 
+def told(snapshot: Snapshot, sql: str, text: str) -> Faults:
+    """Return the text for each row of a query, with the row's values put in."""
+    for row in snapshot.select(sql):
+        yield text.format(*row)
+
+
 def broken(
     snapshot: Snapshot, state: Figures, table: str, rules: Mapping[str, str]
 ) -> Iterator[tuple[object, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanic_app.store import Figures
-from sanic_app.store.audit.queries import Faults, broken
+from sanic_app.store.audit.queries import Faults, broken, told
 from sanic_app.store.snapshot import Snapshot
 
 
@@ -40,16 +40,14 @@ _HISTORY_RULES = {
 
 def keys(snapshot: Snapshot, state: Figures) -> Faults:
     """Compare what is known of adds with a key with the tasks that they added."""
-    for key, following in snapshot.select(
-        """
+    sql = """
         SELECT one.key, other.key FROM idempotency AS one
         JOIN idempotency AS other ON other.last = (
             SELECT min(last) FROM idempotency WHERE last > one.last
         )
         WHERE other.first <= one.last
-        """
-    ):
-        yield f"key {key!r}: has tasks of the key {following!r}"
+    """
+    yield from told(snapshot, sql, "key {!r}: has tasks of the key {!r}")
     for each, text in broken(snapshot, state, "idempotency", _KEY_RULES):
         yield f"key {each!r}: {text}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
-from sanic_app.store.audit.queries import Faults, added_up, first_queued, sum_of
+from sanic_app.store.audit.queries import Faults, added_up, first_queued, sum_of, told
 from sanic_app.store.skipped import LEVELS, Level
 from sanic_app.store.snapshot import Snapshot
 from sanic_app.task import SECOND
@@ -27,19 +27,16 @@ def skipped(snapshot: Snapshot, state: Figures) -> Faults:
             f"skipped: holds {count} tasks behind {first}, the last {last}, and {missing} up to"
             f" {state.last_history_num} are not in the queue"
         )
-    for (number,) in snapshot.select(
-        "SELECT block FROM skipped JOIN queue ON history_num = block WHERE level = 0"
-    ):
-        yield f"task {number}: is in the queue and skipped"
-    for (number,) in snapshot.select(
-        f"""
+    sql = "SELECT block FROM skipped JOIN queue ON history_num = block WHERE level = 0"
+    yield from told(snapshot, sql, "task {}: is in the queue and skipped")
+    sql = f"""
         SELECT block FROM skipped LEFT JOIN history ON history_num = block WHERE level = 0 AND (
             tasks <> 1 OR outcome <> 'cancelled'
             OR seconds <> timeout / {SECOND} OR micros <> timeout % {SECOND}
         )
-        """
-    ):
-        yield f"task {number}: is skipped with another timeout than it had, or was not cancelled"
+    """
+    text = "task {}: is skipped with another timeout than it had, or was not cancelled"
+    yield from told(snapshot, sql, text)
     for below, level in pairwise(LEVELS):
         yield from _blocks(snapshot, first, below, level)
 
@@ -56,25 +53,23 @@ def _blocks(snapshot: Snapshot, first: int, below: Level, level: Level) -> Fault
         f"{column} <> (SELECT coalesce(sum({column}), 0) {parts})"
         for column in ("tasks", "seconds", "micros")
     )
-    for (block,) in snapshot.select(
-        f"""
-        SELECT block FROM skipped AS whole
+    sql = f"""
+        SELECT block, {level.level} FROM skipped AS whole
         WHERE level = {level.level} AND block >= {bound} AND ({differences})
         UNION ALL
-        SELECT block / {radix} FROM skipped AS part
+        SELECT block / {radix}, {level.level} FROM skipped AS part
         WHERE level = {below.level} AND block >= {bound * radix} AND NOT EXISTS (
             SELECT true FROM skipped AS whole
             WHERE whole.level = {level.level} AND whole.block = part.block / {radix}
         )
-        """
-    ):
-        yield f"skipped: block {block} of level {level.level} is not the sum of its parts"
+    """
+    text = "skipped: block {} of level {} is not the sum of its parts"
+    yield from told(snapshot, sql, text)
 
 
 def wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
     """Add the timeouts up anew."""
-    for number, before in snapshot.select(
-        f"""
+    sql = f"""
         SELECT other.history_num, one.history_num FROM queue AS one
         JOIN queue AS other ON other.history_num = one.history_num + 1
         WHERE other.wait_sum <> CASE
@@ -82,9 +77,9 @@ def wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
             THEN one.wait_sum - ({WAIT_SUM_MODULUS - 1} - other.timeout) - 1
             ELSE one.wait_sum + other.timeout
         END
-        """
-    ):
-        yield f"task {number}: its wait_sum is not that of task {before} and its timeout"
+    """
+    text = "task {}: its wait_sum is not that of task {} and its timeout"
+    yield from told(snapshot, sql, text)
     # Where tasks between two were cancelled, and behind the last: with what was skipped there.
     for number, start, timeout, following, end in snapshot.select(
         f"""

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -25,6 +25,7 @@ from sanic_app.errors import (
 from sanic_app.store import Commit, Write
 from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost, failure
 from sanic_app.store.postgres.link import Link
+from sanic_app.store.postgres.outcome import warned, was_applied
 from sanic_app.store.postgres.rows import PostgresRows, large, prepare
 from sanic_app.store.postgres.schema import Schema, agreed
 from sanic_app.store.postgres.servers import Connection, Servers
@@ -191,7 +192,8 @@ class Committer:
         if self._unanswered is None:
             return None
         number = self._unanswered.commit_num
-        applied = await self.link.run(partial(self._look, number), COMMIT_SECONDS)
+        look = partial(was_applied, self.schema.lock, self._node, number)
+        applied = await self.link.run(look, COMMIT_SECONDS)
         self._unanswered = None
         if applied:
             self._commit_num = number
@@ -236,7 +238,7 @@ class Committer:
             connection.execute("ROLLBACK")
             return made
         try:
-            with _warnings(connection) as warnings:
+            with warned(connection) as warnings:
                 rows.write(figures, self._node, self._commit_num)
         except psycopg.Error as error:
             if error.sqlstate is None or isinstance(failure(error), Lost):
@@ -249,41 +251,5 @@ class Committer:
         self._servers.floor = max(self._servers.floor, number)
         return made
 
-    def _look(self, number: int, connection: Connection) -> bool:
-        """Look for the commit under the lock, and make sure that what was found is durable."""
-        connection.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on;"
-            f" SELECT pg_advisory_xact_lock({self.schema.lock})"
-        )
-        found = connection.execute(
-            f"SELECT 1 FROM node_commit WHERE node = '{self._node}' AND commit_num = {number}"
-        ).fetchall()
-        # A row for certain: without a write COMMIT would wait for nothing.
-        connection.execute(
-            f"INSERT INTO node (node, resolves) VALUES ('{self._node}', 1) ON CONFLICT (node) DO"
-            " UPDATE SET resolves = node.resolves + 1, seen_at = clock_timestamp()"
-        )
-        with _warnings(connection) as warnings:
-            connection.execute("COMMIT")
-        if warnings:
-            raise Lost(warnings[0])
-        return bool(found)
-
     def _is_over(self, end: float) -> bool:
         return time.monotonic() >= min(end, self._latest)
-
-
-@contextmanager
-def _warnings(connection: Connection) -> Iterator[list[str]]:
-    """Collect the warnings that the server sends meanwhile."""
-    found: list[str] = []
-
-    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            found.append(diagnostic.message_primary or "a warning")
-
-    connection.add_notice_handler(note)
-    try:
-        yield found
-    finally:
-        connection.remove_notice_handler(note)

@@ -36,7 +36,7 @@ def failure(error: psycopg.Error) -> Exception:
             # The server has become a standby, stops, or has no connection left.
             return Lost(text)
         case "22012", _:
-            # The division by zero of ``_delete`` in rows.py.
+            # The division by zero of ``Messages.delete``.
             return StoreFailed("corrupt", "the tables do not hold what was read")
         case _, "22" | "23":
             return WriteFailed(text)

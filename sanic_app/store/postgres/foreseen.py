@@ -10,6 +10,7 @@ from typing import Any
 
 from sanic_app.store import Add, Cancel, Figures, Finish, Write
 from sanic_app.store.keys import KeyRow
+from sanic_app.store.rows import QUEUED
 from sanic_app.store.transition import Limits, NewRow, QueuedRow
 
 NEWEST = "commit_num = (SELECT commit_num FROM state ORDER BY commit_num DESC LIMIT 1)"
@@ -17,7 +18,6 @@ NEWEST = "commit_num = (SELECT commit_num FROM state ORDER BY commit_num DESC LI
 FRONT = 2
 """Tasks that are read with the lock: the head, and the one that starts next."""
 
-QUEUED = "SELECT history_num, num, timeout, created_at FROM queue"
 KEY = f"SELECT key, {', '.join(KeyRow._fields)} FROM idempotency"
 
 

@@ -25,33 +25,6 @@ RECUT_SECONDS = 0.5
 """The pause before the socket of a call that goes on is shut down once more."""
 
 
-class Turn:
-    """One call: it begins, or it is given up before."""
-
-    def __init__(self, seconds: float) -> None:
-        """Take how long it may take, from now on."""
-        self._half = time.monotonic() + seconds / 2
-        self._lock = threading.Lock()
-        self._begun = False
-        self.given_up = False
-
-    def begin(self, *, connected: bool) -> bool:
-        """Begin; return False if it was given up, or has lost half of its time to a connect.
-
-        The rest may be too short for it each time, where the server is slow or far away.
-        """
-        with self._lock:
-            late = self.given_up or (connected and time.monotonic() > self._half)
-            self._begun = not late
-            return self._begun
-
-    def give_up(self) -> bool:
-        """Give it up; return False if it has begun."""
-        with self._lock:
-            self.given_up = not self._begun
-            return self.given_up
-
-
 class Link:
     """A connection that comes back after it was lost."""
 
@@ -86,13 +59,16 @@ class Link:
             whatever stands for an error of the server (see ``failures.py``).
         """
         loop = asyncio.get_running_loop()
-        turn = Turn(seconds)
-        call: asyncio.Future[Any] = loop.run_in_executor(self._thread, self._call, function, turn)
+        # Whoever takes it first decides: the call begins, or it is given up.
+        turn = threading.Lock()
+        call: asyncio.Future[Any] = loop.run_in_executor(
+            self._thread, self._call, function, turn, time.monotonic() + seconds / 2
+        )
         given_up: asyncio.Future[Any] = loop.create_future()
         cut = False
 
         def late() -> None:
-            if turn.give_up():
+            if turn.acquire(blocking=False):
                 given_up.set_result(None)
                 return
             nonlocal cut
@@ -139,11 +115,13 @@ class Link:
             await loop.run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
 
-    def _call(self, function: Callable[[Connection], T], turn: Turn) -> T:
+    def _call(self, function: Callable[[Connection], T], turn: threading.Lock, half: float) -> T:
         try:
-            connects = self._connection is None
+            connected = self._connection is not None
             connection = self._connected(turn)
-            if turn.begin(connected=connects):
+            # The rest may be too short each time, where the server is slow or far away.
+            late = not connected and time.monotonic() > half
+            if not late and turn.acquire(blocking=False):
                 return function(connection)
         except Exception as error:
             found = failure(error) if isinstance(error, psycopg.Error) else error
@@ -158,11 +136,11 @@ class Link:
         # The connection stays: the next call has all its time.
         raise Lost("it took too long to connect")
 
-    def _connected(self, turn: Turn) -> Connection:
+    def _connected(self, turn: threading.Lock) -> Connection:
         if self._connection is not None and self._timeline < self._servers.timeline:
             self._drop()
         if self._connection is None:
-            if self._closed or turn.given_up:
+            if self._closed or turn.locked():
                 raise Lost("closed")
             connection, server = self._servers.find()
             if self._greet is not None:

@@ -28,13 +28,15 @@ class Messages:
         self._connection = connection
         self._kept: list[str] = []
 
-    def text(self, value: str) -> str:
-        """Write a string in SQL."""
-        return sql.Literal(value).as_string(self._connection)
+    def literal(self, value: object) -> str:
+        """Write an integer, a string, or None in SQL."""
+        if isinstance(value, str):
+            return sql.Literal(value).as_string(self._connection)
+        return "NULL" if value is None else str(value)
 
-    def keep(self, statement: str) -> None:
-        """Keep a write back."""
-        self._kept.append(statement)
+    def keep(self, statement: str, *values: object) -> None:
+        """Keep a write back, with a value for each ``?``."""
+        self._kept.append(self._filled(statement, values))
 
     def insert(
         self, table: str, rows: Sequence[Sequence[object]], kinds: Sequence[str], rest: str = ""
@@ -53,9 +55,9 @@ class Messages:
             f" RETURNING 1) SELECT 1 / (count(*) = {count})::integer FROM gone"
         )
 
-    def read(self, statement: str) -> list[Any]:
+    def read(self, statement: str, *values: object) -> list[Any]:
         """Return the rows of a statement, behind the writes that were kept back."""
-        return self.send(statement)[-1]
+        return self.send(self._filled(statement, values))[-1]
 
     def send(self, *statements: str) -> list[list[Any]]:
         """Send what is kept back and these; return the rows of each that has some.
@@ -75,6 +77,11 @@ class Messages:
         if statements[-1] == "COMMIT" and cursor.statusmessage != "COMMIT":
             raise psycopg.InternalError(f"COMMIT was answered with {cursor.statusmessage}")
         return found
+
+    def _filled(self, statement: str, values: Sequence[object]) -> str:
+        first, *rest = statement.split("?")
+        filled = zip(map(self.literal, values), rest, strict=True)
+        return first + "".join(map("".join, filled))
 
 
 def array(values: Iterable[object]) -> str:

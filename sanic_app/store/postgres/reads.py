@@ -13,7 +13,7 @@ from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
-from sanic_app.store.postgres.rows import LINEAGE, SCHEMA_NUMBER
+from sanic_app.store.postgres.opening import LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.reads import STATE_FIGURES, Reads, head_of, place_query, placed
 from sanic_app.store.stamps import Stamps
@@ -31,12 +31,8 @@ _QUEUE_ITEM = """
     || '.' || lpad((created_at %% 1000000)::text, 6, '0') || 'Z","num":' || num || ',"timeout":'
     || trim_scale(timeout / 1000000.0) || '}'
 """
-_QUEUE_TASK = f"""
-    SELECT history_num, num, timeout, queue.created_at,
-           CASE WHEN history_num = head THEN 'waiting' ELSE 'queued' END,
-           CASE WHEN history_num = head THEN head_started_at END, NULL::bigint
-    FROM (SELECT * FROM state WHERE {NEWEST}) AS state
-    JOIN queue ON history_num >= first_history_num
+_QUEUE = f"""
+    (SELECT * FROM state WHERE {NEWEST}) AS state JOIN queue ON history_num >= first_history_num
 """
 _FIRST = f"""
     (SELECT queue.history_num FROM queue
@@ -68,19 +64,13 @@ def overview(row: Sequence[Any], shown: int, stamps: Stamps, asked: int) -> Over
 class PostgresReads(Reads):
     """The reads of the store's protocol."""
 
-    queue_task = _QUEUE_TASK
+    queue = _QUEUE
     queue_item = _QUEUE_ITEM
     queue_items = f"queue WHERE history_num >= (SELECT first_history_num FROM state WHERE {NEWEST})"
-    result_item = "num::text"
     joined = "string_agg(item, ',' ORDER BY history_num)"
 
     def __init__(
-        self,
-        reader: Link,
-        list_reader: Link,
-        clock: Clock,
-        limits: Limits,
-        now: Callable[[], str],
+        self, reader: Link, list_reader: Link, clock: Clock, limits: Limits, now: Callable[[], str]
     ) -> None:
         """Take the connections, the local clock, and what the server calls its time."""
         super().__init__(clock, limits)
@@ -89,10 +79,6 @@ class PostgresReads(Reads):
         # Those whose last read got no answer.
         self._unanswered: set[Link] = set()
         self._now = now
-
-    async def figures(self) -> Figures:
-        """Return the state row."""
-        return (await self.overview()).figures
 
     async def overview(self) -> Overview:
         """Return the state row and the head."""

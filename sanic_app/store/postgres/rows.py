@@ -8,32 +8,26 @@ read that the first did not foresee is one more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sanic_app.errors import StoreFailed
 from sanic_app.store import Add, Figures, Write
 from sanic_app.store.keys import KeyRow
-from sanic_app.store.migrations import migrations
-from sanic_app.store.postgres.foreseen import KEY, NEWEST, QUEUED, Foreseen
+from sanic_app.store.postgres.foreseen import Foreseen
 from sanic_app.store.postgres.messages import Messages, array
+from sanic_app.store.postgres.opening import NOW, STATE_COLUMNS, newest_state, opened
 from sanic_app.store.postgres.servers import LOCK_SECONDS, Connection
-from sanic_app.store.skipped import Block
+from sanic_app.store.rows import SqlRows
 from sanic_app.store.stamps import Stamps
-from sanic_app.store.transition import Limits, NewRow, QueuedRow, history_rows
+from sanic_app.store.transition import Limits, NewRow, QueuedRow
 from sanic_app.task import Task
-
-NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The server's clock in microseconds."""
-LINEAGE = "replace(lineage::text, '-', '')"
-SCHEMA_NUMBER = "current_schema()::regnamespace::oid::bigint"
-"""A schema that a dump was restored into has another one, and the lock of the commits too."""
-AGREED = "idempotency_keep, history_keep_tasks, history_keep_age"
-"""The settings that concern the whole queue."""
 
 TASKS_A_SECOND = 20_000
 """A large batch gets more time: a second for so many tasks."""
-
-_STATE_COLUMNS = f"commit_num, first_history_num, {', '.join(Figures._fields)}"
+KINDS = {
+    "history": (*["bigint"] * 4, "text", *["bigint"] * 3),
+    "skipped": ("integer", *["bigint"] * 4),
+}
+"""The types of the columns of some tables."""
 
 
 def large(writes: Sequence[Write]) -> float:
@@ -41,23 +35,7 @@ def large(writes: Sequence[Write]) -> float:
     return sum(len(write.tasks) for write in writes if isinstance(write, Add)) / TASKS_A_SECOND
 
 
-class Opening(NamedTuple):
-    """The state row under the lock."""
-
-    commit_num: int
-    first_history_num: int
-    figures: Figures
-    now: int
-    """The server's clock after the wait for the lock."""
-    lineage: str
-    schema_number: int
-    agreed: tuple[int | None, ...]
-    """The settings that concern the whole queue."""
-    lock_wait: float
-    """In seconds."""
-
-
-class PostgresRows:
+class PostgresRows(SqlRows):
     """See ``Rows`` in ``transition.py``."""
 
     def __init__(
@@ -86,7 +64,7 @@ class PostgresRows:
         self._sweep = (0, 0)
         self._messages = Messages(connection)
         self._foreseen = foreseen = Foreseen(writes, limits)
-        reads = foreseen.statements(self._messages.text)
+        reads = foreseen.statements(self._messages.literal)
         asked = stamps.asking()
         ((before, _),), state, *found = self._messages.send(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
@@ -95,10 +73,10 @@ class PostgresRows:
             "SET LOCAL synchronous_commit = on",
             f"SELECT {NOW}, pg_advisory_xact_lock({lock})",
             # Behind the lock: each statement sees what the one before has committed.
-            "EXECUTE newest_state" if now == NOW else _newest_state(now),
+            "EXECUTE newest_state" if now == NOW else newest_state(now),
             *reads.values(),
         )
-        self.opening = opening = _opening(state, before)
+        self.opening = opening = opened(state, before)
         self._wall = stamps.follow_server(opening.now, opening.figures.last_stamp, asked)
         foreseen.take(
             dict(zip(reads, found, strict=True)), opening.first_history_num, opening.figures
@@ -112,8 +90,6 @@ class PostgresRows:
         """Return the state row."""
         return self.opening.figures
 
-    # The queue.
-
     def queue(self, rows: Sequence[NewRow]) -> None:
         """Insert into the queue."""
         self._foreseen.queue(rows)
@@ -125,10 +101,7 @@ class PostgresRows:
         known = self._foreseen.front(first, limit)
         if known is not None:
             return known
-        low = max(first, self._foreseen.first)
-        found = self._messages.read(
-            f"{QUEUED} WHERE history_num >= {low} ORDER BY history_num LIMIT {limit}"
-        )
+        found = super().queued(max(first, self._foreseen.first), limit)
         if first <= self._foreseen.first:
             self._foreseen.read_front(found, limit)
         return found
@@ -138,109 +111,39 @@ class PostgresRows:
         if first == last and first in self._foreseen.rows:
             row = self._foreseen.rows[first]
             return [] if row is None else [row]
-        low = max(first, self._foreseen.first)
-        found = self._messages.read(
-            f"{QUEUED} WHERE history_num BETWEEN {low} AND {last}"
-            f" ORDER BY history_num DESC LIMIT {limit}"
-        )
-        return found[::-1]
+        return super().last_queued(max(first, self._foreseen.first), last, limit)
 
     def remove(self, first: int, last: int, count: int) -> None:
         """Delete from the queue."""
-        self._messages.delete("queue", "history_num", first, last, count)
+        super().remove(first, last, count)
         self._foreseen.remove(first, last)
-
-    def skip(self, blocks: Sequence[Block]) -> None:
-        """Add to the skipped."""
-        added = ", ".join(
-            f"{each} = skipped.{each} + excluded.{each}" for each in Block._fields[2:]
-        )
-        kinds = ("integer", "bigint", "bigint", "bigint", "bigint")
-        conflict = f" ON CONFLICT (level, block) DO UPDATE SET {added}"
-        self._messages.insert("skipped", blocks, kinds, conflict)
-
-    def forget_skipped(self, passed: Sequence[tuple[int, int]], limit: int) -> None:
-        """Delete from the skipped."""
-        self._messages.keep(
-            "DELETE FROM skipped WHERE (level, block) IN ("
-            f" SELECT skipped.level, block FROM (VALUES {', '.join(map(str, passed))})"
-            " AS passed (level, ending) CROSS JOIN skipped"
-            f" WHERE skipped.level = passed.level AND block < ending LIMIT {limit})"
-        )
-
-    # The history.
 
     def append(self, tasks: Sequence[Task], finish_num: int) -> None:
         """Insert into the history."""
+        super().append(tasks, finish_num)
         self._foreseen.append(task.history_num for task in tasks)
-        kinds = ("bigint", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "bigint")
-        self._messages.insert("history", history_rows(tasks, finish_num), kinds)
 
     def in_history(self, history_num: int) -> bool:
         """Look into the history."""
         known = self._foreseen.in_history
         if history_num not in known:
-            found = self._messages.read(f"SELECT 1 FROM history WHERE history_num = {history_num}")
-            known[history_num] = bool(found)
+            known[history_num] = super().in_history(history_num)
         return known[history_num]
-
-    def next_finished_at(self, finish_num: int) -> int | None:
-        """Read the next finish of the history."""
-        found = self._messages.read(
-            f"SELECT finished_at FROM history WHERE finish_num > {finish_num}"
-            " ORDER BY finish_num LIMIT 1"
-        )
-        return found[0][0] if found else None
-
-    def count_finished(self, finish_num: int, until: int, limit: int) -> int:
-        """Count the next finishes of the history."""
-        ((count,),) = self._messages.read(
-            f"SELECT count(*) FROM (SELECT finished_at FROM history WHERE finish_num > {finish_num}"
-            f" ORDER BY finish_num LIMIT {limit}) AS next WHERE finished_at <= {until}"
-        )
-        return int(count)
-
-    def prune(self, first: int, last: int, count: int) -> None:
-        """Delete from the history."""
-        self._messages.delete("history", "finish_num", first, last, count)
-
-    # The keys.
 
     def find_key(self, key: str) -> KeyRow | None:
         """Read a key."""
-        if key in self._foreseen.keys:
-            return self._foreseen.keys[key]
-        found = self._messages.read(f"{KEY} WHERE key = {self._messages.text(key)}")
-        return KeyRow(*found[0][1:]) if found else None
+        keys = self._foreseen.keys
+        return keys[key] if key in keys else super().find_key(key)
 
     def put_key(self, key: str, row: KeyRow) -> None:
         """Insert a key, or write over an expired one."""
         if key in self._foreseen.keys:
             self._foreseen.keys[key] = row
-        ended = "NULL" if row.finished_at is None else row.finished_at
-        names = ", ".join(KeyRow._fields)
-        text = self._messages.text
-        self._messages.keep(
-            f"INSERT INTO idempotency (key, {names}) VALUES ({text(key)},"
-            f" {text(row.request)}, {row.first}, {row.last}, {row.created_at}, {row.started},"
-            f" {ended}) ON CONFLICT (key) DO UPDATE SET ({names}) ="
-            f" (excluded.{', excluded.'.join(KeyRow._fields)})"
-        )
-
-    def end_keys(self, first: int, last: int, stamp: int) -> None:
-        """Update the keys of removed tasks. Keys do not overlap: at most one reaches beyond."""
-        self._messages.keep(
-            f"UPDATE idempotency SET finished_at = {stamp} WHERE last BETWEEN {first} AND coalesce("
-            f"(SELECT min(last) FROM idempotency WHERE last > {last}), 9223372036854775807)"
-            " AND finished_at IS NULL AND NOT EXISTS"
-            " (SELECT 1 FROM queue WHERE history_num BETWEEN first AND last)"
-        )
+        super().put_key(key, row)
 
     def sweep_keys(self, until: int, limit: int) -> None:
         """Delete expired keys, those of the whole commit together."""
         self._sweep = (until, self._sweep[1] + limit)
-
-    # The end.
 
     def write(self, figures: Figures, node: str, node_commit: int) -> None:
         """Send what is kept back, with the new state row and the node's, and commit.
@@ -268,6 +171,18 @@ class PostgresRows:
             ended = sorted(row[0] for row in found[-1])
             self.swept = ended[-1] if len(ended) == limit else max(self.swept, until)
 
+    def _read(self, sql: str, *values: object) -> list[Any]:
+        return self._messages.read(sql, *values)
+
+    def _write(self, sql: str, *values: object) -> None:
+        self._messages.keep(sql, *values)
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], conflict: str = "") -> None:
+        self._messages.insert(table, rows, KINDS[table], conflict)
+
+    def _delete(self, table: str, column: str, first: int, last: int, count: int) -> None:
+        self._messages.delete(table, column, first, last, count)
+
 
 def prepare(connection: Connection) -> None:
     """Prepare the statements that nearly each commit has, once for a connection.
@@ -277,7 +192,7 @@ def prepare(connection: Connection) -> None:
     numbers = [f"${number}" for number in range(4, 6 + len(Figures._fields))]
     kinds = ", ".join(["bigint"] * len(numbers))
     statements = {
-        "newest_state": _newest_state(NOW),
+        "newest_state": newest_state(NOW),
         "add_to_queue (bigint[], bigint[], bigint[], bigint[], bigint[])": (
             "INSERT INTO queue SELECT * FROM unnest($1, $2, $3, $4, $5)"
         ),
@@ -285,7 +200,7 @@ def prepare(connection: Connection) -> None:
             "WITH before AS (DELETE FROM state WHERE commit_num = $1),"
             " mine AS (DELETE FROM node_commit WHERE node = $2 AND commit_num = $3),"
             " now AS (INSERT INTO node_commit (node, commit_num) VALUES ($2, $4))"
-            f" INSERT INTO state ({_STATE_COLUMNS}) VALUES ({', '.join(numbers)})"
+            f" INSERT INTO state ({STATE_COLUMNS}) VALUES ({', '.join(numbers)})"
         ),
     }
     # The try before may have met a lock behind the first of them.
@@ -297,30 +212,3 @@ def _patience(seconds: int) -> Sequence[str]:
     """Have the server wait so much longer for this node, which makes the text of a large batch."""
     timeout = f"idle_in_transaction_session_timeout = '{LOCK_SECONDS + seconds}s'"
     return (f"SET LOCAL {timeout}",) if seconds else ()
-
-
-def _newest_state(now: str) -> str:
-    return (
-        f"SELECT {_STATE_COLUMNS}, {now}, {LINEAGE}, {SCHEMA_NUMBER}, {AGREED}, compatible_from,"
-        f" {NOW} FROM state, meta WHERE {NEWEST}"
-    )
-
-
-def _opening(rows: list[Any], before: int) -> Opening:
-    if not rows:
-        raise StoreFailed("corrupt", "the state row is missing")
-    commit_num, first, *figures, now, lineage, schema, keep, tasks, age, known_from, after = rows[0]
-    if known_from > len(migrations("postgres")):
-        raise StoreFailed(
-            "other", "the schema was migrated by a newer service, which this one cannot join"
-        )
-    return Opening(
-        commit_num,
-        first,
-        Figures(*figures),
-        now,
-        lineage,
-        schema,
-        (keep, tasks, age),
-        max(after - before, 0) / 1_000_000,
-    )

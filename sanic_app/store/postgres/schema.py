@@ -13,7 +13,7 @@ from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import fetch
-from sanic_app.store.postgres.rows import AGREED, LINEAGE, SCHEMA_NUMBER
+from sanic_app.store.postgres.opening import AGREED, LINEAGE, SCHEMA_NUMBER
 from sanic_app.store.postgres.servers import Connection
 from sanic_app.store.transition import Limits
 
@@ -65,7 +65,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     connection.execute(
         f"BEGIN; SET LOCAL lock_timeout = '{MIGRATE_SECONDS}s';"
         f" SET LOCAL idle_in_transaction_session_timeout = '{MIGRATE_SECONDS}s';"
-        f" SET LOCAL synchronous_commit = on;"
+        " SET LOCAL synchronous_commit = on;"
         f" SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)"
     )
     require_usage(connection, name)
@@ -77,10 +77,7 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
         connection.execute(migration.sql)
         connection.execute(f"UPDATE meta SET schema = {migration.number}")
     _agree(connection, limits)
-    ((lineage, number),) = fetch(
-        connection,
-        f"SELECT {LINEAGE}, {SCHEMA_NUMBER} FROM meta",
-    )
+    ((lineage, number),) = fetch(connection, f"SELECT {LINEAGE}, {SCHEMA_NUMBER} FROM meta")
     connection.execute(
         "INSERT INTO node (node) VALUES (%s) ON CONFLICT (node) DO UPDATE SET resolves = 0", (node,)
     )

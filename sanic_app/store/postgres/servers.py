@@ -167,9 +167,8 @@ class Servers:
             pool.submit(self._try, host) for host in self._hosts
         }
         pool.shutdown(wait=False)
-        best: tuple[Connection, Server] | None = None
-        unfit: StartError | StoreFailed | None = None
-        reasons: list[str] = []
+        found: list[Future[tuple[Connection, Server]]] = []
+        errors: list[BaseException] = []
         end: float | None = None
         while calls:
             left = None if end is None else max(end - time.monotonic(), 0.0)
@@ -177,27 +176,23 @@ class Servers:
             if not done:
                 break
             for call in done:
-                error = call.exception()
-                if isinstance(error, StartError | StoreFailed):
-                    unfit = error
-                elif error is not None:
-                    reasons.append(str(error))
-                elif best is None or call.result()[1].timeline > best[1].timeline:
-                    if best is not None:
-                        best[0].close()
-                    best = call.result()
-                    # A promotion that nobody knew of: there is no better one to wait for.
-                    promoted = best[1].timeline > self.timeline > 0
-                    end = end or time.monotonic() + (0.0 if promoted else GRACE_SECONDS)
-                else:
-                    call.result()[0].close()
-        for call in calls:
-            call.add_done_callback(_close)
+                if (error := call.exception()) is not None:
+                    errors.append(error)
+                    continue
+                found.append(call)
+                # A promotion that nobody knew of: there is no better one to wait for.
+                promoted = call.result()[1].timeline > self.timeline > 0
+                end = end or time.monotonic() + (0.0 if promoted else GRACE_SECONDS)
+        best = max(found, key=lambda call: call.result()[1].timeline, default=None)
+        for call in (*calls, *found):
+            if call is not best:
+                call.add_done_callback(_close)
         if best is not None:
-            return best
-        if unfit is not None:
-            raise unfit
-        raise Lost("; ".join(sorted(reasons)))
+            return best.result()
+        for error in errors:
+            if isinstance(error, StartError | StoreFailed):
+                raise error
+        raise Lost("; ".join(sorted(map(str, errors))))
 
     def _try(self, host: Mapping[str, Any]) -> tuple[Connection, Server]:
         try:

@@ -12,7 +12,7 @@ from sanic_app.clock import Clock
 from sanic_app.errors import ServiceError, StartError
 from sanic_app.store import Change, Commit, Lease, Sizes, Write
 from sanic_app.store.isolation import WriteFailed, commit_isolated
-from sanic_app.store.postgres import rows, schema
+from sanic_app.store.postgres import opening, schema
 from sanic_app.store.postgres.changes import Changes
 from sanic_app.store.postgres.committer import Committer
 from sanic_app.store.postgres.failures import Lost
@@ -51,7 +51,7 @@ class PostgresStore(PostgresReads):
         name: str = "sanic_app",
         patience: float = PATIENCE,
         history_keep: Retention | None = None,
-        now: Callable[[], str] = lambda: rows.NOW,
+        now: Callable[[], str] = lambda: opening.NOW,
     ) -> None:
         """Take a URL, the lifetime of keys in microseconds, the limit, and the schema's name.
 
@@ -64,18 +64,11 @@ class PostgresStore(PostgresReads):
         limits = Limits(idempotency_keep, queue_max, history_keep)
         reader, list_reader = Link(self._servers, "reader"), Link(self._servers, "lists")
         super().__init__(reader, list_reader, clock, limits, now)
-        self.notice: Callable[[str], None] = _nobody
+        notice = self._note
         self._committer = Committer(
-            self._servers,
-            self._node,
-            limits,
-            self._stamps,
-            patience,
-            now=now,
-            notice=self._note,
+            self._servers, self._node, limits, self._stamps, patience, now=now, notice=notice
         )
-        reconnected = partial(self._note, "reconnect")
-        self._changes = Changes(self._servers, now, reconnected, self._stamps)
+        self._changes = Changes(self._servers, now, partial(notice, "reconnect"), self._stamps)
         self.lineage = ""
 
     @property
@@ -83,11 +76,6 @@ class PostgresStore(PostgresReads):
         """The engine with its version, once that is known."""
         found = self._servers.found
         return f"postgresql {found.version.split()[0]}" if found else "postgresql"
-
-    @property
-    def prunes(self) -> bool:
-        """Whether there is a retention."""
-        return self._limits.retention is not None
 
     @property
     def up(self) -> bool:
@@ -164,7 +152,3 @@ class PostgresStore(PostgresReads):
         if started is not None and started[0] != figures.head:
             started = None
         return commit._replace(figures=figures, started=started)
-
-
-def _nobody(_: str) -> None:
-    """Before somebody asks to be told."""

@@ -55,27 +55,13 @@ def prepare(path: Path) -> None:
         )
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise StartError(f"cannot use the database {path}: not a regular file")
-        if status.st_nlink > 1:
-            # A service or a program that uses another name has another WAL.
-            raise StartError(
-                f"cannot use the database {path}: it has {status.st_nlink} names (hard links);"
-                " remove all but one"
-            )
-        if _is_mount(path):
-            raise StartError(
-                f"cannot use the database {path}: it is mounted as a single file, and its WAL would"
-                " not be; mount the folder instead"
-            )
-        if not os.access(path, os.W_OK):
-            # SQLite would open it all the same, and leave a WAL that nobody can write.
-            raise StartError(f"cannot use the database {path}: not writable")
     except FileNotFoundError:
         _create(path)
         return
     except OSError as error:
         raise StartError(f"cannot open the database {path}: {error.strerror}") from None
+    if unfit := _unfit(path, status):
+        raise StartError(f"cannot use the database {path}: {unfit}")
     if status.st_size == 0:
         # What a failed copy or export leaves behind. A queue of it would hide the loss.
         raise StartError(
@@ -98,6 +84,19 @@ def prepare(path: Path) -> None:
         raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < latest():
         _migrate(path)
+
+
+def _unfit(path: Path, status: os.stat_result) -> str:
+    """Return why the file must not be used, whatever is in it, or nothing."""
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_nlink > 1:
+        # A service or a program that uses another name has another WAL.
+        return f"it has {status.st_nlink} names (hard links); remove all but one"
+    if _is_mount(path):
+        return "it is mounted as a single file, and its WAL would not be; mount the folder instead"
+    # SQLite would open it all the same, and leave a WAL that nobody can write.
+    return "" if os.access(path, os.W_OK) else "not writable"
 
 
 def refuse_journal(path: Path) -> None:

@@ -12,7 +12,6 @@ from sanic_app.store import Figures, Overview, Place
 from sanic_app.store.reads import STATE_FIGURES, Reads, head_of, place_query, placed
 from sanic_app.store.sqlite.connections import Connection, Connections
 from sanic_app.store.sqlite.failures import failure
-from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.transition import Limits
 from sanic_app.task import Task
 
@@ -26,11 +25,9 @@ _QUEUE_ITEM = """
         'timeout', iif(timeout % 1000000 = 0, timeout / 1000000, timeout / 1000000.0)
     )
 """
-_QUEUE_TASK = """
-    SELECT history_num, num, timeout, created_at,
-           iif(history_num = head, 'waiting', 'queued'),
-           iif(history_num = head, head_started_at, NULL), NULL
-    FROM queue, state
+_OVERVIEW = f"""
+    SELECT {STATE_FIGURES}, num, timeout, created_at FROM state
+    LEFT JOIN queue ON history_num = head
 """
 _PLACE = place_query("(SELECT min(history_num) FROM queue)")
 
@@ -38,7 +35,7 @@ _PLACE = place_query("(SELECT min(history_num) FROM queue)")
 class SqliteReads(Reads):
     """The reads of the store's protocol."""
 
-    queue_task = _QUEUE_TASK
+    queue = "queue, state"
     queue_item = _QUEUE_ITEM
     queue_items = "queue WHERE true"
     joined = "group_concat(item)"
@@ -48,19 +45,13 @@ class SqliteReads(Reads):
         super().__init__(clock, limits)
         self._connections = connections
 
-    async def figures(self) -> Figures:
-        """Return the state row."""
-        return Figures(*await self._read_state(FIGURES))
-
     async def overview(self) -> Overview:
         """Return the state row and the head."""
-        *state, num, timeout, created_at = await self._read_state(
-            f"SELECT {STATE_FIGURES}, num, timeout, created_at FROM state"
-            " LEFT JOIN queue ON history_num = head"
-        )
-        figures = Figures(*state)
-        head = head_of(figures, (num, timeout, created_at))
-        return Overview(figures, head, figures.stamp(self.wall()))
+        for *state, num, timeout, created_at in await self._read(_OVERVIEW):
+            figures = Figures(*state)
+            head = head_of(figures, (num, timeout, created_at))
+            return Overview(figures, head, figures.stamp(self.wall()))
+        raise self._failed(StoreFailed("corrupt", "the state row is missing"))
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""
@@ -73,11 +64,6 @@ class SqliteReads(Reads):
         for (uuid,) in await self._read("SELECT uuid FROM lineage"):
             return str(uuid)
         raise self._failed(StoreFailed("corrupt", "the lineage is missing"))
-
-    async def _read_state(self, sql: str) -> Any:
-        for row in await self._read(sql):
-            return row
-        raise self._failed(StoreFailed("corrupt", "the state row is missing"))
 
     async def _read(self, sql: str, *values: object) -> list[Any]:
         return await self._read_by(self._connections.reader, sql, values)

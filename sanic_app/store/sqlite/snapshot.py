@@ -49,15 +49,7 @@ class SqliteSnapshot:
         """
         self._before: list[str] = []
         try:
-            refuse_journal(self.path)
-        except OSError as error:
-            raise StartError(f"cannot read {self.path}: {error.strerror}") from None
-        try:
             self._look()
-            # Not once a connection is open: to close a second handle would drop its locks.
-            check_header(self.path)
-        except StartError as error:
-            self._before.append(error.detail)
         except OSError as error:
             raise StartError(f"cannot read {self.path}: {error.strerror}") from None
         uri = f"file:{quote(os.fsencode(self.path))}?mode=ro"
@@ -83,6 +75,7 @@ class SqliteSnapshot:
         self.close()
 
     def _look(self) -> None:
+        refuse_journal(self.path)
         self._files = self._status()
         self._had_shm = self._shm.exists()
         # Without a WAL nothing but the file is to be read, and not even an empty one is left beside
@@ -91,6 +84,11 @@ class SqliteSnapshot:
         if self.path.is_fifo():
             # Opening it would block for ever.
             raise OSError(errno.EINVAL, "not a regular file")
+        try:
+            # Not once a connection is open: to close a second handle would drop its locks.
+            check_header(self.path)
+        except StartError as error:
+            self._before.append(error.detail)
 
     def _check_wal(self, uri: str) -> None:
         # On a connection of its own: this opens the file once more, and to close that handle drops

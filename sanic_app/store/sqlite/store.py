@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from sanic_app.clock import Clock
-from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy, StoreFailed
-from sanic_app.store import Change, Commit, Figures, Lease, Sizes, Write
+from sanic_app.errors import DiskFull, ServiceError, StartError, StoreBusy
+from sanic_app.store import Change, Commit, Lease, Sizes, Write
 from sanic_app.store.isolation import commit_isolated
-from sanic_app.store.sqlite import rows
 from sanic_app.store.sqlite.checkpointer import Checkpointer
+from sanic_app.store.sqlite.committer import Committer
 from sanic_app.store.sqlite.connections import Connections
-from sanic_app.store.sqlite.disk import failure_of_write, sizes
+from sanic_app.store.sqlite.disk import sizes
 from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease, real_path
@@ -34,10 +33,6 @@ class SqliteStore(SqliteReads):
     shared = False
     up = True
     unknown = False
-    notice: Callable[[str], None]
-
-    _left: Figures
-    """The state row as this process left it."""
 
     def __init__(
         self,
@@ -59,9 +54,10 @@ class SqliteStore(SqliteReads):
         super().__init__(Connections(self._path), clock, limits)
         self._watch = Watch(self._path)
         self._checkpointer = Checkpointer(self._connections, self._watch)
+        self._committer = Committer(
+            self._connections, self._checkpointer, self._watch, self._stamps, limits
+        )
         self._lease = lease
-        # What the writer's connection says of commits by others; None: not asked yet.
-        self._data_version: int | None = None
         self._recovered = False
         self.lineage = ""
 
@@ -69,11 +65,6 @@ class SqliteStore(SqliteReads):
     def engine(self) -> str:
         """The engine with its version."""
         return f"sqlite {sqlite3.sqlite_version}"
-
-    @property
-    def prunes(self) -> bool:
-        """Whether there is a retention."""
-        return self._limits.retention is not None
 
     async def own(self) -> FileLease:
         """Take the owner's lock beside the real path of the database."""
@@ -110,7 +101,7 @@ class SqliteStore(SqliteReads):
         if not self._connections.writable and not self._connections.closed:
             await self._open_late()
         await self._recover(owner)
-        return await commit_isolated(writes, self._write, self.overview)
+        return await commit_isolated(writes, self._committer.commit, self.overview)
 
     def end_patience(self) -> None:
         """Do nothing: a disk is there, or the store has failed."""
@@ -128,7 +119,7 @@ class SqliteStore(SqliteReads):
             return
         writer = self._connections.writer
         try:
-            await writer.run(self._look_closely, writer.raw)
+            await writer.run(self._watch.look_at_commits, writer.raw)
         except sqlite3.Error as error:
             raise failure(error) from error
 
@@ -167,21 +158,14 @@ class SqliteStore(SqliteReads):
         await self._checkpointer.recover()
         self._watch.begin(owner, *await self._connections.page_of("origin"))
         await self.watch(owner)
-        self._left = await self.figures()
-        if ahead := self._stamps.follow(self._left.last_stamp):
+        self._committer.left = left = await self.figures()
+        if ahead := self._stamps.follow(left.last_stamp):
             log.warning(
                 "the last stamp is %.0f s ahead of the clock: until the clock has caught up, each"
                 " restart waits the head's whole timeout anew",
                 ahead / SECOND,
             )
         self._recovered = True
-
-    def _look_closely(self, connection: sqlite3.Connection) -> None:
-        self._watch.look_closely()
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if self._data_version not in (None, version):
-            raise StoreFailed("other", f"another program wrote to the database {self._path}")
-        self._data_version = version
 
     async def _open_late(self) -> None:
         """Open for writing what could only be read so far."""
@@ -190,48 +174,3 @@ class SqliteStore(SqliteReads):
         except sqlite3.Error as error:
             raise failure(error) from error
         self._watch.note()
-
-    async def _write(self, writes: Sequence[Write]) -> Commit:
-        try:
-            return await self._write_once(writes)
-        except DiskFull:
-            # The connection may have forgotten its pages, as it does after another's commit.
-            self._data_version = None
-            # What fills the disk may be the WAL itself. Once it is copied into the database it
-            # starts again from its beginning, and there is room: nobody need be refused.
-            await self._checkpointer.checkpoint("PASSIVE")
-            return await self._write_once(writes)
-
-    async def _write_once(self, writes: Sequence[Write]) -> Commit:
-        writer = self._connections.writer
-        apply = partial(self._apply, writer.raw, writes)
-        commit = await writer.run(_or_nothing, apply, writer.raw, self._path)
-        self._checkpointer.count(commit.results)
-        return commit
-
-    def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
-        before, mark = self._left, self._checkpointer.mark_due
-        self._stamps.follow(before.last_stamp)
-        commit = rows.apply(connection, writes, self._stamps, self._limits, before, mark=mark)
-        if commit.figures != before:
-            self._checkpointer.mark_due = False
-        self._left = commit.figures
-        # Not acknowledged before it is known that a restart will find it.
-        self._watch.look()
-        return commit
-
-
-def _or_nothing(apply: Callable[[], Commit], connection: sqlite3.Connection, path: Path) -> Commit:
-    """Run a transaction; when it fails, roll it back and say what kind of failure it was."""
-    try:
-        return apply()
-    except Exception as error:
-        found = failure_of_write(error, path)
-        if not isinstance(found, StoreFailed) and connection.in_transaction:
-            try:
-                connection.execute("ROLLBACK")
-            except sqlite3.Error as second:
-                found = StoreFailed("io", str(second))
-        if found is error:
-            raise
-        raise found from error

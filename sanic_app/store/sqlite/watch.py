@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ class Watch:
         self._identities: dict[str, _Identity] = {}
         self._page = (0, 0)
         self._content: tuple[int, bytes, bytes] | None = None
+        self.data_version: int | None = None
+        """What the writer's connection says of commits by others; None: not asked yet."""
 
     def begin(self, lease: FileLease, offset: int = 0, length: int = 0) -> None:
         """Remember the files as they are, once they are open; the lease has locked the database.
@@ -98,6 +101,18 @@ class Watch:
         self.look()
         if (content := self._read()) is not None and content != self._content:
             raise _foreign(f"{self.path} was written over while the service was using it")
+
+    def look_at_commits(self, connection: sqlite3.Connection) -> None:
+        """Look closely, and ask SQLite by the writer's connection whether another one committed.
+
+        Raises:
+            as ``look_closely``.
+        """
+        self.look_closely()
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if self.data_version not in (None, version):
+            raise _foreign(f"another program wrote to the database {self.path}")
+        self.data_version = version
 
     def _read(self) -> tuple[int, bytes, bytes] | None:
         if sys.platform == "win32" or self._lease is None or self._lease.descriptor < 0:
