@@ -44,6 +44,7 @@ def page_headers(images: str = "'self'") -> Mapping[str, str]:
 def serve(request: Request, file: File, headers: Mapping[str, str]) -> HTTPResponse:
     """Answer with the file, or with 304 if the client has it already."""
     headers = {**headers, "ETag": file.etag}
-    if file.etag in request.headers.get("if-none-match", ""):
+    known = request.headers.getall("if-none-match", ())
+    if known == ["*"] or any(file.etag in each for each in known):
         return HTTPResponse(status=304, headers=headers)
     return HTTPResponse(file.body, headers=headers, content_type=file.content_type)
