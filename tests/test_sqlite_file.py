@@ -266,7 +266,7 @@ def test_a_name_too_long_for_the_files_beside_it_is_refused(tmp_path: Path, leng
     path = tmp_path / ("q" * length)
     lease = FileLease(path)
     try:
-        with pytest.raises(StartError, match="cannot create the database .*: File name too long"):
+        with pytest.raises(StartError, match=r"cannot create the database .*: File name too long"):
             prepare(path)
     finally:
         lease.release()
