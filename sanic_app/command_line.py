@@ -69,6 +69,10 @@ def _serve(settings: Settings, lease: FileLease | None) -> None:
     # has ended without loading it.
     import asyncio
 
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        # The library would keep the metrics in files of that folder, for servers of many processes,
+        # and count on from them after a restart.
+        os.environ.pop(name, None)
     from sanic_app.process import raise_descriptor_limit, serve
 
     raise_descriptor_limit()

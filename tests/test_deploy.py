@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import sanic_app
+from sanic_app.client.health import check
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
 from sanic_app.settings.values import PostgresUrl
@@ -484,6 +486,39 @@ def test_the_health_check_fails_in_one_line(tmp_path: Path) -> None:
     ):
         done = health(tmp_path, *flags)
         assert (done.returncode, done.stdout, done.stderr) == (status, "", f"sanic-app: {says}\n")
+
+
+@pytest.mark.parametrize("piece", [b"{", b"[" * 65_536, b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_the_health_check_ends_though_an_answer_never_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], piece: bytes
+) -> None:
+    monkeypatch.setattr("sanic_app.client.health.SECONDS", 0.3)
+    left = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not piece.startswith(b"HTTP"):
+                self.send_response(200)
+                self.end_headers()
+            try:
+                for _ in range(500):
+                    self.wfile.write(piece)
+                    time.sleep(0.02)
+            except OSError:
+                left.set()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            assert check(Settings(port=server.server_port)) == 1
+            assert left.wait(20), "it waited for the end of the answer"
+        finally:
+            server.shutdown()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sanic-app: ")
 
 
 def test_the_builder_is_sent_what_the_image_copies_and_no_more() -> None:

@@ -182,6 +182,17 @@ def test_unknown_variables_are_warned_of_once(tmp_path: Path) -> None:
         assert "tcp://" not in running.log
 
 
+def test_metrics_are_this_process_s_own_whatever_the_library_s_variables_say(
+    tmp_path: Path,
+) -> None:
+    values = tmp_path / "values"
+    with Running(tmp_path, environ={"PROMETHEUS_MULTIPROC_DIR": str(values)}) as running:
+        assert running.request("POST", "/add_task", {"num": 1, "timeout": 60})[0] == 200
+        assert "sanic_app_tasks_added_total 1.0\n" in running.request("GET", "/metrics")[1]
+        assert not values.exists()
+        lines(running)
+
+
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

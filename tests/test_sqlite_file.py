@@ -20,6 +20,7 @@ from sanic_app.store.migrations import Migration, migrations
 from sanic_app.store.sqlite import disk
 from sanic_app.store.sqlite.disk import UNFINISHED
 from sanic_app.store.sqlite.file import prepare
+from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 from tests.fake_clock import FakeClock
 from tests.parts import KEEP, SqliteEngine, new, opened, shut
@@ -257,6 +258,19 @@ async def test_a_creation_that_fails_leaves_nothing(place: SqliteEngine, clock: 
     beside(place.path, UNFINISHED).mkdir()
     assert "cannot create the database" in await refusal(place, clock)
     assert not place.path.exists()
+
+
+@pytest.mark.parametrize("length", [241, 248])
+def test_a_name_too_long_for_the_files_beside_it_is_refused(tmp_path: Path, length: int) -> None:
+    # The lock file's name fits into 255 characters; those of a new database and its journal do not.
+    path = tmp_path / ("q" * length)
+    lease = FileLease(path)
+    try:
+        with pytest.raises(StartError, match=r"cannot create the database .*: File name too long"):
+            prepare(path)
+    finally:
+        lease.release()
+    assert listed(tmp_path) == [f"{path.name}.lock"]
 
 
 @pytest.mark.parametrize("empty", [True, False])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import socket
+import threading
+from contextlib import suppress
 
 from sanic_app.client.output import refuse
 from sanic_app.client.service import parsed
@@ -12,6 +15,8 @@ from sanic_app.settings import Settings
 
 SECONDS = 3.0
 """The service must answer within this time."""
+ANSWER_BYTES = 4_096
+"""It has less to say."""
 
 
 def check(settings: Settings) -> int:
@@ -25,9 +30,14 @@ def check(settings: Settings) -> int:
     except http.client.InvalidURL:
         return refuse(f"{host} is not a host name")
     try:
+        connection.connect()
+        # The limit of the socket begins anew with each byte.
+        limit = threading.Timer(SECONDS, _cut, [connection.sock])
+        limit.daemon = True
+        limit.start()
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()
-        status, reason = answer.status, str(parsed(answer.read())["reason"])
+        status, reason = answer.status, str(parsed(answer.read(ANSWER_BYTES))["reason"])
     except OSError as error:
         return refuse(f"no answer from {host} port {settings.port}: {error.strerror or error}")
     except UnicodeError:
@@ -40,6 +50,11 @@ def check(settings: Settings) -> int:
         return refuse(f"unready: {reason}")
     print(f"ready: {reason}")
     return 0
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _reachable(host: str) -> str:

@@ -217,7 +217,9 @@ class Writer:
             self._waiting.put_back(batch)
             await asyncio.sleep(BUSY_PAUSE)
             return
-        self.disk_full = False
+        if commit.figures != self.figures:
+            # One that changes nothing needs no room.
+            self.disk_full = False
         self.figures = commit.figures
         self._prune_in(commit.prune_in)
         committed = Committed(commit, begun, self._clock.monotonic())

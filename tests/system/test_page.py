@@ -68,6 +68,16 @@ def batch(running: Running, *timeouts: float, **headers: str) -> None:
     assert running.request("POST", path, {"tasks": tasks}, headers)[0] == 201
 
 
+def wait_for_listeners(running: Running, page: Page, count: int) -> None:
+    # The page's requests pass through this thread, and only while it is in a call of Playwright: a
+    # plain sleep would hold them back.
+    for _ in range(1_000):
+        if f"sanic_app_event_listeners {count}.0\n" in running.request("GET", "/metrics")[1]:
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"there are never {count} listeners")
+
+
 def cells(page: Page, body: str) -> list[list[str]]:
     rows = page.locator(f"#{body} tr").all()
     return [[cell.inner_text() for cell in row.locator("td").all()] for row in rows]
@@ -280,6 +290,26 @@ def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
             expect(page.locator("#head")).to_have_text("Task 2: number 2")
 
 
+def test_a_tab_that_nobody_sees_keeps_no_connection_and_comes_back(tmp_path: Path) -> None:
+    # A browser has six connections to the service, for all its tabs: the seventh would stay empty.
+    turn = """(hidden) => {
+      Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    with opened(tmp_path) as (running, one, page):
+        wait_for_listeners(running, page, 1)
+        page.evaluate(turn, True)
+        wait_for_listeners(running, page, 0)
+        batch(running, 600)
+        expect(page).to_have_title("1 · sanic-app")
+        expect(page.locator("#lost")).to_be_hidden()
+        page.evaluate(turn, False)
+        wait_for_listeners(running, page, 1)
+        batch(running, 600)
+        expect(page.locator("#tasks tr")).to_have_count(2)
+        assert one.errors == []
+
+
 def test_a_head_that_is_finished_and_removed_while_it_is_looked_at_is_no_error(
     tmp_path: Path,
 ) -> None:
@@ -309,10 +339,8 @@ def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None
     with Running(first) as running, tab(running.url) as one:
         page = one.page
         page.goto(running.url)
-        # What was finished before it listens is in no chart. The page's requests pass through this
-        # thread, and only while it is in a call of Playwright: a plain sleep would hold them back.
-        while "event_listeners 1.0" not in running.request("GET", "/metrics")[1]:
-            page.wait_for_timeout(10)
+        # What was finished before it listens is in no chart.
+        wait_for_listeners(running, page, 1)
         batch(running, *[0] * 30, 600)
         expect(page.locator("#results tr")).to_have_count(20)
         expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 30")

@@ -57,6 +57,7 @@ def serve(request: Request, file: File | None, headers: Mapping[str, str]) -> HT
     if file is None:
         raise NotFound
     headers = {**headers, "ETag": file.etag}
-    if file.etag in request.headers.get("if-none-match", ""):
+    known = request.headers.getall("if-none-match", ())
+    if known == ["*"] or any(file.etag in each for each in known):
         return HTTPResponse(status=304, headers=headers)
     return HTTPResponse(file.body, headers=headers, content_type=file.content_type)

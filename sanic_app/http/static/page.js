@@ -9,6 +9,7 @@ const RESULTS = 20;
 const PAGE = 1000; // the longest page of results
 const LOOK_MS = 250; // the shortest time between two requests for what is shown
 const RETRY_MS = 1000;
+const HIDDEN_MS = 5000; // how often a tab that nobody sees looks
 const TICK_MS = 100;
 
 const $ = (id) => document.getElementById(id);
@@ -105,11 +106,28 @@ async function latestResults(last) {
   }
 }
 
-/** Listen for ever, and look after each message. */
+let stream = new AbortController();
+let turned = () => {};
+document.addEventListener("visibilitychange", () => {
+  stream.abort();
+  turned();
+});
+
+/**
+ * Listen for ever, and look after each message. A tab that nobody sees only looks now and then: a
+ * browser has six connections to the service for all its tabs, and a stream keeps one.
+ */
 async function listen() {
   for (;;) {
+    if (document.hidden) {
+      look();
+      await Promise.race([sleep(HIDDEN_MS), new Promise((resolve) => (turned = resolve))]);
+      if (!$("token").hidden) return;
+      continue;
+    }
+    stream = new AbortController();
     try {
-      for await (const message of service.events(state.cursor)) {
+      for await (const message of service.events(state.cursor, stream)) {
         if (!state.listening) found();
         state.listening = true;
         state.cursor = message.id || state.cursor;
@@ -125,10 +143,10 @@ async function listen() {
         askForToken();
         return;
       }
-      lose(error instanceof Refused ? error.message : "The service does not answer.");
+      if (!document.hidden) lose(error instanceof Refused ? error.message : "The service does not answer.");
     }
     state.listening = false;
-    await sleep(RETRY_MS);
+    if (!document.hidden) await sleep(RETRY_MS);
   }
 }
 

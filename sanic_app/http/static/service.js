@@ -55,9 +55,8 @@ export class Service {
     return parsed(answer);
   }
 
-  /** Return the messages {id, kind, data} of the stream. A heartbeat has no kind. */
-  async *events(after) {
-    const silence = new AbortController();
+  /** Return the messages {id, kind, data} of the stream until it is aborted. A heartbeat has no kind. */
+  async *events(after, silence) {
     let watchdog = setTimeout(() => silence.abort(), SILENT_MS);
     try {
       const answer = await fetch(at("/api/v1/events"), {

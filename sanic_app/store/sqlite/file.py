@@ -135,15 +135,15 @@ def _is_mount(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Make the database under another name and rename it: it is there whole or not at all."""
-    for left in (Path(f"{path}-wal"), Path(f"{path}-journal")):
-        # SQLite would apply it to the new database.
-        if size_of(left):
-            raise StartError(
-                f"the database {path} is missing, but {left} is not: put the two together again, or"
-                " restore a backup and move that file away"
-            )
     new = unfinished(path)
     try:
+        for left in (Path(f"{path}-wal"), Path(f"{path}-journal")):
+            # SQLite would apply it to the new database.
+            if size_of(left):
+                raise StartError(
+                    f"the database {path} is missing, but {left} is not: put the two together"
+                    " again, or restore a backup and move that file away"
+                )
         begin(new)
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = FULL")
