@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sanic_app.command_line import _parser
+from sanic_app.command_line import _flags
 from sanic_app.errors import SettingsError
 from sanic_app.settings import KEYS, Settings, load
 from sanic_app.settings.values import PostgresUrl
@@ -36,7 +36,7 @@ def given(
     """Load from the text of a file, an environment and the flags of a command line."""
     if file is not None:
         (folder / "config_app.yaml").write_text(file, encoding="utf-8")
-    return load(vars(_parser().parse_args(flags)), environ or {}, folder)
+    return load(_flags(flags), environ or {}, folder)
 
 
 def refusal(
