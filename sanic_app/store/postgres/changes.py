@@ -154,11 +154,11 @@ class Changes:
         """
         while not self._closed:
             look_behind = partial(self._look, self.seen.finish_num, self._delivered)
-            connecting = 0.0 if self._link.connected else CONNECT_SECONDS
             try:
-                look = await self._link.run(
-                    look_behind, LOOK_SECONDS + DEADLINE_SECONDS + connecting
-                )
+                if not self._link.connected:
+                    # Apart, so that the first look has all its time and no more.
+                    await self._link.run(_nothing, 2 * CONNECT_SECONDS)
+                look = await self._link.run(look_behind, LOOK_SECONDS + DEADLINE_SECONDS)
             except (Lost, DiskFull, StoreBusy, StartError) as error:
                 if self.up and not self._closed:
                     log.warning("PostgreSQL is unavailable: %s", error)
@@ -263,3 +263,7 @@ class Changes:
         with suppress(OSError):
             while self._woken.recv(4_096):
                 pass
+
+
+def _nothing(_: Connection) -> None:
+    """Do nothing but connect."""
