@@ -68,6 +68,13 @@ def batch(running: Running, *timeouts: float, **headers: str) -> None:
     assert running.request("POST", path, {"tasks": tasks}, headers)[0] == 201
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""Script for a tab that nobody sees, or that is seen again."""
+
+
 def wait_for_listeners(running: Running, page: Page, count: int) -> None:
     # The page's requests pass through this thread, and only while it is in a call of Playwright: a
     # plain sleep would hold them back.
@@ -292,21 +299,20 @@ def test_a_lost_service_cannot_be_missed_and_comes_back(tmp_path: Path) -> None:
 
 def test_a_tab_that_nobody_sees_keeps_no_connection_and_comes_back(tmp_path: Path) -> None:
     # A browser has six connections to the service, for all its tabs: the seventh would stay empty.
-    turn = """(hidden) => {
-      Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
-      document.dispatchEvent(new Event("visibilitychange"));
-    }"""
     with opened(tmp_path) as (running, one, page):
         wait_for_listeners(running, page, 1)
-        page.evaluate(turn, True)
+        page.evaluate(HIDE, True)
         wait_for_listeners(running, page, 0)
-        batch(running, 600)
+        batch(running, *[0] * 30, 600)
         expect(page).to_have_title("1 · sanic-app")
         expect(page.locator("#lost")).to_be_hidden()
-        page.evaluate(turn, False)
+        page.evaluate(HIDE, False)
         wait_for_listeners(running, page, 1)
         batch(running, 600)
         expect(page.locator("#tasks tr")).to_have_count(2)
+        # Those that were finished unseen are not shown as if they were finished now.
+        assert running.request("DELETE", "/api/v1/tasks/31")[0] == 200
+        expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 1,")
         assert one.errors == []
 
 
@@ -332,7 +338,8 @@ def test_a_head_that_is_finished_and_removed_while_it_is_looked_at_is_no_error(
             expect(one.page.locator("#switch-error")).to_have_text("")
 
 
-def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_page_follows_the_service_into_another_queue(tmp_path: Path, hidden: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
@@ -344,8 +351,12 @@ def test_the_page_follows_the_service_into_another_queue(tmp_path: Path) -> None
         batch(running, *[0] * 30, 600)
         expect(page.locator("#results tr")).to_have_count(20)
         expect(page.locator("#throughput figcaption")).to_contain_text("Finished: 30")
+        if hidden:
+            page.evaluate(HIDE, True)
         running.kill()
         with Running(second, "--port", str(running.port)) as other:
+            if hidden:
+                page.evaluate(HIDE, False)
             expect(page.locator("#lost")).to_be_hidden()
             # The queue is empty, and there is nothing that the page could have shown before.
             expect(page.locator("#head")).to_have_text("Nothing is waiting.")

@@ -81,6 +81,10 @@ function lastAdded(id) {
   return BigInt(id.split(".").at(-2) ?? 0);
 }
 
+function lineage(id) {
+  return id.split(".")[0];
+}
+
 /**
  * Return the newest results, in order. Pages begin with their oldest, so where to begin is searched:
  * behind `few` there are not enough, behind `many` there are more than a page has.
@@ -118,8 +122,11 @@ document.addEventListener("visibilitychange", () => {
  * browser has six connections to the service for all its tabs, and a stream keeps one.
  */
 async function listen() {
+  let after = "";
   for (;;) {
     if (document.hidden) {
+      // What happens unseen is not told later: the charts would have it happen then.
+      after = "";
       look();
       await Promise.race([sleep(HIDDEN_MS), new Promise((resolve) => (turned = resolve))]);
       if (!$("token").hidden) return;
@@ -127,10 +134,11 @@ async function listen() {
     }
     stream = new AbortController();
     try {
-      for await (const message of service.events(state.cursor, stream)) {
+      for await (const message of service.events(after, stream)) {
         if (!state.listening) found();
         state.listening = true;
-        state.cursor = message.id || state.cursor;
+        if (!after && lineage(message.id) !== lineage(state.cursor || message.id)) startOver("another");
+        after = state.cursor = message.id || state.cursor;
         if (message.kind === "finished") chart.count(message.data);
         if (message.kind === "reset") startOver(message.data.reason);
         if (message.kind === "paused") speak("The queue is paused.");
