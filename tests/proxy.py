@@ -16,8 +16,8 @@ class Proxy:
     """Passes everything on until it is told otherwise.
 
     ``on_commit`` says what happens to the next message that commits, once: ``before`` cuts the
-    connection instead of passing it on, ``in`` right behind it, ``after`` instead of passing on
-    the answer; ``freeze`` passes it on and then nothing more, in no direction, until ``thaw``.
+    connection instead of passing it on, ``in`` right behind it, ``after`` when the answer comes,
+    which is passed on by neither; ``freeze`` passes it on and then nothing more, in no direction, until ``thaw``.
     """
 
     def __init__(self, port: int) -> None:
@@ -100,7 +100,7 @@ class Proxy:
                 fault, self.on_commit = self.on_commit, ""
                 if fault == "before":
                     break
-                if fault == "after":
+                if fault in ("in", "after"):
                     dropped.set()
                 elif fault == "freeze":
                     self._open.clear()

@@ -720,7 +720,7 @@ async def test_a_disk_that_is_full_while_a_commit_is_resolved_makes_nothing_cert
         async with node(queue, proxy.port, store_patience=0.5) as a:
             await a.add(1, 1_000)
             with full_disk_for(queue, "node"):
-                proxy.on_commit = "after"
+                proxy.on_commit = "in"
                 answer = await a.client.post("/add_task", json={"num": 2, "timeout": 1_000})
                 assert problem(answer, "outcome-unknown", 500)["applied"] is None
             await a.add(3, 1_000)
