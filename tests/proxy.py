@@ -17,7 +17,8 @@ class Proxy:
 
     ``on_commit`` says what happens to the next message that commits, once: ``before`` cuts the
     connection instead of passing it on, ``in`` right behind it, ``after`` when the answer comes,
-    which is passed on by neither; ``freeze`` passes it on and then nothing more, in no direction, until ``thaw``.
+    which is passed on by neither; ``freeze`` passes it on and then nothing more, in no direction,
+    until ``thaw``.
     """
 
     def __init__(self, port: int) -> None:
