@@ -728,6 +728,20 @@ async def test_a_disk_that_is_full_while_a_commit_is_resolved_makes_nothing_cert
             assert [task["num"] for task in listed] == [1, 2, 3]
 
 
+async def test_a_commit_of_another_node_says_that_there_is_room_again(queue: Queue) -> None:
+    async with node(queue) as a, node(queue) as b:
+        with full_disk_for(queue, "queue"):
+            answer = await a.client.post("/add_task", json={"num": 1, "timeout": 1_000})
+            problem(answer, "disk-full", 507)
+            assert (await a.get("/health/ready"))["reason"] == "the disk is full"
+        await b.add(2, 1_000)
+
+        async def learned() -> bool:
+            return bool((await a.get("/health/ready"))["reason"] == "ok")
+
+        await until(learned)
+
+
 async def test_a_resolved_commit_has_a_write_of_its_own(queue: Queue) -> None:
     with Proxy(queue.cluster.port) as proxy:
         async with node(queue, proxy.port) as a:

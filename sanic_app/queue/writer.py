@@ -124,7 +124,8 @@ class Writer:
         return self._waiting.put(write)
 
     def learn(self, committed: Committed) -> None:
-        """Tell the listeners what others have committed."""
+        """Tell the listeners what others have committed: the server has room for that."""
+        self.disk_full = False
         self.figures = committed.commit.figures
         for listener in self._listeners:
             listener(committed)
