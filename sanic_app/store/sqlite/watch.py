@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sanic_app.errors import StoreFailed
@@ -14,8 +15,8 @@ from sanic_app.store.sqlite.wal import Wal
 HEADER_BYTES = 100
 
 
-_Identity = tuple[int, int]
-"""Device and inode."""
+_Identity = tuple[int, int, int]
+"""Inode, device, and the number of names, in the order of ``os.stat_result``."""
 
 
 class Watch:
@@ -48,11 +49,10 @@ class Watch:
         """
         self._lease = lease
         self._page = (length, offset)
-        self._identities = {
-            path: _identity(status)
-            for path in map(str, (self.path, self._wal_path, self._index_path))
-            if (status := _status(path)) is not None
-        }
+        self._identities = {}
+        for path in map(str, (self.path, self._wal_path, self._index_path)):
+            with suppress(FileNotFoundError):
+                self._identities[path] = _identity(os.stat(path))  # noqa: PTH116 - see above
         if lease.descriptor >= 0:
             self._identities[str(self.path)] = _identity(os.fstat(lease.descriptor))
         if length:
@@ -75,18 +75,12 @@ class Watch:
             StoreFailed: they do not.
         """
         for path, identity in self._identities.items():
-            status = _status(path)
-            if status is None:
-                raise _foreign(f"{path} was deleted while the service was using it")
-            if _identity(status) != identity:
-                raise _foreign(
-                    f"{path} was replaced by another file while the service was using it"
-                )
-            if status.st_nlink != 1:
-                raise _foreign(
-                    f"{path} was given {status.st_nlink} names (hard links) while the service was"
-                    " using it: remove all but one"
-                )
+            try:
+                found = os.stat(path)[1:4]  # noqa: PTH116 - see above
+            except FileNotFoundError:
+                raise _foreign(f"{path} was deleted while the service was using it") from None
+            if found != identity:
+                raise _foreign(_difference(path, found, identity))
         if not self._wal.is_whole():
             raise _foreign(f"{self._wal_path} was written over while the service was using it")
 
@@ -122,15 +116,17 @@ class Watch:
         return os.fstat(descriptor).st_size, header, page
 
 
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116 - see above
-    except FileNotFoundError:
-        return None
-
-
 def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino
+    return status.st_ino, status.st_dev, 1
+
+
+def _difference(path: str, found: tuple[int, ...], identity: _Identity) -> str:
+    if found[:2] != identity[:2]:
+        return f"{path} was replaced by another file while the service was using it"
+    return (
+        f"{path} was given {found[2]} names (hard links) while the service was using it: remove"
+        " all but one"
+    )
 
 
 def _foreign(detail: str) -> StoreFailed:
