@@ -24,8 +24,8 @@ def faults(snapshot: Snapshot, progress: Callable[[int, int], object] | None = N
 
     ``progress`` is told how many of how many parts are done.
     """
-    told = progress or (lambda _, __: None)
-    told(0, len(_PARTS) + 1)
+    report = progress or (lambda _, __: None)
+    report(0, len(_PARTS) + 1)
     yield from snapshot.engine_faults()
     if snapshot.outdated:
         return
@@ -39,12 +39,12 @@ def faults(snapshot: Snapshot, progress: Callable[[int, int], object] | None = N
         return
     figures = Figures(*states[0])
     for done, part in enumerate(_PARTS, 1):
-        told(done, len(_PARTS) + 1)
+        report(done, len(_PARTS) + 1)
         try:
             yield from part(snapshot, figures)
         except StoreFailed as error:
             yield f"{part.__name__}: cannot be read: {error.detail}"
-    told(len(_PARTS) + 1, len(_PARTS) + 1)
+    report(len(_PARTS) + 1, len(_PARTS) + 1)
 
 
 _PARTS = (state, numbers, rows, order, skipped, wait_sums, keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
-from sanic_app.store.audit.queries import Faults, added_up, first_queued, sum_of, told
+from sanic_app.store.audit.queries import Faults, added_up, first_queued, row_faults, sum_of
 from sanic_app.store.snapshot import Snapshot
 from sanic_app.task import STAMP_MAX
 
@@ -80,4 +80,4 @@ def numbers(snapshot: Snapshot, state: Figures) -> Faults:
     if (last := max(last_queued or 0, last_finished or 0)) > state.last_history_num:
         yield f"both tables: task {last} is beyond the last one, {state.last_history_num}"
     sql = "SELECT history_num FROM queue JOIN history USING (history_num) ORDER BY history_num"
-    yield from told(snapshot, sql, "task {}: is in the queue and in the history")
+    yield from row_faults(snapshot, sql, "task {}: is in the queue and in the history")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanic_app.store import Figures
-from sanic_app.store.audit.queries import Faults, first_queued, told
+from sanic_app.store.audit.queries import Faults, first_queued, row_faults
 from sanic_app.store.snapshot import Snapshot
 
 
@@ -21,21 +21,25 @@ def order(snapshot: Snapshot, _: Figures) -> Faults:
                 WHERE before.history_num < task.history_num ORDER BY history_num DESC LIMIT 1
             )
         """
-        yield from told(snapshot, sql, "task {}: was created before a task with a lower number")
+        yield from row_faults(
+            snapshot, sql, "task {}: was created before a task with a lower number"
+        )
     sql = """
         SELECT history_num FROM queue AS task WHERE created_at > (
             SELECT created_at FROM history AS behind
             WHERE behind.history_num > task.history_num ORDER BY history_num LIMIT 1
         )
     """
-    yield from told(snapshot, sql, "task {}: was created after a task with a higher number")
+    yield from row_faults(snapshot, sql, "task {}: was created after a task with a higher number")
     yield from _finishes(snapshot)
     for first, _created_at in first_queued(snapshot):
         sql = f"""
             SELECT history_num, {first} FROM history
             WHERE history_num > {first} AND started_at IS NOT NULL
         """
-        yield from told(snapshot, sql, "task {}: was started, and task {} still waits before it")
+        yield from row_faults(
+            snapshot, sql, "task {}: was started, and task {} still waits before it"
+        )
 
 
 def _finishes(snapshot: Snapshot) -> Faults:

@@ -11,8 +11,8 @@ from sanic_app.task import SECOND
 Faults = Iterator[str]
 
 
-def told(snapshot: Snapshot, sql: str, text: str) -> Faults:
-    """Return the text for each row of a query, with the row's values put in."""
+def row_faults(snapshot: Snapshot, sql: str, text: str) -> Faults:
+    """Return a fault for each row of a query: the text with the row's values put in."""
     for row in snapshot.select(sql):
         yield text.format(*row)
 

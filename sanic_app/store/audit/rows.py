@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanic_app.store import Figures
-from sanic_app.store.audit.queries import Faults, broken, told
+from sanic_app.store.audit.queries import Faults, broken, row_faults
 from sanic_app.store.snapshot import Snapshot
 
 
@@ -47,7 +47,7 @@ def keys(snapshot: Snapshot, state: Figures) -> Faults:
         )
         WHERE other.first <= one.last
     """
-    yield from told(snapshot, sql, "key {!r}: has tasks of the key {!r}")
+    yield from row_faults(snapshot, sql, "key {!r}: has tasks of the key {!r}")
     for each, text in broken(snapshot, state, "idempotency", _KEY_RULES):
         yield f"key {each!r}: {text}"
 

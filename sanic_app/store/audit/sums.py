@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
-from sanic_app.store.audit.queries import Faults, added_up, first_queued, sum_of, told
+from sanic_app.store.audit.queries import Faults, added_up, first_queued, row_faults, sum_of
 from sanic_app.store.skipped import LEVELS, Level
 from sanic_app.store.snapshot import Snapshot
 from sanic_app.task import SECOND
@@ -28,7 +28,7 @@ def skipped(snapshot: Snapshot, state: Figures) -> Faults:
             f" {state.last_history_num} are not in the queue"
         )
     sql = "SELECT block FROM skipped JOIN queue ON history_num = block WHERE level = 0"
-    yield from told(snapshot, sql, "task {}: is in the queue and skipped")
+    yield from row_faults(snapshot, sql, "task {}: is in the queue and skipped")
     sql = f"""
         SELECT block FROM skipped LEFT JOIN history ON history_num = block WHERE level = 0 AND (
             tasks <> 1 OR outcome <> 'cancelled'
@@ -36,7 +36,7 @@ def skipped(snapshot: Snapshot, state: Figures) -> Faults:
         )
     """
     text = "task {}: is skipped with another timeout than it had, or was not cancelled"
-    yield from told(snapshot, sql, text)
+    yield from row_faults(snapshot, sql, text)
     for below, level in pairwise(LEVELS):
         yield from _blocks(snapshot, first, below, level)
 
@@ -64,7 +64,7 @@ def _blocks(snapshot: Snapshot, first: int, below: Level, level: Level) -> Fault
         )
     """
     text = "skipped: block {} of level {} is not the sum of its parts"
-    yield from told(snapshot, sql, text)
+    yield from row_faults(snapshot, sql, text)
 
 
 def wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
@@ -79,7 +79,7 @@ def wait_sums(snapshot: Snapshot, state: Figures) -> Faults:
         END
     """
     text = "task {}: its wait_sum is not that of task {} and its timeout"
-    yield from told(snapshot, sql, text)
+    yield from row_faults(snapshot, sql, text)
     # Where tasks between two were cancelled, and behind the last: with what was skipped there.
     for number, start, timeout, following, end in snapshot.select(
         f"""
