@@ -474,12 +474,38 @@ async def test_a_head_that_is_gone_fails_the_store(place: SqliteEngine, clock: F
         assert error.value.kind == "corrupt"
 
 
-async def test_a_missing_state_row_fails_the_store(place: SqliteEngine, clock: FakeClock) -> None:
+@pytest.mark.parametrize(
+    ("sql", "kind", "detail"),
+    [
+        ("DELETE FROM state", "corrupt", "the state row is missing"),
+        ("UPDATE state SET last_stamp = 9", "other", "changed by another program"),
+        ("UPDATE state SET wait_sum = 9", "other", "changed by another program"),
+    ],
+)
+@pytest.mark.parametrize("commits", [0, 2])
+async def test_a_state_row_that_is_not_as_it_was_left_fails_the_store(
+    place: SqliteEngine, clock: FakeClock, commits: int, sql: str, kind: str, detail: str
+) -> None:
+    await filled(place, clock)
     async with opened(place, clock) as store:
-        change(place.path, "DELETE FROM state")
+        for _ in range(commits):
+            await store.add(1)
+        change(place.path, sql)
         with pytest.raises(StoreFailed) as error:
             await store.add(1)
-        assert error.value.kind == "corrupt"
+        assert error.value.kind == kind
+        assert detail in error.value.detail
+
+
+async def test_a_commit_of_another_program_that_left_the_state_row_is_no_failure(
+    place: SqliteEngine, clock: FakeClock
+) -> None:
+    """The watch notices it."""
+    async with opened(place, clock) as store:
+        await store.add(1)
+        change(place.path, "UPDATE origin SET mark = mark")
+        await store.add(2)
+        assert len(await store.queue()) == 2
 
 
 # The pause, as the state row has it.

@@ -11,7 +11,7 @@ from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.checkpointer import Checkpointer
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.disk import failure_of_write
-from sanic_app.store.sqlite.rows import UPDATE_STATE, SqliteRows
+from sanic_app.store.sqlite.rows import SqliteRows
 from sanic_app.store.sqlite.watch import Watch
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits, Transition
@@ -37,6 +37,9 @@ class Committer:
         self._watch = watch
         self._stamps = stamps
         self._limits = limits
+        # What SQLite calls the state of the database in which the state row was found as left. It
+        # calls it so until another connection commits.
+        self._version: int | None = None
 
     async def commit(self, writes: Sequence[Write]) -> Commit:
         """Apply the writes in one transaction, and return when it is synced.
@@ -79,11 +82,14 @@ class Committer:
         stamps, checkpointer = self._stamps, self._checkpointer
         stamps.follow(self.left.last_stamp)
         connection.execute("BEGIN IMMEDIATE")
-        transition = Transition(SqliteRows(connection, stamps, self.left), self._limits)
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        rows = SqliteRows(connection, stamps, self.left, alone=version == self._version)
+        transition = Transition(rows, self._limits)
+        self._version = version
         results = [transition.apply(write) for write in writes]
         figures, changed = transition.end()
         if changed:
-            connection.execute(UPDATE_STATE, figures)
+            rows.put_figures(figures)
             if checkpointer.mark_due:
                 origin.renew(connection)
         connection.execute("COMMIT" if changed else "ROLLBACK")
