@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 SECOND = 1_000_000
@@ -75,5 +76,11 @@ def seconds_left(started_at: int, timeout: int, now: int) -> float:
 
 def date(stamp: int) -> str:
     """Return a stamp as RFC 3339 in UTC with microseconds."""
-    moment = _EPOCH + timedelta(microseconds=stamp)
-    return f"{moment.isoformat(timespec='microseconds')}Z"
+    second, micros = divmod(stamp, SECOND)
+    return f"{_second(second)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    """Return a second without its zone. Those of a busy queue are mostly the same."""
+    return (_EPOCH + timedelta(seconds=second)).isoformat()

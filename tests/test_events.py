@@ -528,7 +528,7 @@ def figures_of(finish_num: int) -> Figures:
 def finishes(numbers: range, last: int, told: int | None = None) -> Committed:
     """Return a commit that finished these tasks; ``last`` is the last finish of its figures."""
     tasks = [Task(number, 0, 0, 0, State.DONE, 0, 0) for number in numbers]
-    return Committed(Commit([Done(tasks)], figures_of(last), 0), 0, 0, finish_num=told)
+    return Committed(Commit([Done(tasks)], figures_of(last)), 0, 0, finish_num=told)
 
 
 async def test_a_listener_that_is_told_of_much_shares_the_bytes_with_all_others() -> None:

@@ -45,7 +45,7 @@ def committed(
     """Return a commit that took a second and started this head, or left that one."""
     figures = overview(started or left).figures
     now = clock.monotonic()
-    return Committed(Commit([], figures, START, started), now - 1, now, foreign)
+    return Committed(Commit([], figures, started), now - 1, now, foreign)
 
 
 # Reckoning.
@@ -189,7 +189,7 @@ async def test_listeners_are_told_of_the_commits_of_others_as_of_one(
         changes.put_nowait(Change(Overview(figures, head, START + 9), finished))
         await until(lambda: told)
         results: list[Result] = [Done(finished[:2]), Cancelled(finished[2:3]), Done(finished[3:])]
-        expected = Commit(results, figures, START + 9, head)
+        expected = Commit(results, figures, head)
         assert told == [Committed(expected, 9.0, 9.0, foreign=True)]
         # Results are tuples, equal whatever their kind.
         assert [type(each) for each in told[0].commit.results] == [Done, Cancelled, Done]

@@ -82,8 +82,8 @@ class EventFeed:
 
     _figures: Figures
     """The state row as of the last commit that is known."""
-    _cursor: Cursor
-    """What those who follow live were told."""
+    _told: Cursor
+    """What those who follow live were told, if there are any."""
 
     def __init__(
         self, source: Source, listeners_max: int, on_death: Callable[[BaseException], None]
@@ -98,8 +98,8 @@ class EventFeed:
         self._catch_up_pace = Pace(time.monotonic)
         self._news = News(source)
         self._untold = Untold()
-        # Counts how often there was nobody to tell.
-        self._skips = 0
+        # Counts how often the first came who follows live.
+        self._firsts = 0
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -113,7 +113,6 @@ class EventFeed:
         """Begin behind what the store holds; may be called twice."""
         if self._task is None:
             self._figures = figures
-            self._skip()
             self._task = asyncio.create_task(self._loop(), name="feed")
             self._task.add_done_callback(self._ended)
 
@@ -128,11 +127,9 @@ class EventFeed:
     def follow(self, committed: Committed) -> None:
         """Note a commit."""
         before, self._figures = self._figures, committed.commit.figures
-        if not self._listeners:
-            self._skip()
-            return
-        self._untold.note(before, committed)
-        self._moved.set()
+        if self._listeners:
+            self._untold.note(before, committed)
+            self._moved.set()
 
     def seat(self) -> AbstractContextManager[None]:
         """Return the place of one stream, to be held while it lasts.
@@ -154,7 +151,7 @@ class EventFeed:
             cursor = cursor._replace(lineage=self._source.lineage)
         if cursor is None:
             # Before the first message is on its way: nothing falls between that and the next.
-            self._listeners.add(listener)
+            self._admit(listener)
         try:
             yield f"retry: {RETRY_MS}\nid: {cursor or self._cursor}\n\n".encode()
             if cursor is not None:
@@ -209,7 +206,7 @@ class EventFeed:
                 if cursor == self._cursor:
                     # There is no await between this comparison and the next line: nothing is
                     # missed, and nothing is told twice.
-                    self._listeners.add(listener)
+                    self._admit(listener)
             for text in texts:
                 yield text
 
@@ -225,19 +222,18 @@ class EventFeed:
                 if not isinstance(error, StoreUnavailable):
                     log.exception("the events could not be read: listeners have to come back")
                 self._listeners.cut_all()
-                self._skip()
 
     async def _tell(self, pace: Pace) -> None:
         """Tell all who follow live what commits have done until now: the same bytes to all."""
-        skips, untold, figures = self._skips, self._untold, self._figures
+        firsts, untold, figures = self._firsts, self._untold, self._figures
         self._untold = Untold()
         async with aclosing(self._news.since(self._cursor, figures, untold)) as news:
             async for text, cursor in news:
                 await self._wait(pace, max(len(self._listeners) * RATE / TOTAL_RATE, 1.0))
-                if self._skips != skips:
-                    # All had left. Others may have come since, at a later cursor.
+                if not self._listeners or self._firsts != firsts:
+                    # All have left. Others may have come since, at a later cursor.
                     return
-                self._cursor = cursor
+                self._told = cursor
                 await self._listeners.send(text)
 
     async def _wait(self, pace: Pace, cost: float) -> None:
@@ -246,13 +242,19 @@ class EventFeed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _skip(self) -> None:
-        """Tell nobody: nobody listens."""
-        figures = self._figures
-        self._cursor = self._cursor_of(figures)
-        self._news.skip(figures)
-        self._untold = Untold()
-        self._skips += 1
+    def _admit(self, listener: Listener) -> None:
+        """Let a listener follow live. To the first one, all that was done counts as told."""
+        if not self._listeners:
+            self._told = self._cursor
+            self._news.skip(self._figures)
+            self._untold = Untold()
+            self._firsts += 1
+        self._listeners.add(listener)
+
+    @property
+    def _cursor(self) -> Cursor:
+        """What those who follow live were told; where nobody does, all that was done."""
+        return self._told if self._listeners else self._cursor_of(self._figures)
 
     def _cursor_of(self, figures: Figures) -> Cursor:
         return Cursor(self._source.lineage, figures.last_history_num, figures.last_finish_num)

@@ -58,7 +58,7 @@ class Follower:
         if head is not None and started is not None and head.task == started:
             started = None
         now = self._clock.monotonic()
-        commit = Commit(results, overview.figures, overview.now, started)
+        commit = Commit(results, overview.figures, started)
         return Committed(
             commit, now, now, foreign=True, missing=change.missing, finish_num=change.finish_num
         )

@@ -51,14 +51,14 @@ class Observer:
             if isinstance(result, Added):
                 added += 0 if result.replayed else result.last - result.first + 1
             elif isinstance(result, Done):
-                self._observe_done(result.tasks, commit.now, committed.ended)
+                self._observe_done(result.tasks, committed.ended)
             elif isinstance(result, Cancelled):
                 metrics.tasks_finished["cancelled"].inc(len(result.tasks))
         if added:
             metrics.tasks_added.inc(added)
 
-    def _observe_done(self, tasks: Sequence[Task], now: int, ended: float) -> None:
-        metrics = self._metrics
+    def _observe_done(self, tasks: Sequence[Task], ended: float) -> None:
+        metrics, now = self._metrics, self._now()
         metrics.tasks_finished["done"].inc(len(tasks))
         lateness = self._timer.lateness(tasks[0], ended)
         for task in tasks:
@@ -68,8 +68,12 @@ class Observer:
             # Those behind the first of a run start and end in this commit.
             lateness = 0.0
 
+    def _now(self) -> int:
+        """Return the store's own time."""
+        return self._figures.stamp(self._store.wall())
+
     def _oldest_task_age(self) -> float:
-        return oldest_task_age(self._figures, self._figures.stamp(self._store.wall()))
+        return oldest_task_age(self._figures, self._now())
 
     def _stamp_ahead(self) -> float:
         return self._store.ahead(self._figures.last_stamp) / SECOND

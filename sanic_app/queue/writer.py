@@ -177,11 +177,12 @@ class Writer:
         self._watch_timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._ask_to_watch)
 
     def _prune_in(self, seconds: float | None) -> None:
-        now = self._clock.monotonic()
         if seconds is None and self._store.shared and self._store.prunes:
             # What another node finishes may get too old when that one is gone.
             seconds = PRUNE_PAUSE
-        self._prune_at = None if seconds is None else now + min(seconds, PRUNE_PAUSE)
+        self._prune_at = (
+            None if seconds is None else self._clock.monotonic() + min(seconds, PRUNE_PAUSE)
+        )
 
     async def _gather(self) -> None:
         """Let the loop turn while each turn brings another write, up to the last batch's number.

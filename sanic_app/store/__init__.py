@@ -124,8 +124,6 @@ class Commit(NamedTuple):
 
     results: Sequence[Result | ServiceError]
     figures: Figures
-    now: int
-    """The store's own time after the commit."""
     started: Task | None = None
     """The task that this commit made the head, if it still is."""
     prune_in: float | None = None

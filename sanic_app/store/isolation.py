@@ -42,7 +42,7 @@ async def commit_isolated(
             log.exception("the store refused a write", exc_info=error.__cause__)
             before = await overview()
             # An empty commit finds out what retention wants.
-            return Commit([Internal()], before.figures, before.now, prune_in=0.0)
+            return Commit([Internal()], before.figures, prune_in=0.0)
     results: list[Result | ServiceError] = []
     started = last = None
     for write in writes:
@@ -55,11 +55,10 @@ async def commit_isolated(
             results += last.results
             started = last.started or started
     if last is None:
-        before = await overview()
-        last = Commit([], before.figures, before.now)
+        last = Commit([], (await overview()).figures)
     if started is not None and started.history_num != last.figures.head:
         started = None
-    return Commit(results, last.figures, last.now, started, last.prune_in)
+    return Commit(results, last.figures, started, last.prune_in)
 
 
 async def _commit_patiently(

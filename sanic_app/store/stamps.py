@@ -50,6 +50,15 @@ class Stamps:
         self._offset = max(stamp, self.wall()) - round(self._clock.monotonic() * SECOND)
         return ahead
 
+    def wall_after(self, stamp: int) -> int:
+        """Take over the last stamp; return microseconds since 1970."""
+        shown = self._shown()
+        if self._offset is None and stamp - shown < AHEAD:
+            # So it nearly always is.
+            return shown
+        self.follow(stamp)
+        return self.wall()
+
     def asking(self) -> int:
         """Return the moment at which a server is asked for its clock: see ``follow_server``."""
         return self._clock.wall()

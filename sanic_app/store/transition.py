@@ -175,8 +175,8 @@ class Transition:
     def _add(self, add: Add) -> Added:
         if add.key is not None and (before := self._keys.find(add, self._stamp)) is not None:
             return before
-        backlog = self._backlog + sum(timeout for _, timeout in add.tasks)
         # Settings allow no such backlog, but those before, or another node's, may have been others.
+        backlog = self._backlog + sum([timeout for _, timeout in add.tasks])
         if self._depth + len(add.tasks) > self._limits.queue_max or backlog >= BACKLOG_LIMIT:
             raise QueueFull
         first = number = self._last_history_num + 1

@@ -229,9 +229,8 @@ class Committer:
         results = [transition.apply(write) for write in writes]
         figures, changed = transition.end()
         number = opening.commit_num + changed
-        now = figures.stamp(rows.wall())
         commit = Commit(
-            results, figures, now, transition.started, transition.prune_in, opening.lock_wait
+            results, figures, transition.started, transition.prune_in, opening.lock_wait
         )
         made = Made(commit, opening.commit_num, number)
         if not changed:

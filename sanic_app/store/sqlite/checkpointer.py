@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
-from sanic_app.errors import ServiceError, StoreBusy
-from sanic_app.store import Added, Cancelled, Done, Result
+from sanic_app.errors import StoreBusy
+from sanic_app.store import Figures
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.disk import failure_of_write
@@ -42,13 +41,16 @@ class Checkpointer:
         # Some file systems do not say how large they are.
         self._pages_max = min(share, CHECKPOINT_PAGES) or CHECKPOINT_PAGES
 
-    def count(self, results: Sequence[Result | ServiceError]) -> None:
+    def count(self, before: Figures, after: Figures) -> None:
         """Note what a commit wrote.
 
         SQLite tells nobody how long the WAL is, and the file's length says only how long it was at
-        most. So this is an estimate: the state row, the ends of the tables, and the rows.
+        most. So this is an estimate: the state row, the ends of the tables, and the rows. A finish
+        writes three.
         """
-        self._pages += 4 + sum(map(_rows, results)) // 32
+        added = after.last_history_num - before.last_history_num
+        finished = after.last_finish_num - before.last_finish_num
+        self._pages += 4 + (added + 3 * finished) // 32
 
     async def recover(self) -> None:
         """Put what an earlier process left in the WAL into the database, before any write.
@@ -106,13 +108,3 @@ class Checkpointer:
             self.mark_due = True
         if busy and mode == "TRUNCATE":
             raise StoreBusy("another program is using the database")
-
-
-def _rows(result: Result | ServiceError) -> int:
-    match result:
-        case Added():
-            return result.last - result.first + 1
-        case Done() | Cancelled():
-            return 3 * len(result.tasks)
-        case _:
-            return 0

@@ -60,9 +60,7 @@ class Committer:
 
     async def _commit(self, writes: Sequence[Write]) -> Commit:
         writer = self._connections.writer
-        commit = await writer.run(self._or_nothing, writer.raw, writes)
-        self._checkpointer.count(commit.results)
-        return commit
+        return await writer.run(self._or_nothing, writer.raw, writes)
 
     def _or_nothing(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
         try:
@@ -79,11 +77,11 @@ class Committer:
             raise found from error
 
     def _apply(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Commit:
-        stamps, checkpointer = self._stamps, self._checkpointer
-        stamps.follow(self.left.last_stamp)
+        left, checkpointer = self.left, self._checkpointer
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA data_version").fetchone()
-        rows = SqliteRows(connection, stamps, self.left, alone=version == self._version)
+        wall = self._stamps.wall_after(left.last_stamp)
+        rows = SqliteRows(connection, wall, left, alone=version == self._version)
         transition = Transition(rows, self._limits)
         self._version = version
         results = [transition.apply(write) for write in writes]
@@ -98,5 +96,5 @@ class Committer:
         self.left = figures
         # Not acknowledged before it is known that a restart will find it.
         self._watch.look()
-        now = figures.stamp(stamps.wall())
-        return Commit(results, figures, now, transition.started, transition.prune_in)
+        checkpointer.count(left, figures)
+        return Commit(results, figures, transition.started, transition.prune_in)

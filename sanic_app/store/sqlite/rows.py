@@ -13,7 +13,6 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from sanic_app.clock import WallClock
 from sanic_app.errors import StoreFailed
 from sanic_app.store import Figures
 from sanic_app.store.rows import SqlRows
@@ -34,20 +33,20 @@ class SqliteRows(SqlRows):
     """See ``Rows`` in ``transition.py``."""
 
     def __init__(
-        self, connection: sqlite3.Connection, clock: WallClock, left: Figures, *, alone: bool
+        self, connection: sqlite3.Connection, wall: int, left: Figures, *, alone: bool
     ) -> None:
         """Take the connection with the open transaction, and the state row that is expected.
 
         ``alone`` says that nobody else has committed since the row was left so.
         """
         self._execute = connection.execute
-        self._clock = clock
+        self._wall = wall
         self._left = left
         self._alone = alone
 
     def wall(self) -> int:
-        """Read the machine's wall clock."""
-        return self._clock.wall()
+        """Return the clock as it was when the transaction had begun, or what goes on for it."""
+        return self._wall
 
     def figures(self) -> Figures:
         """Return the state row; read it where it may not be the expected one."""
