@@ -63,7 +63,7 @@ class Wal:
         """Return whether it holds what was committed. Only between commits; some microseconds."""
         if self._index is None:
             return True
-        version, page, frames, first, second, salts = _INDEX.unpack(self._index[: _INDEX.size])
+        version, page, frames, first, second, salts = _INDEX.unpack_from(self._index)
         before, self._last = self._last, None
         if version != _VERSION or frames == 0:
             # All of it is in the database.
@@ -75,7 +75,7 @@ class Wal:
         if len(last.content) != size or last.content[8:_FRAME_BYTES] != mark:
             return False
         self._last = last
-        if self._read(_SALT_AT, len(salts)).content != salts:
+        if os.pread(self._files[0], len(salts), _SALT_AT) != salts:
             return False
         # The frame of the commit before as well: behind a hole the last one alone looks right.
         if before is None or before.content[8:16] != salts:
