@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sanic_app.client.actions import Command, Printing
-from sanic_app.client.arguments import parse, read_tasks, read_token
+from sanic_app.client.arguments import parse, read_tasks, read_token, task_text
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower
 from sanic_app.client.output import tell
-from sanic_app.client.service import QUEUE, TASK, Failed, Json, Service
+from sanic_app.client.service import PLACED, QUEUE, TASK, Failed, Json, Service
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_START, Usage
@@ -53,16 +53,15 @@ def _add(service: Service, given: argparse.Namespace) -> int:
     if given.file is not None:
         if given.num is not None:
             raise Usage("give NUM and TIMEOUT, or --file")
-        body = {"tasks": list(read_tasks(given.file))}
-        batch = service.ask(
-            "POST", "/api/v1/tasks/batch", ("first", "last"), body, headers, seconds=60
-        )
+        body = f'{{"tasks": [{", ".join(read_tasks(given.file))}]}}'
+        shape = {"first": int, "last": int}
+        batch = service.ask("POST", "/api/v1/tasks/batch", shape, body, headers, seconds=60)
         last = batch["last"]
         _show(given, batch, f"added tasks {batch['first']} to {last}")
     else:
         if given.timeout is None:
             raise Usage("NUM and TIMEOUT are required")
-        body = {"num": given.num, "timeout": given.timeout}
+        body = task_text(given.num, given.timeout)
         task = service.ask("POST", "/api/v1/tasks", TASK, body, headers)
         last = task["history_num"]
         if not (given.wait and given.json):
@@ -73,7 +72,7 @@ def _add(service: Service, given: argparse.Namespace) -> int:
 def _task(service: Service, given: argparse.Namespace) -> int:
     if given.wait:
         return _wait_until_finished(service, given, given.history_num)
-    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}", TASK)
+    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}", PLACED)
     _show(given, found, _line(found))
     return 0
 
@@ -84,7 +83,7 @@ def _queue(service: Service, given: argparse.Namespace) -> int:
     if given.json:
         _print_json({**figures, "tasks": tasks})
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(figures_line(figures))
     if tasks:
         console.print(tasks_table(tasks))
@@ -103,7 +102,7 @@ def _results(service: Service, given: argparse.Namespace) -> int:
         column.justify = "right"
     for result in found:
         table.add_row(str(result["history_num"]), str(result["num"]), result["date_finished"])
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
     return 0
 
 
@@ -113,7 +112,7 @@ def _cancel(service: Service, given: argparse.Namespace) -> int:
         _show(given, found, f"cancelled {_line(found)}")
     else:
         span = urlencode({"from": given.first, "to": given.last})
-        found = service.ask("DELETE", f"/api/v1/tasks?{span}", ["count"], seconds=600)
+        found = service.ask("DELETE", f"/api/v1/tasks?{span}", {"count": int}, seconds=600)
         _show(given, found, f"cancelled {found['count']} tasks")
     return 0
 
@@ -179,7 +178,7 @@ def _wait_until_finished(service: Service, given: argparse.Namespace, number: in
     path = f"/api/v1/tasks/{number}?wait={WAIT_SECONDS}"
     while True:
         try:
-            found = service.ask("GET", path, TASK, seconds=WAIT_SECONDS + 30)
+            found = service.ask("GET", path, PLACED, seconds=WAIT_SECONDS + 30)
         except Failed as error:
             if not error.passes:
                 raise

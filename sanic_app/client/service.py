@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -22,9 +22,21 @@ OVERLOADED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 """What a proxy answers when it has too much to do."""
 PROBLEM = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
-TASK = ("history_num", "num", "timeout", "state", "date_finished")
-QUEUE = ("depth", "backlog_seconds", "paused", "head")
-"""Fields by which an answer is known to be this service's: those that commands read."""
+
+Shape = type | tuple["Shape", ...] | list["Shape"] | Mapping[str, "Shape"]
+"""What a value of an answer must be: of a type, one of several, a list, an object with fields."""
+NUMBER, OR_NULL, OR_ABSENT = (int, float), type(None), type(...)
+RESULT: Shape = {"history_num": int, "num": int, "date_finished": str}
+TASK: Mapping[str, Shape] = {
+    "history_num": int,
+    "num": int,
+    "timeout": NUMBER,
+    "state": str,
+    "date_finished": (str, OR_NULL),
+}
+PLACED: Shape = {**TASK, "seconds_until_due": (NUMBER, OR_NULL, OR_ABSENT)}
+QUEUE: Shape = {"depth": int, "backlog_seconds": NUMBER, "paused": bool, "head": (TASK, OR_NULL)}
+"""By these an answer is known to be this service's: they have all that commands read."""
 SILENT_SECONDS = 25.0
 """A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
@@ -93,38 +105,39 @@ class Service:
         self,
         method: str,
         path: str,
-        fields: Iterable[str],
-        body: object = None,
+        shape: Shape,
+        body: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:
-        """Send a request and return the JSON object of its 2xx answer, which has these fields.
+        """Send a request, its body as JSON, and return the JSON of its 2xx answer.
 
         Raises:
             Refused: the service did; the text is what it said.
-            Unreachable: it did not answer, or another program did.
+            Unreachable: it did not answer, or another program did: the answer has another shape.
         """
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else body.encode()
         try:
             with self._open(method, path, data, headers or {}, seconds) as answer:
                 content = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         found = parsed(content)
-        if not isinstance(found, dict) or not found.keys() >= set(fields):
+        if not _fits(found, shape):
             raise self._another()
         return found
 
     def queue_page(self, limit: int) -> list[Json]:
         """Return the first tasks of the queue."""
-        found: list[Json] = self.ask("GET", f"/api/v1/tasks?limit={limit}", ["tasks"])["tasks"]
+        path = f"/api/v1/tasks?limit={limit}"
+        found: list[Json] = self.ask("GET", path, {"tasks": [TASK]})["tasks"]
         return found
 
     def results(self, after: int, limit: int) -> list[Json]:
         """Return results behind a history number, in order."""
         path = f"/api/v1/results?limit={limit}&after={after}"
-        found: list[Json] = self.ask("GET", path, ["results"])["results"]
+        found: list[Json] = self.ask("GET", path, {"results": [RESULT]})["results"]
         return found
 
     def events(self, after: str = "") -> Generator[Event, None, None]:
@@ -190,11 +203,26 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def parsed(content: bytes | str) -> Any:
-    """Return the JSON; None when it is none, or nested too deep."""
+    """Return the JSON; None when it is none, has a number that is none, or is nested too deep."""
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _fits(value: Any, shape: Shape) -> bool:
+    if isinstance(shape, type):
+        # True is an integer, too.
+        return type(value) is shape
+    if isinstance(shape, tuple):
+        return any(_fits(value, each) for each in shape)
+    if isinstance(shape, list):
+        return type(value) is list and all(_fits(each, shape[0]) for each in value)
+    return type(value) is dict and all(_fits(value.get(name, ...), shape[name]) for name in shape)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
@@ -221,7 +249,7 @@ def _events(lines: Iterator[bytes]) -> Iterator[Event]:
             fields[name] = value.removeprefix(" ")
         elif line.strip() == b"":
             data = parsed(fields.get("data", "{}"))
-            if not isinstance(data, dict):
+            if not _fits(data, {}) or not _fits(data.get("tasks", []), [TASK]):
                 raise ValueError("what it sends are no events")
             yield Event(fields.get("id", ""), fields.get("event", ""), data)
             fields = {}
