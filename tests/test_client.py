@@ -9,11 +9,13 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -594,6 +596,26 @@ def test_the_live_view_shows_an_address_of_ipv6_and_no_markup() -> None:
     console = Console(file=StringIO(), width=100, markup=False)
     console.print(view.picture())
     assert "http://[fd00::1]:8000" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_is_no_answer_at_all_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def garble() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1_000)
+                        connection.sendall(b"+OK\vready\r\n")
+
+        threading.Thread(target=garble, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert refusal(url, "queue") == f"no answer from {url}: +OK ready"
+        with Following(url, "--after", "0") as follower:
+            follower.until_says("trying again")
+            assert follower.said == [f"sanic-app: no answer from {url}: +OK ready ; trying again"]
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure_with_a_traceback(running: Running) -> None:
