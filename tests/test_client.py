@@ -558,6 +558,7 @@ def test_an_answer_with_a_field_that_is_no_such_thing_is_another_program() -> No
         "watch": ("backlog_seconds", "x", nan, True),
         "task 1": ("seconds_until_due", "x", True),
         "add 1 0": ("history_num", "1", None, True, 1.5),
+        "add 1 0 --key k": ("seconds_until_due", "x"),
         "add --file -": ("last", [], MISSING),
         "cancel 1": ("timeout", {}),
         "cancel 1 3": ("count", "x"),

@@ -18,7 +18,7 @@ from sanic_app.client.arguments import parse, read_tasks, read_token, task_text
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower
 from sanic_app.client.output import tell
-from sanic_app.client.service import PLACED, QUEUE, TASK, Failed, Json, Service
+from sanic_app.client.service import QUEUE, TASK, Failed, Json, Service
 from sanic_app.client.stops import Stop, Stops
 from sanic_app.client.watch import figures_line, follow, live, tasks_table
 from sanic_app.errors import EXIT_START, Usage
@@ -72,7 +72,7 @@ def _add(service: Service, given: argparse.Namespace) -> int:
 def _task(service: Service, given: argparse.Namespace) -> int:
     if given.wait:
         return _wait_until_finished(service, given, given.history_num)
-    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}", PLACED)
+    found = service.ask("GET", f"/api/v1/tasks/{given.history_num}", TASK)
     _show(given, found, _line(found))
     return 0
 
@@ -178,7 +178,7 @@ def _wait_until_finished(service: Service, given: argparse.Namespace, number: in
     path = f"/api/v1/tasks/{number}?wait={WAIT_SECONDS}"
     while True:
         try:
-            found = service.ask("GET", path, PLACED, seconds=WAIT_SECONDS + 30)
+            found = service.ask("GET", path, TASK, seconds=WAIT_SECONDS + 30)
         except Failed as error:
             if not error.passes:
                 raise

@@ -27,14 +27,14 @@ Shape = type | tuple["Shape", ...] | list["Shape"] | Mapping[str, "Shape"]
 """What a value of an answer must be: of a type, one of several, a list, an object with fields."""
 NUMBER, OR_NULL, OR_ABSENT = (int, float), type(None), type(...)
 RESULT: Shape = {"history_num": int, "num": int, "date_finished": str}
-TASK: Mapping[str, Shape] = {
+TASK: Shape = {
     "history_num": int,
     "num": int,
     "timeout": NUMBER,
     "state": str,
     "date_finished": (str, OR_NULL),
+    "seconds_until_due": (NUMBER, OR_NULL, OR_ABSENT),
 }
-PLACED: Shape = {**TASK, "seconds_until_due": (NUMBER, OR_NULL, OR_ABSENT)}
 QUEUE: Shape = {"depth": int, "backlog_seconds": NUMBER, "paused": bool, "head": (TASK, OR_NULL)}
 """By these an answer is known to be this service's: they have all that commands read."""
 SILENT_SECONDS = 25.0

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sanic_app.client.output import tell
-from sanic_app.client.service import PLACED, QUEUE, Event, Failed, Json, Refused, Service
+from sanic_app.client.service import QUEUE, TASK, Event, Failed, Json, Refused, Service
 
 TASKS = 10
 RESULTS = 5
@@ -116,7 +116,7 @@ class _View:
         if (head := self._figures["head"]) is not None:
             path = f"/api/v1/tasks/{head['history_num']}"
             try:
-                self._until_due = ask("GET", path, PLACED).get("seconds_until_due")
+                self._until_due = ask("GET", path, TASK).get("seconds_until_due")
             except Refused as error:
                 # It was finished since, and retention has removed it already.
                 if error.status != HTTPStatus.GONE:
