@@ -549,9 +549,14 @@ def test_an_answer_with_a_field_that_is_no_such_thing_is_another_program() -> No
     server = ThreadingHTTPServer(("127.0.0.1", 0), Another)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     item, nan = TASK_SHOWN, float("nan")
-    wrong: dict[str, tuple[str, *tuple[object, ...]]] = {
+    wrong: dict[str, tuple[Any, ...]] = {
         "results": ("results", 5, [5], [{"num": 5}], [{**item, "date_finished": None}]),
-        "results --json": ("results", {}, None, [{**item, "history_num": "1"}]),
+        "results --json": (
+            "results",
+            *({}, None, [{**item, "history_num": "1"}]),
+            # Neither may be in the environment of a command.
+            *([{**item, "date_finished": text}] for text in ("a\0b", "a\ud800", "a\nb")),
+        ),
         "queue": ("tasks", MISSING, [[]], [{**item, "state": 5}], [{**item, "num": nan}]),
         "queue --json": ("head", {}, "x", {**item, "timeout": "1"}),
         "pause": ("paused", 1),
@@ -576,6 +581,10 @@ def test_an_answer_with_a_field_that_is_no_such_thing_is_another_program() -> No
                 Another.body = json.dumps(changed).encode()
                 said = refusal(url, *command.split(), text="1 0")
                 assert said == f"what answers at {url} is not this service", (command, value)
+        for reason in ("null", "5", '"a\\nb"'):
+            Another.body = b'{"status": "ready", "reason": %b}' % reason.encode()
+            said = refusal(url, "health", "-P", str(server.server_port))
+            assert said.endswith(f"port {server.server_port} is not this service")
         Another.kind = "text/event-stream"
         for data in (b'{"tasks": 5}', b'{"tasks": [{"num": 5}]}', b'{"count": NaN}'):
             Another.body = b"event: finished\ndata: %b\n\n" % data

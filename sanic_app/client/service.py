@@ -124,7 +124,7 @@ class Service:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         found = parsed(content)
-        if not _fits(found, shape):
+        if not fits(found, shape):
             raise self._another()
         return found
 
@@ -214,15 +214,16 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-def _fits(value: Any, shape: Shape) -> bool:
+def fits(value: Any, shape: Shape) -> bool:
+    """Return whether a value of JSON has this shape. No text has a line end or the like."""
     if isinstance(shape, type):
         # True is an integer, too.
-        return type(value) is shape
+        return type(value) is shape and (not isinstance(value, str) or value.isprintable())
     if isinstance(shape, tuple):
-        return any(_fits(value, each) for each in shape)
+        return any(fits(value, each) for each in shape)
     if isinstance(shape, list):
-        return type(value) is list and all(_fits(each, shape[0]) for each in value)
-    return type(value) is dict and all(_fits(value.get(name, ...), shape[name]) for name in shape)
+        return type(value) is list and all(fits(each, shape[0]) for each in value)
+    return type(value) is dict and all(fits(value.get(name, ...), shape[name]) for name in shape)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
@@ -249,7 +250,7 @@ def _events(lines: Iterator[bytes]) -> Iterator[Event]:
             fields[name] = value.removeprefix(" ")
         elif line.strip() == b"":
             data = parsed(fields.get("data", "{}"))
-            if not _fits(data, {}) or not _fits(data.get("tasks", []), [TASK]):
+            if not fits(data, {}) or not fits(data.get("tasks", []), [TASK]):
                 raise ValueError("what it sends are no events")
             yield Event(fields.get("id", ""), fields.get("event", ""), data)
             fields = {}
