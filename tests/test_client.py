@@ -608,6 +608,51 @@ def test_the_live_view_shows_an_address_of_ipv6_and_no_markup() -> None:
     assert "http://[fd00::1]:8000" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+class Endless(BaseHTTPRequestHandler):
+    """Another program, whose answers never end."""
+
+    status: ClassVar[int] = 200
+    kind: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", self.kind)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x" * 65_536)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "kind", "says"),
+    [
+        ("queue", 200, "application/json", "what answers at URL is not this service"),
+        ("queue", 500, "text/html", "status 500, and not from this service"),
+        (
+            "watch --json",
+            200,
+            "text/event-stream",
+            "no answer from URL: what it sends are no events",
+        ),
+    ],
+)
+def test_an_answer_that_never_ends_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, command: str, status: int, kind: str, says: str
+) -> None:
+    monkeypatch.setattr(Endless, "status", status)
+    monkeypatch.setattr(Endless, "kind", kind)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert refusal(url, *command.split()) == says.replace("URL", url)
+        finally:
+            server.shutdown()
+
+
 def test_what_is_no_answer_at_all_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

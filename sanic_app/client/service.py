@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -16,12 +17,15 @@ from sanic_app.errors import EXIT_START
 
 ANSWER_SECONDS = 15.0
 """A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then."""
+ANSWER_BYTES = 4_194_304
+"""More than any answer or message has. What never ends is not this service's."""
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
 OVERLOADED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 """What a proxy answers when it has too much to do."""
 PROBLEM = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
+NO_EVENTS = "what it sends are no events"
 
 Shape = type | tuple["Shape", ...] | list["Shape"] | Mapping[str, "Shape"]
 """What a value of an answer must be: of a type, one of several, a list, an object with fields."""
@@ -120,7 +124,7 @@ class Service:
         data = None if body is None else body.encode()
         try:
             with self._open(method, path, data, headers or {}, seconds) as answer:
-                content = answer.read()
+                content = answer.read(ANSWER_BYTES)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         found = parsed(content)
@@ -151,7 +155,7 @@ class Service:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
                 if answer.headers.get_content_type() != EVENT_STREAM:
                     raise self._another()
-                yield from _events(answer)
+                yield from _events(iter(partial(answer.readline, ANSWER_BYTES), b""))
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
                 # It stops, or has enough listeners: both pass.
@@ -230,7 +234,7 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     """Return the text of a problem document as one line."""
     with error:
         try:
-            problem = parsed(error.read())
+            problem = parsed(error.read(ANSWER_BYTES))
             faults = [
                 f"{fault['pointer']}: {fault['message']}" if fault["pointer"] else fault["message"]
                 for fault in problem.get("errors", ())
@@ -245,12 +249,14 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 def _events(lines: Iterator[bytes]) -> Iterator[Event]:
     fields: dict[str, str] = {}
     for line in lines:
+        if len(line) == ANSWER_BYTES:
+            raise ValueError(NO_EVENTS)
         name, _, value = line.decode().rstrip("\r\n").partition(":")
         if name:
             fields[name] = value.removeprefix(" ")
         elif line.strip() == b"":
             data = parsed(fields.get("data", "{}"))
             if not fits(data, {}) or not fits(data.get("tasks", []), [TASK]):
-                raise ValueError("what it sends are no events")
+                raise ValueError(NO_EVENTS)
             yield Event(fields.get("id", ""), fields.get("event", ""), data)
             fields = {}
