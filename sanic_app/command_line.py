@@ -58,8 +58,7 @@ def _command(given: Sequence[str]) -> int:
 
         return commands.run(given, os.environ)
     except (Failed, ServiceError) as error:
-        # What is not understood may have line ends itself.
-        return refuse(" ".join(str(error).splitlines()), error.exit_status)
+        return refuse(str(error), error.exit_status)
     except KeyboardInterrupt:
         return SIGNALED + signal.SIGINT
 

@@ -39,6 +39,11 @@ class ServiceError(Exception):
         """One sentence for the client. It never contains the text of another exception."""
         return str(self.args[0])
 
+    def concede(self, detail: str) -> None:
+        """Say that something was applied before this, or that all was but the answer failed."""
+        self.args = (detail,)
+        self.applied = None
+
 
 # What a client did.
 

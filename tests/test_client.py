@@ -9,11 +9,13 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -46,7 +48,7 @@ def run(
     return warm.run(arguments, env={**os.environ, "SANIC_APP_URL": url, **environ}, text=text)
 
 
-def say(running: Running, *arguments: str, text: str = "") -> str:
+def say(running: str | Running, *arguments: str, text: str = "") -> str:
     done = run(running, *arguments, text=text)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
@@ -96,6 +98,25 @@ def test_a_file_of_another_program_is_read_or_refused_in_one_line(
         assert line == f"cannot read {file}: it is not UTF-8"
     else:
         assert ask(running, "add", "--file", str(file))["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "timeout"),
+    [
+        ("0.1234567", 0.123457),
+        ("007.50", 7.5),
+        # As binary fractions these are a whole microsecond less.
+        ("10.00000000000000000001", 10.000001),
+        ("0.10000000000000000000001", 0.100001),
+        ("1E-30", 0.000001),
+    ],
+)
+def test_a_timeout_is_the_decimal_that_was_given(
+    running: Running, given: str, timeout: float
+) -> None:
+    assert ask(running, "add", "5", given)["timeout"] == timeout
+    last = ask(running, "add", "--file", "-", text=f"5 {given}")["last"]
+    assert ask(running, "task", str(last))["timeout"] == timeout
 
 
 def test_a_file_that_is_too_large_is_said_to_be(running: Running, tmp_path: Path) -> None:
@@ -506,6 +527,152 @@ def test_another_program_at_the_address_is_one_line_and_never_a_success() -> Non
         server.server_close()
 
 
+TASK_SHOWN = {"history_num": 1, "num": 5, "timeout": 1, "state": "done", "date_finished": "x"}
+WHOLE: Json = {
+    **TASK_SHOWN,
+    "seconds_until_due": None,
+    "first": 1,
+    "last": 1,
+    "count": 1,
+    "depth": 1,
+    "backlog_seconds": 0,
+    "paused": False,
+    "head": None,
+    "tasks": [TASK_SHOWN],
+    "results": [TASK_SHOWN],
+}
+"""An answer to every command."""
+MISSING = object()
+
+
+def test_an_answer_with_a_field_that_is_no_such_thing_is_another_program() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Another)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    item, nan = TASK_SHOWN, float("nan")
+    wrong: dict[str, tuple[Any, ...]] = {
+        "results": ("results", 5, [5], [{"num": 5}], [{**item, "date_finished": None}]),
+        "results --json": (
+            "results",
+            *({}, None, [{**item, "history_num": "1"}]),
+            # Neither may be in the environment of a command.
+            *([{**item, "date_finished": text}] for text in ("a\0b", "a\ud800", "a\nb")),
+        ),
+        "queue": ("tasks", MISSING, [[]], [{**item, "state": 5}], [{**item, "num": nan}]),
+        "queue --json": ("head", {}, "x", {**item, "timeout": "1"}),
+        "pause": ("paused", 1),
+        "watch": ("backlog_seconds", "x", nan, True),
+        "task 1": ("seconds_until_due", "x", True),
+        "add 1 0": ("history_num", "1", None, True, 1.5),
+        "add 1 0 --key k": ("seconds_until_due", "x"),
+        "add --file -": ("last", [], MISSING),
+        "cancel 1": ("timeout", {}),
+        "cancel 1 3": ("count", "x"),
+    }
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        Another.kind = "application/json"
+        for command, (field, *values) in wrong.items():
+            Another.body = json.dumps(WHOLE).encode()
+            assert command == "watch" or say(url, *command.split(), text="1 0")
+            for value in values:
+                changed = {name: WHOLE[name] for name in WHOLE if name != field}
+                if value is not MISSING:
+                    changed[field] = value
+                Another.body = json.dumps(changed).encode()
+                said = refusal(url, *command.split(), text="1 0")
+                assert said == f"what answers at {url} is not this service", (command, value)
+        for reason in ("null", "5", '"a\\nb"'):
+            Another.body = b'{"status": "ready", "reason": %b}' % reason.encode()
+            said = refusal(url, "health", "-P", str(server.server_port))
+            assert said.endswith(f"port {server.server_port} is not this service")
+        Another.kind = "text/event-stream"
+        for data in (b'{"tasks": 5}', b'{"tasks": [{"num": 5}]}', b'{"count": NaN}'):
+            Another.body = b"event: finished\ndata: %b\n\n" % data
+            says = f"no answer from {url}: what it sends are no events"
+            assert refusal(url, "watch", "--json") == says
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_live_view_shows_an_address_of_ipv6_and_no_markup() -> None:
+    class Odd(Service):
+        def ask(self, *arguments: Any, **_: Any) -> Any:
+            state = [{**TASK_SHOWN, "state": "[/red]"}]
+            return {**WHOLE, "tasks": state} if "tasks" in arguments[2] else WHOLE
+
+    view = View(Odd("http://[fd00::1]:8000", None))
+    view.look()
+    console = Console(file=StringIO(), width=100, markup=False)
+    console.print(view.picture())
+    assert "http://[fd00::1]:8000" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Another program, whose answers never end."""
+
+    status: ClassVar[int] = 200
+    kind: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", self.kind)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x" * 65_536)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "kind", "says"),
+    [
+        ("queue", 200, "application/json", "what answers at URL is not this service"),
+        ("queue", 500, "text/html", "status 500, and not from this service"),
+        (
+            "watch --json",
+            200,
+            "text/event-stream",
+            "no answer from URL: what it sends are no events",
+        ),
+    ],
+)
+def test_an_answer_that_never_ends_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, command: str, status: int, kind: str, says: str
+) -> None:
+    monkeypatch.setattr(Endless, "status", status)
+    monkeypatch.setattr(Endless, "kind", kind)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert refusal(url, *command.split()) == says.replace("URL", url)
+        finally:
+            server.shutdown()
+
+
+def test_what_is_no_answer_at_all_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def garble() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1_000)
+                        connection.sendall(b"+OK\vready\r\n")
+
+        threading.Thread(target=garble, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert refusal(url, "queue") == f"no answer from {url}: +OK ready"
+        with Following(url, "--after", "0") as follower:
+            follower.until_says("trying again")
+            assert follower.said == [f"sanic-app: no answer from {url}: +OK ready ; trying again"]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_reader_that_has_seen_enough_is_no_failure_with_a_traceback(running: Running) -> None:
     say(running, "add", "--file", "-", "--wait", text="4 0\n" * 5_000)
     command = f"{sys.executable} -m sanic_app results --url {running.url} | head -1"
@@ -576,7 +743,7 @@ class Meanwhile(Service):
     def queue_page(self, limit: int) -> list[Json]:
         found = super().queue_page(limit)
         self.ask("DELETE", "/api/v1/tasks/1", TASK)
-        self.ask("POST", "/api/v1/tasks", TASK, {"num": 5, "timeout": 0})
+        self.ask("POST", "/api/v1/tasks", TASK, '{"num": 5, "timeout": 0}')
         self.ask("GET", "/api/v1/tasks/2?wait=20", TASK)
         return found
 

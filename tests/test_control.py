@@ -16,7 +16,7 @@ from sanic_app.http import parameters
 from sanic_app.http.parameters import parse_wait
 from sanic_app.queue.outlook import placed
 from sanic_app.queue.view import SECOND_LOOKS
-from sanic_app.store import Figures, Place
+from sanic_app.store import Figures, Overview, Place
 from sanic_app.task import HISTORY_NUM_MAX, Retention, State, Task
 from tests.parts import until
 from tests.serving import ON_UVLOOP, Service, held, problem, service
@@ -390,6 +390,28 @@ async def test_an_idle_service_removes_what_has_its_age(tmp_path: Path) -> None:
         assert (await served.get(f"{TASKS}/4?wait=5"))["state"] == "done"
         await until(lambda: served.parts.queue.figures.pruned == 4)
         assert await served.result() == []
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+async def test_a_pause_whose_figures_cannot_be_read_does_not_claim_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    async with service(tmp_path) as served:
+        if verb == "resume":
+            await post(served, f"{QUEUE}/pause")
+        with monkeypatch.context() as lost:
+
+            async def overview() -> Overview:
+                raise StoreUnavailable
+
+            lost.setattr(served.store, "overview", overview)
+            read = problem(await served.client.get(QUEUE), "store-unavailable", 503)
+            assert read["detail"] == StoreUnavailable.text
+            answer = await served.client.post(f"{QUEUE}/{verb}")
+        refused = problem(answer, "store-unavailable", 503)
+        assert refused["applied"] is None
+        assert refused["detail"] == f"The queue is {verb}d, but its figures cannot be read now."
+        assert (await served.get(QUEUE))["paused"] is (verb == "pause")
 
 
 async def test_nothing_is_changed_once_the_service_stops(tmp_path: Path) -> None:

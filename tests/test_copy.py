@@ -20,11 +20,12 @@ from pathlib import Path
 import pytest
 
 from sanic_app.client import stores
-from sanic_app.errors import StoreBusy
+from sanic_app.errors import StartError, StoreBusy
 from sanic_app.store.snapshot import TABLES
 from sanic_app.store.sqlite.checkpointer import CHECKPOINT_PAGES
 from sanic_app.store.sqlite.connections import WAL_KEPT_BYTES
 from sanic_app.store.sqlite.disk import UNFINISHED
+from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID, migrate
 from sanic_app.store.sqlite.snapshot import SqliteSnapshot
@@ -183,6 +184,23 @@ async def test_a_target_that_is_there_or_in_use_is_refused(
     assert done.stderr == f"sanic-app: cannot write {tmp_path / ('x' * 300)}: File name too long\n"
     for arguments in ([source], [source, "a", "b"], [source, ":memory:"]):
         assert command("copy", *arguments, folder=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal", ".lock", UNFINISHED])
+async def test_no_database_begins_under_the_name_of_a_file_beside_another(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path, end: str
+) -> None:
+    await lived_in(place, clock)
+    folder = place.path.parent
+    before = contents(folder)
+    for path in (beside(place.path, end), folder / f"other.db{end}"):
+        if not path.exists():
+            done = command("copy", str(place.path), str(path), folder=folder)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"a new database cannot be called {path.name}: " in done.stderr
+            with pytest.raises(StartError, match="a new database cannot be called"):
+                prepare(path)
+    assert contents(folder) == before
 
 
 async def test_a_copy_touches_no_file_with_a_name_that_a_user_may_give(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -212,6 +213,25 @@ def test_a_token_for_metrics_alone_does_not_lift_the_rule_for_names() -> None:
 def test_there_is_exactly_one_host(token: bytes | None) -> None:
     assert verdict(bearer(TOKEN), api_token=token) is Invalid
     assert verdict(HERE, HERE, bearer(TOKEN), api_token=token) is Invalid
+
+
+@pytest.mark.parametrize(
+    ("target", "passes"),
+    [
+        ("http://localhost:8000/get_result", True),
+        ("HTTP://LOCALHOST", True),
+        ("https://[::1]/", True),
+        ("http://evil.example/get_result", False),
+        ("http://localhost@evil.example/", False),
+        ("http:///get_result", False),
+        ("http://[::1/", False),
+    ],
+)
+def test_the_host_of_a_target_that_is_a_url_counts_instead(target: str, passes: bool) -> None:
+    for host in (HERE, ("host", "evil.example")):
+        guard = Guard(Settings())
+        with nullcontext() if passes else pytest.raises(Forbidden):
+            guard.check("GET", "/get_result", Header([host]), target.encode())
 
 
 # Browsers.

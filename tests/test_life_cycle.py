@@ -20,7 +20,8 @@ from sanic_app.process import bind
 from sanic_app.queue import tries
 from sanic_app.settings import Settings
 from sanic_app.store import Commit, Lease, Slice, Write, reads
-from tests.serving import ON_UVLOOP, Gate, Service, held, problem, request, service
+from tests.serving import ENGINE, ON_UVLOOP, Gate, Service, held, problem, request, service
+from tests.test_sqlite_store import files_up_to
 
 pytestmark = ON_UVLOOP
 
@@ -356,6 +357,20 @@ async def test_a_full_disk_refuses_adds_until_there_is_room(
         assert (await served.add(2, 600))["history_num"] == 2
         assert await reason(served, 200) == "ok"
         assert served.exits == []
+
+
+@pytest.mark.skipif(ENGINE != "sqlite", reason="PostgreSQL's disk is not the service's")
+async def test_a_start_on_a_full_disk_says_so_before_anybody_adds(tmp_path: Path) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+    with files_up_to(32_768):
+        async with service(tmp_path) as served:
+            assert await reason(served, 200) == "the disk is full"
+            assert served.metric("store_errors_total", kind="full") == 1
+            assert (await served.get("/api/v1/queue"))["depth"] == 1
+            with files_up_to(2**30):
+                await served.add(2, 600)
+                assert await reason(served, 200) == "ok"
 
 
 async def test_a_finish_that_meets_a_full_disk_is_tried_again(

@@ -225,6 +225,19 @@ async def ask(served: Service, method: str, path: str, lines: list[str]) -> Answ
     return await served.say(request(path, body, *lines, method=method, host="localhost:8000"))
 
 
+async def test_a_target_that_is_a_url_names_the_host(tmp_path: Path) -> None:
+    """As RFC 9112 has it in 3.2.2: whatever the Host says."""
+    async with service(tmp_path) as served:
+        for host in ("localhost", "evil.example"):
+            for name, status in (("localhost", 200), ("evil.example", 403)):
+                target = f"http://{name}/get_result"
+                answer = await served.say(request(target, method="GET", host=host))
+                assert answer.status == status
+            origin = "Origin: http://evil.example"
+            target = "http://localhost/add_task"
+            assert (await served.say(request(target, BODY, origin, host=host))).status == 403
+
+
 NAVIGATION = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"]
 
 

@@ -463,6 +463,8 @@ async def test_a_range_that_is_cut_short_does_not_claim_that_nothing_was_cancell
     with pytest.raises(kind) as refused:
         await queue.cancel_range(1, 2_500)
     assert refused.value.applied is (None if slices else False)
+    part = "A part of the range is cancelled: cancel it again."
+    assert refused.value.detail == (part if slices else kind.text)
     assert queue.figures.depth == 2_500 - 1_000 * slices
 
 

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,8 +42,13 @@ def read_token(environ: Mapping[str, str]) -> str | None:
     return token and token.strip()
 
 
-def read_tasks(file: str) -> Iterator[dict[str, Any]]:
-    """Return the tasks of a file: a number and a timeout in each line."""
+def task_text(num: int, timeout: Decimal) -> str:
+    """Return a task as JSON, its timeout as the decimal that the user gave."""
+    return f'{{"num": {num}, "timeout": {timeout}}}'
+
+
+def read_tasks(file: str) -> Iterator[str]:
+    """Return the tasks of a file as JSON: a number and a timeout in each line."""
     text = _read(file)
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
@@ -50,7 +56,7 @@ def read_tasks(file: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             num, timeout = words
-            yield {"num": whole(num), "timeout": seconds(timeout)}
+            yield task_text(whole(num), seconds(timeout))
         except (ValueError, argparse.ArgumentTypeError):
             raise Usage(f"{file}, line {number}: must be a number and a timeout") from None
 
@@ -119,13 +125,13 @@ def not_empty(text: str) -> str:
     return text
 
 
-def seconds(text: str) -> int | float:
+def seconds(text: str) -> Decimal:
     """Return a number of seconds. The service checks the range."""
     if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", text) or math.isinf(
         float(text)
     ):
         raise argparse.ArgumentTypeError(f"not a number of seconds: {text}")
-    return int(text) if text.isdigit() else float(text)
+    return Decimal(text)
 
 
 def _parser(command: str, environ: Mapping[str, str]) -> Parser:

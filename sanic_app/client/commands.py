@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sanic_app.client.actions import Command, Printing
-from sanic_app.client.arguments import parse, read_tasks, read_token
+from sanic_app.client.arguments import parse, read_tasks, read_token, task_text
 from sanic_app.client.cursor import Cursor, Position
 from sanic_app.client.follower import Follower
 from sanic_app.client.output import tell
@@ -53,16 +53,15 @@ def _add(service: Service, given: argparse.Namespace) -> int:
     if given.file is not None:
         if given.num is not None:
             raise Usage("give NUM and TIMEOUT, or --file")
-        body = {"tasks": list(read_tasks(given.file))}
-        batch = service.ask(
-            "POST", "/api/v1/tasks/batch", ("first", "last"), body, headers, seconds=60
-        )
+        body = f'{{"tasks": [{", ".join(read_tasks(given.file))}]}}'
+        shape = {"first": int, "last": int}
+        batch = service.ask("POST", "/api/v1/tasks/batch", shape, body, headers, seconds=60)
         last = batch["last"]
         _show(given, batch, f"added tasks {batch['first']} to {last}")
     else:
         if given.timeout is None:
             raise Usage("NUM and TIMEOUT are required")
-        body = {"num": given.num, "timeout": given.timeout}
+        body = task_text(given.num, given.timeout)
         task = service.ask("POST", "/api/v1/tasks", TASK, body, headers)
         last = task["history_num"]
         if not (given.wait and given.json):
@@ -84,7 +83,7 @@ def _queue(service: Service, given: argparse.Namespace) -> int:
     if given.json:
         _print_json({**figures, "tasks": tasks})
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(figures_line(figures))
     if tasks:
         console.print(tasks_table(tasks))
@@ -103,7 +102,7 @@ def _results(service: Service, given: argparse.Namespace) -> int:
         column.justify = "right"
     for result in found:
         table.add_row(str(result["history_num"]), str(result["num"]), result["date_finished"])
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
     return 0
 
 
@@ -113,7 +112,7 @@ def _cancel(service: Service, given: argparse.Namespace) -> int:
         _show(given, found, f"cancelled {_line(found)}")
     else:
         span = urlencode({"from": given.first, "to": given.last})
-        found = service.ask("DELETE", f"/api/v1/tasks?{span}", ["count"], seconds=600)
+        found = service.ask("DELETE", f"/api/v1/tasks?{span}", {"count": int}, seconds=600)
         _show(given, found, f"cancelled {found['count']} tasks")
     return 0
 

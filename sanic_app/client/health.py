@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 
 from sanic_app.client.output import refuse
-from sanic_app.client.service import parsed
+from sanic_app.client.service import fits, parsed
 from sanic_app.errors import EXIT_USAGE
 from sanic_app.settings import Settings
 
@@ -37,18 +37,20 @@ def check(settings: Settings) -> int:
         limit.start()
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()
-        status, reason = answer.status, str(parsed(answer.read(ANSWER_BYTES))["reason"])
+        found, status = parsed(answer.read(ANSWER_BYTES)), answer.status
     except OSError as error:
         return refuse(f"no answer from {host} port {settings.port}: {error.strerror or error}")
     except UnicodeError:
         return refuse(f"{host} is not a host name")
-    except (http.client.HTTPException, ValueError, LookupError, TypeError):
-        return refuse(f"what answers at {host} port {settings.port} is not this service")
+    except (http.client.HTTPException, ValueError):
+        found, status = None, 0
     finally:
         connection.close()
+    if not fits(found, {"status": str, "reason": str}):
+        return refuse(f"what answers at {host} port {settings.port} is not this service")
     if status != http.client.OK:
-        return refuse(f"unready: {reason}")
-    print(f"ready: {reason}")
+        return refuse(f"unready: {found['reason']}")
+    print(f"ready: {found['reason']}")
     return 0
 
 

@@ -11,8 +11,8 @@ from sanic_app.errors import EXIT_START
 
 
 def tell(text: str) -> None:
-    """Tell the user something that is no output, in a line."""
-    sys.stderr.write(f"sanic-app: {text}\n")
+    """Tell the user something that is no output, in a line, even if what is quoted has several."""
+    sys.stderr.write(f"sanic-app: {' '.join(text.splitlines())}\n")
 
 
 def refuse(text: str, status: int = EXIT_START) -> int:

@@ -6,7 +6,8 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -16,15 +17,30 @@ from sanic_app.errors import EXIT_START
 
 ANSWER_SECONDS = 15.0
 """A write waits up to STORE_PATIENCE, which is 10 s, for PostgreSQL, and is answered then."""
+ANSWER_BYTES = 4_194_304
+"""More than any answer or message has. What never ends is not this service's."""
 GATEWAY = frozenset({502, 503, 504})
 """What a proxy answers while it cannot reach the service."""
 OVERLOADED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 """What a proxy answers when it has too much to do."""
 PROBLEM = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
-TASK = ("history_num", "num", "timeout", "state", "date_finished")
-QUEUE = ("depth", "backlog_seconds", "paused", "head")
-"""Fields by which an answer is known to be this service's: those that commands read."""
+NO_EVENTS = "what it sends are no events"
+
+Shape = type | tuple["Shape", ...] | list["Shape"] | Mapping[str, "Shape"]
+"""What a value of an answer must be: of a type, one of several, a list, an object with fields."""
+NUMBER, OR_NULL, OR_ABSENT = (int, float), type(None), type(...)
+RESULT: Shape = {"history_num": int, "num": int, "date_finished": str}
+TASK: Shape = {
+    "history_num": int,
+    "num": int,
+    "timeout": NUMBER,
+    "state": str,
+    "date_finished": (str, OR_NULL),
+    "seconds_until_due": (NUMBER, OR_NULL, OR_ABSENT),
+}
+QUEUE: Shape = {"depth": int, "backlog_seconds": NUMBER, "paused": bool, "head": (TASK, OR_NULL)}
+"""By these an answer is known to be this service's: they have all that commands read."""
 SILENT_SECONDS = 25.0
 """A stream of events is lost when it sends nothing for this long, not even a heartbeat."""
 
@@ -93,38 +109,39 @@ class Service:
         self,
         method: str,
         path: str,
-        fields: Iterable[str],
-        body: object = None,
+        shape: Shape,
+        body: str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         seconds: float = ANSWER_SECONDS,
     ) -> Any:
-        """Send a request and return the JSON object of its 2xx answer, which has these fields.
+        """Send a request, its body as JSON, and return the JSON of its 2xx answer.
 
         Raises:
             Refused: the service did; the text is what it said.
-            Unreachable: it did not answer, or another program did.
+            Unreachable: it did not answer, or another program did: the answer has another shape.
         """
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else body.encode()
         try:
             with self._open(method, path, data, headers or {}, seconds) as answer:
-                content = answer.read()
+                content = answer.read(ANSWER_BYTES)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         found = parsed(content)
-        if not isinstance(found, dict) or not found.keys() >= set(fields):
+        if not fits(found, shape):
             raise self._another()
         return found
 
     def queue_page(self, limit: int) -> list[Json]:
         """Return the first tasks of the queue."""
-        found: list[Json] = self.ask("GET", f"/api/v1/tasks?limit={limit}", ["tasks"])["tasks"]
+        path = f"/api/v1/tasks?limit={limit}"
+        found: list[Json] = self.ask("GET", path, {"tasks": [TASK]})["tasks"]
         return found
 
     def results(self, after: int, limit: int) -> list[Json]:
         """Return results behind a history number, in order."""
         path = f"/api/v1/results?limit={limit}&after={after}"
-        found: list[Json] = self.ask("GET", path, ["results"])["results"]
+        found: list[Json] = self.ask("GET", path, {"results": [RESULT]})["results"]
         return found
 
     def events(self, after: str = "") -> Generator[Event, None, None]:
@@ -138,7 +155,7 @@ class Service:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
                 if answer.headers.get_content_type() != EVENT_STREAM:
                     raise self._another()
-                yield from _events(answer)
+                yield from _events(iter(partial(answer.readline, ANSWER_BYTES), b""))
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
                 # It stops, or has enough listeners: both pass.
@@ -190,18 +207,34 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def parsed(content: bytes | str) -> Any:
-    """Return the JSON; None when it is none, or nested too deep."""
+    """Return the JSON; None when it is none, has a number that is none, or is nested too deep."""
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def fits(value: Any, shape: Shape) -> bool:
+    """Return whether a value of JSON has this shape. No text has a line end or the like."""
+    if isinstance(shape, type):
+        # True is an integer, too.
+        return type(value) is shape and (not isinstance(value, str) or value.isprintable())
+    if isinstance(shape, tuple):
+        return any(fits(value, each) for each in shape)
+    if isinstance(shape, list):
+        return type(value) is list and all(fits(each, shape[0]) for each in value)
+    return type(value) is dict and all(fits(value.get(name, ...), shape[name]) for name in shape)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     """Return the text of a problem document as one line."""
     with error:
         try:
-            problem = parsed(error.read())
+            problem = parsed(error.read(ANSWER_BYTES))
             faults = [
                 f"{fault['pointer']}: {fault['message']}" if fault["pointer"] else fault["message"]
                 for fault in problem.get("errors", ())
@@ -216,12 +249,14 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 def _events(lines: Iterator[bytes]) -> Iterator[Event]:
     fields: dict[str, str] = {}
     for line in lines:
+        if len(line) == ANSWER_BYTES:
+            raise ValueError(NO_EVENTS)
         name, _, value = line.decode().rstrip("\r\n").partition(":")
         if name:
             fields[name] = value.removeprefix(" ")
         elif line.strip() == b"":
             data = parsed(fields.get("data", "{}"))
-            if not isinstance(data, dict):
-                raise ValueError("what it sends are no events")
+            if not fits(data, {}) or not fits(data.get("tasks", []), [TASK]):
+                raise ValueError(NO_EVENTS)
             yield Event(fields.get("id", ""), fields.get("event", ""), data)
             fields = {}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sanic_app.client.output import tell
-from sanic_app.client.service import QUEUE, Event, Failed, Json, Refused, Service
+from sanic_app.client.service import QUEUE, TASK, Event, Failed, Json, Refused, Service
 
 TASKS = 10
 RESULTS = 5
@@ -41,7 +41,8 @@ def live(service: Service) -> None:
     view = _View(service)
     view.look()
     threading.Thread(target=view.listen, name="events", daemon=True).start()
-    with Live(view.picture(), auto_refresh=False) as screen:
+    console = Console(markup=False)
+    with Live(view.picture(), console=console, auto_refresh=False) as screen:
         while True:
             if view.moved.wait(1 / FRAMES):
                 view.look_again()
@@ -115,7 +116,7 @@ class _View:
         if (head := self._figures["head"]) is not None:
             path = f"/api/v1/tasks/{head['history_num']}"
             try:
-                self._until_due = ask("GET", path, ["seconds_until_due"])["seconds_until_due"]
+                self._until_due = ask("GET", path, TASK).get("seconds_until_due")
             except Refused as error:
                 # It was finished since, and retention has removed it already.
                 if error.status != HTTPStatus.GONE:
@@ -151,7 +152,9 @@ class _View:
             Text(f"done: {result['num']} (task {result['history_num']})", style="green")
             for result in list(self._results)
         ]
-        return Panel(Group(*parts), title=f"sanic-app · {self._service.url}", title_align="left")
+        # An address of IPv6 would be markup.
+        title = Text(f"sanic-app · {self._service.url}")
+        return Panel(Group(*parts), title=title, title_align="left")
 
     def _wait(self, passed: float) -> RenderableType:
         head = self._figures["head"]

@@ -91,7 +91,7 @@ class Connection(HttpProtocol):
                 if not request.is_valid():
                     self._close_after_answer()
                     raise Invalid(detail="The request is not valid HTTP.")
-                self._guard.check(request.method, request.path, headers)
+                self._guard.check(request.method, request.path, headers, request.raw_url)
             except ServiceError as refusal:
                 await self.app.handle_exception(request, refusal, run_middleware=False)
             else:

@@ -30,8 +30,10 @@ class Guard:
         self._names = settings.allowed_hosts
         self._host_allowed = lru_cache(maxsize=256)(_host_rule(settings.allowed_hosts))
 
-    def check(self, method: str, path: str, headers: Header) -> None:
+    def check(self, method: str, path: str, headers: Header, target: bytes = b"/") -> None:
         """Let the request pass or refuse it.
+
+        If its target is a whole URL, the host is that of the URL (RFC 9112, 3.2.2).
 
         Raises:
             Invalid: there is not exactly one Host.
@@ -43,14 +45,13 @@ class Guard:
         hosts = headers.getall("host", [])
         if len(hosts) != 1:
             raise Invalid(Fault("", "There must be exactly one Host header."))
-        if not self._host_allowed(hosts[0]) and self._api is None:
-            raise Forbidden(
-                f"The Host '{printable(hosts[0])}' is not served: add it to ALLOWED_HOSTS."
-            )
+        host = hosts[0] if target[:1] in b"/*" else _authority(target.decode("latin-1"))
+        if not self._host_allowed(host) and self._api is None:
+            raise Forbidden(f"The Host '{printable(host)}' is not served: add it to ALLOWED_HOSTS.")
         if self._api is not None or self._metrics is not None:
             self._check_token(path, headers)
         if "sec-fetch-site" in headers or "origin" in headers:
-            self._check_site(method, hosts[0], headers)
+            self._check_site(method, host, headers)
 
     def _check_token(self, path: str, headers: Header) -> None:
         path = path.rstrip("/")
@@ -97,9 +98,9 @@ class Guard:
                 )
 
 
-def _authority(origin: str) -> str:
+def _authority(url: str) -> str:
     try:
-        return urlsplit(origin).netloc.lower()
+        return urlsplit(url).netloc.lower()
     except ValueError:
         return ""
 

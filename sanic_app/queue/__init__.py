@@ -176,8 +176,8 @@ class TaskQueue:
             try:
                 cancelled: Cancelled = await self._write(CancelRange(first, last))
             except ServiceError as refusal:
-                # The slices before it are cancelled: it is not certain that nothing was.
-                refusal.applied = None if count else refusal.applied
+                if count:
+                    refusal.concede("A part of the range is cancelled: cancel it again.")
                 raise
             count += len(cancelled.tasks)
             if len(cancelled.tasks) < CANCEL_MAX:

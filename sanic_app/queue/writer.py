@@ -100,6 +100,8 @@ class Writer:
         """Begin with the state row as it is."""
         self.figures = figures
         self._ending = False
+        if self._store.opened_full:
+            self._note_full()
         self._task = asyncio.create_task(self._loop(lease), name="writer")
         self._watch_timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._ask_to_watch)
 

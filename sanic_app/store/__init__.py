@@ -220,6 +220,10 @@ class Store(Protocol):
         """Whether it is not known yet if a commit was applied. Until then there is no other."""
 
     @property
+    def opened_full(self) -> bool:
+        """Whether it was opened on a full disk, and can only be read so far."""
+
+    @property
     def engine(self) -> str:
         """The engine with its version, such as ``sqlite 3.46.1``."""
 

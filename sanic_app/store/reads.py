@@ -64,6 +64,7 @@ class Reads:
     An engine brings the statements that differ, and the methods that run a statement.
     """
 
+    opened_full = False
     queue: str
     """The queue joined with the state row, as a FROM without a WHERE has it."""
     queue_item: str

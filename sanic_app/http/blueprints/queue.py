@@ -5,6 +5,7 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sanic_app.errors import ServiceError
 from sanic_app.http import routes
 from sanic_app.http.blueprints import parts_of, query_of, readable
 from sanic_app.http.parameters import refuse_query
@@ -35,7 +36,12 @@ async def resume_queue(request: Request) -> HTTPResponse:
 async def _switch(request: Request, *, paused: bool) -> HTTPResponse:
     refuse_query(query_of(request))
     await parts_of(request).queue.set_paused(paused=paused)
-    return await _figures(request)
+    try:
+        return await _figures(request)
+    except ServiceError as failure:
+        what = "paused" if paused else "resumed"
+        failure.concede(f"The queue is {what}, but its figures cannot be read now.")
+        raise
 
 
 async def _figures(request: Request) -> HTTPResponse:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from sanic_app.errors import DiskFull
+from sanic_app.errors import DiskFull, StartError
 from sanic_app.files import sync
 from sanic_app.store import Sizes
 from sanic_app.store.sqlite.failures import failure
@@ -25,12 +25,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 UNFINISHED = ".sanic-app-new"
 """The end of a name that no user gives to a file: what a kill has left there is removed."""
+_BESIDE = ("-wal", "-shm", "-journal", ".lock", UNFINISHED)
 
 log = logging.getLogger(__name__)
 
 
 def unfinished(path: Path) -> Path:
-    """Return where a database lies until it is whole and gets its name."""
+    """Return where a database lies until it is whole and gets its name.
+
+    Raises:
+        StartError: the name is that of a file beside a database, which would be read or removed.
+    """
+    if path.name.endswith(_BESIDE):
+        raise StartError(
+            f"a new database cannot be called {path.name}: that is the name of a file beside"
+            " another database"
+        )
     return Path(f"{path}{UNFINISHED}")
 
 

@@ -149,6 +149,7 @@ class SqliteStore(SqliteReads):
             self._watch.note()
             await self._recover(owner)
         except DiskFull:
+            self.opened_full = True
             log.warning("the disk is full: serving reads, adding nothing")
 
     async def _recover(self, owner: FileLease) -> None:
