@@ -242,16 +242,24 @@ async def test_a_full_disk_has_the_wal_copied_into_the_database(
         assert store.store.sizes().database > before + 3_000 * 10
 
 
-@pytest.mark.parametrize(("total", "early"), [(2**20, True), (2**40, False), (0, False)])
+@pytest.mark.parametrize(
+    ("total", "early"), [(2**20, True), (2**40, False), (0, False), (None, False)]
+)
 async def test_on_a_small_file_system_the_wal_is_copied_sooner(
     place: SqliteEngine,
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
-    total: int,
+    total: int | None,
     early: bool,
 ) -> None:
     usage = shutil.disk_usage(place.path.parent)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total))
+
+    def disk_usage(_: Path) -> object:
+        if total is None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        return usage._replace(total=total)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     async with opened(place, clock) as store:
         before = store.store.sizes().database
         await store.add(*[1] * 3_000)

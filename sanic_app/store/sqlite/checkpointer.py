@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from sanic_app.errors import StoreBusy
@@ -37,8 +38,10 @@ class Checkpointer:
 
     def fit(self, folder: Path) -> None:
         """Keep the WAL small on a small file system."""
-        share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
         # Some file systems do not say how large they are.
+        share = 0
+        with suppress(OSError):
+            share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
         self._pages_max = min(share, CHECKPOINT_PAGES) or CHECKPOINT_PAGES
 
     def count(self, before: Figures, after: Figures) -> None:
