@@ -17,7 +17,7 @@ import pytest
 from sanic_app.command_line import run
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
-from sanic_app.store.sqlite import disk
+from sanic_app.store.sqlite import disk, lease
 from sanic_app.store.sqlite.disk import has_room
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID
@@ -104,6 +104,27 @@ async def test_a_lock_file_that_was_left_behind_hinders_nobody(
     beside(place.path, ".lock").write_bytes(b"12345")
     async with opened(place, clock) as store:
         await store.add(1)
+
+
+@pytest.mark.parametrize("locked", [0, 1])
+def test_a_file_system_without_locks_is_not_taken_for_another_owner(
+    place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, locked: int
+) -> None:
+    place.path.touch()
+    descriptors: list[int] = []
+
+    def refuse(descriptor: int) -> None:
+        descriptors.append(descriptor)
+        if len(descriptors) > locked:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lease, "lock", refuse)
+    name = ("queue.db.lock", "queue.db")[locked]
+    with pytest.raises(StartError, match=f"cannot lock .*{name}: No locks available$"):
+        FileLease(place.path)
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 async def test_a_lease_is_given_back_once(place: SqliteEngine) -> None:
