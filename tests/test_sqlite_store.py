@@ -17,7 +17,7 @@ import pytest
 from sanic_app.command_line import run
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
-from sanic_app.store.sqlite import disk, lease
+from sanic_app.store.sqlite import disk, lease, origin
 from sanic_app.store.sqlite.disk import has_room
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID
@@ -222,6 +222,30 @@ async def test_a_start_beside_another_program_that_reads_is_refused(
         async with prepared(place, clock) as store:
             with pytest.raises(StartError, match="another program is using the database"):
                 await store.open(await store.own())
+        other.execute("ROLLBACK")
+    async with opened(place, clock) as store_again:
+        assert len(await store_again.queue()) == 3
+
+
+async def test_a_start_beside_another_program_that_lets_nobody_read_is_refused(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sanic_app.store.sqlite.file.BUSY_TIMEOUT", 20)
+    await crashed(place, clock)
+    with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        async with prepared(place, clock) as store:
+            # No advice to remove the WAL.
+            with pytest.raises(StartError, match=r"another program is using the database$"):
+                await store.open(await store.own())
+        uri = f"file:{place.path}?mode=ro"
+        # A WAL that nobody could look at does not pass for one without marks.
+        with (
+            closing(sqlite3.connect(uri, 0.02, uri=True)) as connection,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            origin.belongs(uri, connection)
         other.execute("ROLLBACK")
     async with opened(place, clock) as store_again:
         assert len(await store_again.queue()) == 3

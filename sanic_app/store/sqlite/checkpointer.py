@@ -15,6 +15,7 @@ from sanic_app.store import Figures
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.disk import failure_of_write
+from sanic_app.store.sqlite.failures import IN_USE
 from sanic_app.store.sqlite.watch import Watch
 
 PAGE_BYTES = 4_096
@@ -110,4 +111,4 @@ class Checkpointer:
         if not busy and pages == copied:
             self.mark_due = True
         if busy and mode == "TRUNCATE":
-            raise StoreBusy("another program is using the database")
+            raise StoreBusy(IN_USE)
