@@ -126,6 +126,25 @@ def test_a_file_that_is_too_large_is_said_to_be(running: Running, tmp_path: Path
     assert ask(running, "queue")["depth"] == 0
 
 
+def test_an_answer_that_ends_the_connection_before_the_body_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.txt"
+    file.write_text("1 60\n" * 300_000)
+    body = json.dumps({"detail": "It is too large.", "applied": False}).encode()
+    head = "HTTP/1.1 413 Too Large\r\nContent-Type: application/problem+json\r\nContent-Length:"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            client = server.accept()[0]
+            with client:
+                client.recv(1_000)
+                client.sendall(f"{head} {len(body)}\r\n\r\n".encode() + body)
+                # What was not read resets the connection.
+
+        threading.Thread(target=refuse, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert refusal(url, "add", "--file", str(file)) == "It is too large."
+
+
 def output_of(running: Running, command: str, **environ: str) -> tuple[int, str, str]:
     """Run a line of the shell in which $S is the program."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

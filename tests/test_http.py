@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -773,7 +774,9 @@ async def test_metrics_come_in_the_format_that_is_asked_for(tmp_path: Path) -> N
 
 
 async def test_metrics_follow_what_happens(tmp_path: Path) -> None:
+    before = time.time()
     async with service(tmp_path, queue_max=77) as served:
+        assert before <= served.metric("start_time_seconds") <= time.time()
         assert served.metric("queue_limit") == 77
         await served.add(1, 1)
         await served.add(2, 0)

@@ -17,7 +17,7 @@ import pytest
 from sanic_app.command_line import run
 from sanic_app.errors import DiskFull, NotHead, NotOwner, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Add, Finish
-from sanic_app.store.sqlite import disk
+from sanic_app.store.sqlite import disk, lease, origin
 from sanic_app.store.sqlite.disk import has_room
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.schema import APPLICATION_ID
@@ -104,6 +104,27 @@ async def test_a_lock_file_that_was_left_behind_hinders_nobody(
     beside(place.path, ".lock").write_bytes(b"12345")
     async with opened(place, clock) as store:
         await store.add(1)
+
+
+@pytest.mark.parametrize("locked", [0, 1])
+def test_a_file_system_without_locks_is_not_taken_for_another_owner(
+    place: SqliteEngine, monkeypatch: pytest.MonkeyPatch, locked: int
+) -> None:
+    place.path.touch()
+    descriptors: list[int] = []
+
+    def refuse(descriptor: int) -> None:
+        descriptors.append(descriptor)
+        if len(descriptors) > locked:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lease, "lock", refuse)
+    name = ("queue.db.lock", "queue.db")[locked]
+    with pytest.raises(StartError, match=f"cannot lock .*{name}: No locks available$"):
+        FileLease(place.path)
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 async def test_a_lease_is_given_back_once(place: SqliteEngine) -> None:
@@ -206,6 +227,30 @@ async def test_a_start_beside_another_program_that_reads_is_refused(
         assert len(await store_again.queue()) == 3
 
 
+async def test_a_start_beside_another_program_that_lets_nobody_read_is_refused(
+    place: SqliteEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sanic_app.store.sqlite.file.BUSY_TIMEOUT", 20)
+    await crashed(place, clock)
+    with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        async with prepared(place, clock) as store:
+            # No advice to remove the WAL.
+            with pytest.raises(StartError, match=r"another program is using the database$"):
+                await store.open(await store.own())
+        uri = f"file:{place.path}?mode=ro"
+        # A WAL that nobody could look at does not pass for one without marks.
+        with (
+            closing(sqlite3.connect(uri, 0.02, uri=True)) as connection,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            origin.belongs(uri, connection)
+        other.execute("ROLLBACK")
+    async with opened(place, clock) as store_again:
+        assert len(await store_again.queue()) == 3
+
+
 async def test_a_long_wal_is_copied_into_the_database(
     place: SqliteEngine, clock: FakeClock
 ) -> None:
@@ -242,16 +287,24 @@ async def test_a_full_disk_has_the_wal_copied_into_the_database(
         assert store.store.sizes().database > before + 3_000 * 10
 
 
-@pytest.mark.parametrize(("total", "early"), [(2**20, True), (2**40, False), (0, False)])
+@pytest.mark.parametrize(
+    ("total", "early"), [(2**20, True), (2**40, False), (0, False), (None, False)]
+)
 async def test_on_a_small_file_system_the_wal_is_copied_sooner(
     place: SqliteEngine,
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
-    total: int,
+    total: int | None,
     early: bool,
 ) -> None:
     usage = shutil.disk_usage(place.path.parent)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total))
+
+    def disk_usage(_: Path) -> object:
+        if total is None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        return usage._replace(total=total)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     async with opened(place, clock) as store:
         before = store.store.sizes().database
         await store.add(*[1] * 3_000)

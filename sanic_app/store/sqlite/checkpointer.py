@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from sanic_app.errors import StoreBusy
@@ -14,6 +15,7 @@ from sanic_app.store import Figures
 from sanic_app.store.sqlite import origin
 from sanic_app.store.sqlite.connections import Connections
 from sanic_app.store.sqlite.disk import failure_of_write
+from sanic_app.store.sqlite.failures import IN_USE
 from sanic_app.store.sqlite.watch import Watch
 
 PAGE_BYTES = 4_096
@@ -37,8 +39,10 @@ class Checkpointer:
 
     def fit(self, folder: Path) -> None:
         """Keep the WAL small on a small file system."""
-        share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
         # Some file systems do not say how large they are.
+        share = 0
+        with suppress(OSError):
+            share = shutil.disk_usage(folder).total // PAGE_BYTES // WAL_SHARE
         self._pages_max = min(share, CHECKPOINT_PAGES) or CHECKPOINT_PAGES
 
     def count(self, before: Figures, after: Figures) -> None:
@@ -107,4 +111,4 @@ class Checkpointer:
         if not busy and pages == copied:
             self.mark_due = True
         if busy and mode == "TRUNCATE":
-            raise StoreBusy("another program is using the database")
+            raise StoreBusy(IN_USE)

@@ -7,6 +7,8 @@ import sqlite3
 from sanic_app.errors import DiskFull, StoreBusy, StoreFailed
 from sanic_app.store.isolation import WriteFailed
 
+IN_USE = "another program is using the database"
+
 
 def failure(error: Exception) -> Exception:
     """Return the error that stands for it; the primary result code decides."""
@@ -36,4 +38,4 @@ def explain(error: Exception) -> str:
     """
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return "the disk is full, and reading needs 32 KiB of it"
-    return str(error)
+    return IN_USE if isinstance(failure(error), StoreBusy) else str(error)

@@ -16,8 +16,9 @@ from sanic_app.errors import StartError
 from sanic_app.store import Figures
 from sanic_app.store.consistency import Ends, agrees
 from sanic_app.store.sqlite import origin
+from sanic_app.store.sqlite.connections import BUSY_TIMEOUT
 from sanic_app.store.sqlite.disk import begin, publish, size_of, unfinished, why_not_written
-from sanic_app.store.sqlite.failures import explain
+from sanic_app.store.sqlite.failures import explain, failure
 from sanic_app.store.sqlite.rows import FIGURES
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
@@ -76,10 +77,10 @@ def prepare(path: Path) -> None:
         if not left:
             origin.adopt(path)
     except sqlite3.Error as error:
-        hint = f"; if a backup was put here beside an older {path.name}-wal: {_APART}"
-        raise StartError(
-            f"cannot use the database {path}: {explain(error)}{hint if left else ''}"
-        ) from None
+        hint = ""
+        if left and getattr(failure(error), "kind", "") in ("corrupt", "other"):
+            hint = f"; if a backup was put here beside an older {path.name}-wal: {_APART}"
+        raise StartError(f"cannot use the database {path}: {explain(error)}{hint}") from None
     except OSError as error:
         raise StartError(f"cannot use the database {path}: {error.strerror}") from None
     if version < latest():
@@ -182,7 +183,8 @@ def _check(path: Path, *, left: bool) -> int:
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
     # Without a WAL nothing but the file is to be read, and not even an empty one is left beside it.
     how = uri if left else f"{uri}&immutable=1"
-    with closing(sqlite3.connect(how, uri=True, isolation_level=None)) as connection:
+    patience = BUSY_TIMEOUT / 1_000
+    with closing(sqlite3.connect(how, patience, uri=True, isolation_level=None)) as connection:
         if left and not origin.belongs(uri, connection):
             raise StartError(
                 f"the database {path} does not belong to {path.name}-wal, which a killed service"

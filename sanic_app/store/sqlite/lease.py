@@ -43,7 +43,7 @@ class FileLease:
 
         Raises:
             NotOwner: another process has it.
-            StartError: the file cannot be made.
+            StartError: the file cannot be made, or its file system has no locks.
         """
         self._database = real_path(database)
         self.descriptor = -1
@@ -60,13 +60,9 @@ class FileLease:
             reason = "it is a symbolic link, remove it" if link else error.strerror
             raise StartError(f"cannot open the lock file {path}: {reason}") from None
         try:
-            lock(self._lock_file)
-        except OSError:
-            os.close(self._lock_file)
-            raise NotOwner(f"another process owns the queue {self._database}") from None
-        try:
+            _lock(self._lock_file, path, f"another process owns the queue {self._database}")
             self.hold()
-        except NotOwner:
+        except StartError:
             os.close(self._lock_file)
             raise
 
@@ -75,6 +71,7 @@ class FileLease:
 
         Raises:
             NotOwner: another process has locked it, under whatever name.
+            StartError: its file system has no locks.
         """
         if self.descriptor >= 0 or sys.platform == "win32":
             return
@@ -85,13 +82,12 @@ class FileLease:
             return
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                lock(descriptor)
+                taken = (
+                    f"another process owns the queue {self._database}, through another name of the"
+                    " file or since before its lock file was deleted"
+                )
+                _lock(descriptor, self._database, taken)
                 self.descriptor = descriptor
-        except OSError:
-            raise NotOwner(
-                f"another process owns the queue {self._database}, through another name of the"
-                " file or since before its lock file was deleted"
-            ) from None
         finally:
             if self.descriptor < 0:
                 os.close(descriptor)
@@ -107,6 +103,16 @@ class FileLease:
             if descriptor >= 0:
                 os.close(descriptor)
         self.descriptor = self._lock_file = -1
+
+
+def _lock(descriptor: int, path: Path, taken: str) -> None:
+    try:
+        lock(descriptor)
+    except (BlockingIOError, PermissionError):
+        # Windows says the second.
+        raise NotOwner(taken) from None
+    except OSError as error:
+        raise StartError(f"cannot lock {path}: {error.strerror}") from None
 
 
 @contextmanager

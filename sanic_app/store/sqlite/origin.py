@@ -67,8 +67,10 @@ def belongs(uri: str, through_wal: sqlite3.Connection) -> bool:
     """
     try:
         marks = through_wal.execute(_MARKS).fetchone()
-    except sqlite3.OperationalError:
-        # Of a service that wrote no marks.
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        # There is no such table: of a service that wrote no marks.
         return True
     cookie = 0
     with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as alone:
