@@ -24,7 +24,7 @@ pytestmark = ON_UVLOOP
 
 DOCUMENT = "/api/docs/openapi.json"
 OPEN = {
-    *("/health/live", "/health/ready", "/api/docs/", DOCUMENT, "/api/docs/{file}"),
+    *("/health/live", "/health/ready", "/api/docs", DOCUMENT, "/api/docs/{file}"),
     *("/", "/page/{file}"),
 }
 BEARER: dict[str, list[str]] = {"bearer": []}
@@ -38,13 +38,11 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 def routes(app: App) -> set[tuple[str, str]]:
-    found = {
+    return {
         (method, "/" + re.sub(r"<(\w+)(:[^>]*)?>", r"{\1}", route.path))
         for route in app.router.routes
         for method in route.methods - {"HEAD"}
     }
-    # The router keeps no slash at the end, but the address of the documentation has one.
-    return found - {("GET", "/api/docs")} | {("GET", "/api/docs/")}
 
 
 def examples(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -81,6 +79,8 @@ async def test_each_route_stands_in_the_document_and_the_other_way_round(tmp_pat
         document = await served.get(DOCUMENT)
         described = {(method, path) for method, path, _ in operations(document)}
         assert described == routes(served.app)
+        # Linters refuse a path that ends with a slash. The service answers with and without it.
+        assert [path for path in document["paths"] if path.endswith("/")] == ["/"]
 
 
 async def test_each_operation_has_a_name_a_summary_and_a_known_tag(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ async def test_nothing_but_the_page_answers_html(tmp_path: Path) -> None:
     async with service(tmp_path) as served:
         await served.add(1)
         accept = {"Accept": "text/html"}
-        others = {("GET", "/"), ("GET", "/api/docs/"), ("GET", "/api/v1/events")}
+        others = {("GET", "/"), ("GET", "/api/docs"), ("GET", "/api/v1/events")}
         for _, path in routes(served.app) - others:
             for given in (path.format(history_num=1, file="page.css"), f"{path}/nothing"):
                 answer = await served.client.get(given, headers=accept)

@@ -104,8 +104,6 @@ def _handlers(app: Sanic[Any, Any]) -> dict[str, tuple[str, str, str]]:
         _, tag, name = route.name.split(".")
         (method,) = route.methods - {"HEAD"}
         found[name] = (tag, method, routes.template(f"/{route.path}"))
-    # With the slash, as links and README have it; the router takes both.
-    found["get_docs"] = ("docs", "GET", routes.DOCS_FILES)
     return found
 
 
