@@ -155,6 +155,10 @@ bench: devenv ## measure everything, print a table and write BENCHMARKS.md (ARGS
 bench-quick: devenv ## measure less of everything, in two minutes
 	$(BIN)/python -m tests.bench --quick $(ARGS)
 
+.PHONY: bench-instructions
+bench-instructions: devenv ## count the instructions of an add, also on a busy machine (needs valgrind)
+	$(BIN)/python -m tests.bench.instructions
+
 .PHONY: bench-nodes
 bench-nodes: devenv .venv-bench/.peers ## measure nodes on PostgreSQL beside SQLite and a peer (needs Debian's postgresql)
 	$(BIN)/python -m tests.bench --only nodes $(ARGS)

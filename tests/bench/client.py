@@ -40,7 +40,14 @@ class Client:
 
     def ask(self, request: bytes) -> bytes:
         """Return the body of the answer, which must be a success."""
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: bytes) -> None:
         self._socket.sendall(request)
+
+    def receive(self) -> bytes:
+        """Return the body of the next answer, which must be a success."""
         data = self._more()
         while (end := data.find(_END)) < 0:
             data += self._more()
