@@ -1,7 +1,7 @@
 """``python -m tests.bench.instructions``: the instructions of an add, however busy the machine is.
 
-Callgrind (Debian package valgrind) counts those outside the kernel, of all threads. What is shown is
-the difference between few adds and many, so that the start of the process counts for nothing.
+Callgrind (Debian package valgrind) counts those of all threads outside the kernel. The difference
+between few adds and many is shown, so that the start of the process counts for nothing.
 """
 
 from __future__ import annotations
