@@ -23,7 +23,7 @@ def verdict(
 ) -> type[ServiceError] | None:
     """Return what the guard refuses the request with, None when it passes."""
     try:
-        Guard(Settings(**settings)).check(method, path, Header(headers))
+        Guard(Settings(**settings)).check(method, path, Header(headers), path.encode())
     except ServiceError as error:
         return type(error)
     return None
@@ -356,14 +356,14 @@ def test_the_refusal_of_an_origin_names_both_values_and_the_setting() -> None:
     headers = Header([("host", "upstream:8000"), ("origin", "http://queue.example.org")])
     guard = Guard(Settings(allowed_hosts=frozenset({"upstream"})))
     with pytest.raises(Forbidden) as refused:
-        guard.check("POST", "/add_task", headers)
+        guard.check("POST", "/add_task", headers, b"/add_task")
     for part in ("'http://queue.example.org'", "'upstream:8000'", "ALLOWED_HOSTS"):
         assert part in refused.value.detail
     with pytest.raises(Forbidden, match=r"'evil\.example'.*ALLOWED_HOSTS"):
-        guard.check("GET", "/get_result", Header([("host", "evil.example")]))
+        guard.check("GET", "/get_result", Header([("host", "evil.example")]), b"/get_result")
     odd = Header([("host", "upstream"), ("origin", "\udce9\n" + "x" * 9_000)])
     with pytest.raises(Forbidden) as refused:
-        guard.check("POST", "/add_task", odd)
+        guard.check("POST", "/add_task", odd, b"/add_task")
     assert refused.value.detail.isascii()
     assert len(refused.value.detail) < 500
 
@@ -372,13 +372,13 @@ def test_each_refusal_says_what_is_wrong() -> None:
     guard = Guard(Settings())
     here, other = ("host", "localhost"), ("origin", "http://evil.example")
     with pytest.raises(Invalid) as invalid:
-        guard.check("GET", "/get_result", Header([here, here]))
+        guard.check("GET", "/get_result", Header([here, here]), b"/get_result")
     assert invalid.value.faults == (Fault("", "There must be exactly one Host header."),)
     with pytest.raises(Forbidden) as refused:
-        guard.check("POST", "/add_task", Header([here, ("sec-fetch-site", "cross-site")]))
+        guard.check("POST", "/add_task", Header([here, ("sec-fetch-site", "cross-site")]), b"*")
     assert refused.value.detail == "Pages of other sites may not send requests."
     with pytest.raises(Forbidden) as refused:
-        guard.check("POST", "/add_task", Header([here, other]))
+        guard.check("POST", "/add_task", Header([here, other]), b"/add_task")
     assert refused.value.detail == (
         "Pages of other sites may not send requests: the Origin 'http://evil.example' is not the"
         " Host 'localhost'. If this is the service's own page behind a proxy, add the Origin's host"

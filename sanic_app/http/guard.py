@@ -30,7 +30,7 @@ class Guard:
         self._names = settings.allowed_hosts
         self._host_allowed = lru_cache(maxsize=256)(_host_rule(settings.allowed_hosts))
 
-    def check(self, method: str, path: str, headers: Header, target: bytes = b"/") -> None:
+    def check(self, method: str, path: str, headers: Header, target: bytes) -> None:
         """Let the request pass or refuse it.
 
         If its target is a whole URL, the host is that of the URL (RFC 9112, 3.2.2).
