@@ -70,7 +70,7 @@ async def received(sent: bytes, cycle: type[Http]) -> tuple[object, ...]:
     try:
         await http.http1_request_header()
     except (BadRequest, BadURL) as error:
-        return (type(error), http.request)
+        return (type(error), http.request, http.head_only)
     request = http.request
     fields = sorted((name.lower(), value) for name, value in request.headers.items())
     several = len(request.headers.getall("connection", ())) > 1

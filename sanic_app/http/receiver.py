@@ -76,6 +76,8 @@ class Receiver(Http):
     def _take_head(self, plain: re.Match[bytes]) -> None:
         """Make the request of a plain head, as Sanic does. Its general code takes twice as long."""
         method, target, fields = plain.groups()
+        # First: also the refusal of a HEAD has no body.
+        self.head_only = method == b"HEAD"
         protocol = self.protocol
         request = ServiceRequest(
             target,
@@ -98,7 +100,6 @@ class Receiver(Http):
         self.keep_alive = not connections or [*map(str.lower, connections)] == ["keep-alive"]
         self.upgrade_websocket = False
         self.url = target.decode()
-        self.head_only = method == b"HEAD"
         self.request, request.stream = request, self
         del self.recv_buffer[: plain.end()]
 
