@@ -672,6 +672,24 @@ def test_an_answer_that_never_ends_is_one_line(
             server.shutdown()
 
 
+def test_an_answer_that_is_cut_short_is_a_lost_connection() -> None:
+    class Cut(Another):
+        kind, body = "application/json", b'{"depth"'
+
+        def end_headers(self) -> None:
+            self.send_header("Content-Length", "9")
+            super().end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            lost = f"no answer from {url}: IncompleteRead(8 bytes read, 1 more expected)"
+            assert refusal(url, "queue") == lost
+        finally:
+            server.shutdown()
+
+
 def test_what_is_no_answer_at_all_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -125,6 +125,9 @@ class Service:
         try:
             with self._open(method, path, data, headers or {}, seconds) as answer:
                 content = answer.read(ANSWER_BYTES)
+                if answer.length and len(content) < ANSWER_BYTES:
+                    # Only ``read()`` without a limit would say so itself.
+                    raise http.client.IncompleteRead(content, answer.length)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._raise(error)
         found = parsed(content)
