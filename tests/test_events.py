@@ -21,7 +21,7 @@ from sanic_app.http.journal import BEGINNING, Cursor
 from sanic_app.http.listeners import Listener, Listeners
 from sanic_app.http.untold import Finishes, Untold
 from sanic_app.queue.writer import Committed
-from sanic_app.store import Commit, Done, Figures
+from sanic_app.store import Commit, Done, Figures, Overview
 from sanic_app.task import Retention, State, Task
 from tests.serving import ON_UVLOOP, Service, held, problem, request, service
 
@@ -619,6 +619,49 @@ async def test_whoever_comes_next_is_told_nothing_of_what_waited_for_the_one_bef
             assert (told.at, told.kind, told.nums) == ("6.0", "added", [5, 6])
             await served.client.delete("/api/v1/tasks/1")
             assert [(await stream.next()).kind for _ in range(2)] == ["finished", "started"]
+
+
+async def test_a_stop_before_anybody_listened_is_silent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+    assert caplog.messages == []
+
+
+@pytest.mark.on_sqlite
+async def test_a_round_for_those_who_left_tells_nothing_to_who_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asking the store for a head that another node had started."""
+    async with service(tmp_path) as served:
+        await served.add(1, 600)
+        feed, asked, gate = served.parts.feed, asyncio.Event(), asyncio.Event()
+        source = feed._source
+        now = await source.overview()
+        assert now.head is not None
+        head = now.head._replace(started_at=1)
+        earlier = now._replace(figures=now.figures._replace(head_started_at=1), head=head)
+
+        async def overview() -> Overview:
+            asked.set()
+            await gate.wait()
+            return earlier
+
+        async with listening(served):
+            monkeypatch.setattr(source, "overview", overview)
+            feed.follow(Committed(Commit([], earlier.figures), 0, 0, foreign=True))
+            await asked.wait()
+        while feed.listeners:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.002)
+        feed.follow(Committed(Commit([], now.figures), 0, 0, foreign=True))
+        async with listening(served) as stream:
+            monkeypatch.undo()
+            gate.set()
+            for num in (2, 3):
+                await served.add(num, 600)
+                told = await stream.next()
+                assert (told.kind, told.nums) == ("added", [num])
 
 
 async def test_nothing_falls_between_catching_up_and_following(

@@ -84,6 +84,8 @@ class EventFeed:
     """The state row as of the last commit that is known."""
     _told: Cursor
     """What those who follow live were told, if there are any."""
+    _news: News
+    """Since the first of them came."""
 
     def __init__(
         self, source: Source, listeners_max: int, on_death: Callable[[BaseException], None]
@@ -96,10 +98,7 @@ class EventFeed:
         # All who catch up take turns, and share one pace.
         self._catching_up = asyncio.Lock()
         self._catch_up_pace = Pace(time.monotonic)
-        self._news = News(source)
         self._untold = Untold()
-        # Counts how often the first came who follows live.
-        self._firsts = 0
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -216,7 +215,8 @@ class EventFeed:
             await self._moved.wait()
             self._moved.clear()
             try:
-                await self._tell(pace)
+                if self._listeners:
+                    await self._tell(pace)
             except Exception as error:
                 # What cannot be reached has told so itself.
                 if not isinstance(error, StoreUnavailable):
@@ -225,13 +225,13 @@ class EventFeed:
 
     async def _tell(self, pace: Pace) -> None:
         """Tell all who follow live what commits have done until now: the same bytes to all."""
-        firsts, untold, figures = self._firsts, self._untold, self._figures
+        news, untold, figures = self._news, self._untold, self._figures
         self._untold = Untold()
-        async with aclosing(self._news.since(self._cursor, figures, untold)) as news:
-            async for text, cursor in news:
+        async with aclosing(news.since(self._cursor, figures, untold)) as messages:
+            async for text, cursor in messages:
                 await self._wait(pace, max(len(self._listeners) * RATE / TOTAL_RATE, 1.0))
-                if not self._listeners or self._firsts != firsts:
-                    # All have left. Others may have come since, at a later cursor.
+                if self._news is not news:
+                    # All have left, and others have come since, at a later cursor.
                     return
                 self._told = cursor
                 await self._listeners.send(text)
@@ -246,9 +246,8 @@ class EventFeed:
         """Let a listener follow live. To the first one, all that was done counts as told."""
         if not self._listeners:
             self._told = self._cursor
-            self._news.skip(self._figures)
+            self._news = News(self._source, self._figures)
             self._untold = Untold()
-            self._firsts += 1
         self._listeners.add(listener)
 
     @property

@@ -23,14 +23,10 @@ from sanic_app.task import Task
 class News:
     """Adds and finishes from the tables; starts and pauses from the figures."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, figures: Figures) -> None:
+        """Begin with the head and the pause of these figures as told."""
         self._source = source
         self._journal = Journal(source)
-        self._head: tuple[int | None, int | None] = (None, None)
-        self._paused = 0
-
-    def skip(self, figures: Figures) -> None:
-        """Treat the head and the pause of these figures as told."""
         self._head = (figures.head, figures.head_started_at)
         self._paused = figures.paused
 
