@@ -54,8 +54,9 @@ def lazy_commit(_: str) -> None:
             if sql == "BEGIN IMMEDIATE":
                 begun += 1
                 sql = "SELECT 1" if self._raw.in_transaction else sql
-            elif sql == "COMMIT" and begun % LAZY:
-                sql = "SELECT 1"
+            elif sql in ("COMMIT", "ROLLBACK"):
+                # A commit that changes nothing is rolled back, but not those before it.
+                sql = "SELECT 1" if begun % LAZY else "COMMIT"
             return self._raw.execute(sql, *values)
 
     def lazily(self: Committer, raw: Any, writes: Sequence[Write]) -> Commit:
