@@ -184,7 +184,9 @@ def _check(path: Path, *, left: bool) -> int:
     # Without a WAL nothing but the file is to be read, and not even an empty one is left beside it.
     how = uri if left else f"{uri}&immutable=1"
     patience = BUSY_TIMEOUT / 1_000
-    with closing(sqlite3.connect(how, patience, uri=True, isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(how, timeout=patience, uri=True, isolation_level=None)
+    ) as connection:
         if left and not origin.belongs(uri, connection):
             raise StartError(
                 f"the database {path} does not belong to {path.name}-wal, which a killed service"
