@@ -242,7 +242,7 @@ async def test_a_start_beside_another_program_that_lets_nobody_read_is_refused(
         uri = f"file:{place.path}?mode=ro"
         # A WAL that nobody could look at does not pass for one without marks.
         with (
-            closing(sqlite3.connect(uri, 0.02, uri=True)) as connection,
+            closing(sqlite3.connect(uri, timeout=0.02, uri=True)) as connection,
             pytest.raises(sqlite3.OperationalError, match="locked"),
         ):
             origin.belongs(uri, connection)
