@@ -314,7 +314,7 @@ async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_pa
             nonlocal total
             loop = asyncio.get_running_loop()
             begun = loop.time()
-            while loop.time() < begun + 4:
+            while loop.time() < begun + 4 or total <= 100:
                 tasks = chance.choice([1, 1, 1, 40])
                 await batch(served, *[0] * tasks)
                 total += tasks
@@ -335,7 +335,6 @@ async def test_whoever_comes_and_goes_is_told_of_each_add_and_finish_once(tmp_pa
                     if done:
                         break
         await writing
-        assert total > 100
         # All are done in order, so that finishes are contiguous as adds are.
         assert without_gaps(told["added"]) == without_gaps(told["finished"]) == total
 
