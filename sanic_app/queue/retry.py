@@ -9,6 +9,8 @@ from typing import Any
 from sanic_app.errors import DiskFull, ServiceError, Stopping, StoreUnavailable
 from sanic_app.store import Add, Added, Store
 
+MAYBE = "It is not known whether an earlier request with this key was applied."
+
 
 async def or_replay(
     add: Add, written: asyncio.Future[Added], store: Store, uncommitted: Callable[[], int]
@@ -25,12 +27,13 @@ async def or_replay(
         try:
             before = await store.replay(add)
         except StoreUnavailable:
-            refusal.applied = None
+            refusal.concede(MAYBE)
             raise refusal from None
         if before is not None:
             return before
-        # Another node may have the first add, and commit it later.
-        refusal.applied = None if store.shared or uncommitted() else False
+        if store.shared or uncommitted():
+            # Another node may have the first add, and commit it later.
+            refusal.concede(MAYBE)
         raise
 
 
