@@ -158,7 +158,9 @@ class Service:
             with self._open("GET", "/api/v1/events", None, headers, SILENT_SECONDS) as answer:
                 if answer.headers.get_content_type() != EVENT_STREAM:
                     raise self._another()
-                yield from _events(iter(partial(answer.readline, ANSWER_BYTES), b""))
+                for event in _events(iter(partial(answer.readline, ANSWER_BYTES), b"")):
+                    yield event
+                    answer.begin_anew()
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
                 # It stops, or has enough listeners: both pass.
