@@ -320,6 +320,32 @@ def test_a_second_process_ends_at_once_and_has_touched_nothing(tmp_path: Path) -
         assert running.add(2, 600)["history_num"] == 2
 
 
+@pytest.mark.parametrize("kind", ["null", "folder", "pipe", "wal", "journal", "lock"])
+def test_a_start_that_is_refused_for_its_path_leaves_nothing_behind(
+    tmp_path: Path, kind: str
+) -> None:
+    path, says = tmp_path / f"queue.db-{kind}", "not a regular file"
+    match kind:
+        case "null":
+            # What the link names is elsewhere, and so would be what is left beside it.
+            path = tmp_path / "link"
+            path.symlink_to(tmp_path / "device")
+            os.mknod(tmp_path / "device", stat.S_IFIFO)
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path = tmp_path / ("queue.lock" if kind == "lock" else path.name)
+            says = "a new database cannot be called"
+    before = sorted(each.name for each in tmp_path.iterdir())
+    with Running(tmp_path, "-D", str(path), ready=False) as running:
+        assert running.wait() == 1
+        assert says in running.log
+        assert running.log.count("\n") == 1
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
 def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     prefix = ["sh", "-c", 'umask 0; exec "$@"', "sh"]
     with Running(tmp_path, prefix=prefix) as running:

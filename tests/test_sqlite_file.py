@@ -190,7 +190,10 @@ def test_a_folder_that_cannot_be_synced_is_warned_of(
 
 async def test_a_folder_is_no_database(place: SqliteEngine, clock: FakeClock) -> None:
     place.path.mkdir()
-    assert "cannot use the database" in await refusal(place, clock)
+    with pytest.raises(StartError) as error:
+        await place.store(clock).own()
+    assert error.value.detail == f"cannot use the database {place.path}: not a regular file"
+    assert listed(place.path.parent) == [place.path.name]
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a?b.db", "a#b%20.db", "ü.db", "a\udcff.db", "'.db"])

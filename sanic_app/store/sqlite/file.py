@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import sqlite3
-import stat
 import struct
 from contextlib import closing, suppress
 from pathlib import Path
@@ -89,8 +88,6 @@ def prepare(path: Path) -> None:
 
 def _unfit(path: Path, status: os.stat_result) -> str:
     """Return why the file must not be used, whatever is in it, or nothing."""
-    if not stat.S_ISREG(status.st_mode):
-        return "not a regular file"
     if status.st_nlink > 1:
         # A service or a program that uses another name has another WAL.
         return f"it has {status.st_nlink} names (hard links); remove all but one"

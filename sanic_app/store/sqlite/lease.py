@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sanic_app.errors import NotOwner, StartError
 from sanic_app.files import lock
+from sanic_app.store.sqlite.disk import unfinished
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -43,9 +44,11 @@ class FileLease:
 
         Raises:
             NotOwner: another process has it.
-            StartError: the file cannot be made, or its file system has no locks.
+            StartError: no database can be there, the lock file cannot be made, or its file system
+                has no locks.
         """
         self._database = real_path(database)
+        _refuse_what_is_no_place(self._database)
         self.descriptor = -1
         """The locked database, -1 where there is none yet.
 
@@ -103,6 +106,20 @@ class FileLease:
             if descriptor >= 0:
                 os.close(descriptor)
         self.descriptor = self._lock_file = -1
+
+
+def _refuse_what_is_no_place(path: Path) -> None:
+    """Refuse a path at which no database can be, before a lock file is left beside it."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        unfinished(path)
+    except OSError:
+        # The lock file cannot be made either, and says why.
+        return
+    else:
+        if not regular:
+            raise StartError(f"cannot use the database {path}: not a regular file")
 
 
 def _lock(descriptor: int, path: Path, taken: str) -> None:
