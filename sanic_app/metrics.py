@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -223,8 +224,25 @@ class Metrics:
         """Return the body of a scrape and its content type, as ``accept`` prefers."""
         encoder: Callable[[CollectorRegistry], bytes]
         try:
-            encoder, content_type = choose_encoder(accept)
+            encoder, content_type = choose_encoder(_preferred(accept))
         except (TypeError, ValueError):
             # The library fails on a version that is not a number.
             encoder, content_type = choose_encoder("")
         return encoder(self.registry), content_type
+
+
+def _preferred(accept: str) -> str:
+    """Return the part of ``Accept`` that names the best format; the library takes its first one."""
+    parts = [
+        part.strip().lower()
+        for part in accept.split(",")
+        if part.strip().lower().startswith(("text/plain", "application/openmetrics-text"))
+    ]
+    best = max(parts, key=_quality, default="")
+    return best if _quality(best) > 0 else ""
+
+
+def _quality(part: str) -> float:
+    """Return the weight of a part (RFC 9110, 12.4.2)."""
+    found = re.search(r";\s*q=([01](?:\.[0-9]*)?)\s*(?:;|$)", part)
+    return float(found[1]) if found else 1.0

@@ -120,6 +120,37 @@ def test_the_text_is_what_its_content_type_says(accept: str) -> None:
     assert ("openmetrics" in accept) == ("openmetrics" in kind)
 
 
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text; q=0.000 , */*", False),
+        ("text/plain, application/openmetrics-text;version=1.0.0;q=0.1", False),
+        ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4", False),
+        # That of Prometheus, without and with native histograms.
+        (
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,"
+                "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,"
+                "*/*;q=0.2"
+            ),
+            True,
+        ),
+        (
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;"
+                "encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5"
+            ),
+            True,
+        ),
+        ("text/html,text/plain;q=0.5,Application/OpenMetrics-Text;Q=0.9", True),
+        ("application/openmetrics-text;q=x", True),
+    ],
+)
+def test_the_format_is_the_one_that_is_preferred(accept: str, openmetrics: bool) -> None:
+    assert ("openmetrics" in full().exposition(accept)[1]) == openmetrics
+
+
 @pytest.mark.parametrize("version", ["x", "1.x", "", "99", "1.0.0.0.0"])
 def test_a_strange_version_of_openmetrics_is_no_error(version: str) -> None:
     body, kind = full().exposition(f"application/openmetrics-text; version={version}")

@@ -17,7 +17,9 @@ blueprint = Blueprint("operations")
 async def get_metrics(request: Request) -> HTTPResponse:
     """Show all metrics, as Prometheus text or OpenMetrics."""
     refuse_query(query_of(request))
-    body, content_type = parts_of(request).metrics.exposition(request.headers.get("accept", ""))
+    body, content_type = parts_of(request).metrics.exposition(
+        ",".join(request.headers.getall("accept", ()))
+    )
     return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
 
 
