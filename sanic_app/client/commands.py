@@ -28,6 +28,8 @@ WAIT_SECONDS = 25
 LOST_SECONDS = 60.0
 """How long to keep trying when the service does not answer."""
 PAGE = 1_000
+COLUMNS = 80
+"""Every line fits into these; a narrower terminal breaks it. Cut, a number would be another one."""
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -83,7 +85,7 @@ def _queue(service: Service, given: argparse.Namespace) -> int:
     if given.json:
         _print_json({**figures, "tasks": tasks})
         return 0
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=COLUMNS)
     console.print(figures_line(figures))
     if tasks:
         console.print(tasks_table(tasks))
@@ -102,7 +104,7 @@ def _results(service: Service, given: argparse.Namespace) -> int:
         column.justify = "right"
     for result in found:
         table.add_row(str(result["history_num"]), str(result["num"]), result["date_finished"])
-    Console(highlight=False, markup=False).print(table)
+    Console(highlight=False, markup=False, width=COLUMNS).print(table)
     return 0
 
 
