@@ -6,13 +6,16 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from sanic_app.errors import EXIT_START
 
 
 def tell(text: str) -> None:
     """Tell the user something that is no output, in a line, even if what is quoted has several."""
-    sys.stderr.write(f"sanic-app: {' '.join(text.splitlines())}\n")
+    with suppress(OSError):
+        # On a full disk the exit status still says it.
+        sys.stderr.write(f"sanic-app: {' '.join(text.splitlines())}\n")
 
 
 def refuse(text: str, status: int = EXIT_START) -> int:
@@ -35,8 +38,9 @@ def printing(run: Callable[[], int]) -> int:
         # The reader closed the pipe, as `head` does, and has seen enough.
         reason = ""
     except OSError as error:
-        reason = f"sanic-app: cannot write the output: {error.strerror}\n"
+        reason = f"cannot write the output: {error.strerror}"
     # What is left of it goes nowhere, when Python closes the stream.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.stderr.write(reason)
+    if reason:
+        tell(reason)
     return EXIT_START
