@@ -278,6 +278,39 @@ async def test_close_counts_in_whichever_line_it_stands(tmp_path: Path, last: st
         assert await wire.ended() == b""
 
 
+@pytest.mark.parametrize(
+    ("version", "line", "kept"),
+    [
+        # Java's client says this with each first request of a connection.
+        ("1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c", True),
+        ("1.1", "Connection: Upgrade\r\nUpgrade: websocket", True),
+        ("1.1", "Connection: keep-alive, Upgrade\r\nUpgrade: websocket", True),
+        ("1.1", "Connection: TE, keep-alive\r\nTE: trailers", True),
+        ("1.1", "Connection: TE", True),
+        ("1.1", "Connection: TE\r\nConnection: x", True),
+        ("1.1", "Connection: TE, Close", False),
+        ("1.1", "Connection: keep-alive\t,\tclose", False),
+        ("1.1", "Connection: Upgrade, close\r\nUpgrade: h2c", False),
+        ("1.0", "Connection: TE", False),
+        ("1.0", "Connection: Keep-Alive, TE", True),
+        ("1.0", "Connection: keep-alive, close", False),
+    ],
+)
+async def test_a_connection_goes_on_unless_its_client_ends_it(
+    tmp_path: Path, version: str, line: str, kept: bool
+) -> None:
+    asked = request("/get_result", b"", line, method="GET")
+    async with service(tmp_path) as served, served.wire() as wire:
+        await wire.send(asked.replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+        answer = await wire.answer()
+        assert answer.headers["connection"] == ("keep-alive" if kept else "close")
+        if kept:
+            await wire.send(READ)
+            assert (await wire.answer()).status == 200
+        else:
+            assert await wire.ended() == b""
+
+
 @pytest.mark.parametrize("target", ["*", "/get_result#x", "/get_result?#"])
 async def test_a_target_that_no_request_has_is_refused(tmp_path: Path, target: str) -> None:
     async with service(tmp_path) as served:

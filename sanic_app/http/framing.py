@@ -7,6 +7,7 @@ pass as a request of its own. So the service accepts nothing that is doubtful.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -44,6 +45,15 @@ def plain_fields(fields: bytes) -> list[tuple[str, str]]:
 def is_head(head: bytes) -> bool:
     """Return whether this is a request line and its fields, without the empty line behind them."""
     return _HEAD.fullmatch(head) is not None
+
+
+def goes_on(options: Sequence[str], version: str) -> bool:
+    """Return whether a connection goes on after a request with these lines of ``Connection``.
+
+    So it does unless it is to be closed; one of HTTP/1.0 must ask for it (RFC 9112, 9.3).
+    """
+    found = {option.strip(" \t").lower() for line in options for option in line.split(",")}
+    return "close" not in found and (version == "1.1" or "keep-alive" in found)
 
 
 def has_stray(begin: bytearray, checked: int = 0) -> bool:

@@ -69,9 +69,9 @@ class Receiver(Http):
             await super().http1_request_header()  # type: ignore[no-untyped-call] # Sanic's has no types
             # Methods have a case: a client of `head` waits for a body (RFC 9110, 9.1).
             self.head_only = self.request.method == "HEAD"
-            if len(self.request.headers.getall("connection", ())) > 1:
-                # Sanic takes the last one, and `close` may be in another (RFC 9112, 9.3).
-                self.keep_alive = False
+            # Sanic takes the last line, and only as a whole.
+            options = self.request.headers.getall("connection", ())
+            self.keep_alive = framing.goes_on(options, self.request.version)
 
     def _take_head(self, plain: re.Match[bytes]) -> None:
         """Make the request of a plain head, as Sanic does. Its general code takes twice as long."""
@@ -96,8 +96,8 @@ class Receiver(Http):
             except ValueError:
                 raise BadRequest from None
             self.request_body = True
-        connections = headers.getall("connection", ())
-        self.keep_alive = not connections or [*map(str.lower, connections)] == ["keep-alive"]
+        options = headers.getall("connection", ())
+        self.keep_alive = not options or framing.goes_on(options, "1.1")
         self.upgrade_websocket = False
         self.url = target.decode()
         self.request, request.stream = request, self
