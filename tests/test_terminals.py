@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,3 +58,29 @@ def test_the_exit_status_is_right_though_the_reason_cannot_be_written(
     env = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, check=False)
     assert done.returncode == status
+
+
+def test_the_live_view_ends_with_its_terminal_though_no_signal_says_so(running: Running) -> None:
+    master, slave = pty.openpty()
+    watched = subprocess.Popen(
+        [sys.executable, "-m", "sanic_app", "watch", "--url", running.url],
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Its terminal controls it not, as behind nohup.
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        shown = b""
+        while b"s left" not in shown:
+            shown += os.read(master, 65_536)
+        os.close(master)
+        _, said = watched.communicate(timeout=20)
+    finally:
+        watched.kill()
+    assert (watched.returncode, said) == (
+        1,
+        "sanic-app: cannot write the output: Input/output error\n",
+    )

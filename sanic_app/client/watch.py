@@ -6,6 +6,7 @@ most four times a second. Between two answers it counts the seconds down by itse
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -41,7 +42,8 @@ def live(service: Service) -> None:
     view = _View(service)
     view.look()
     threading.Thread(target=view.listen, name="events", daemon=True).start()
-    console = Console(markup=False)
+    # A terminal that is closed is none any more. Rich would then show nothing, for ever.
+    console = Console(markup=False, force_terminal=sys.stdout.isatty() or None)
     with Live(view.picture(), console=console, auto_refresh=False) as screen:
         while True:
             if view.moved.wait(1 / FRAMES):
