@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
 
@@ -23,7 +24,8 @@ class Supervisor:
         self._address = environ.get("NOTIFY_SOCKET", "")
         watchdog = environ.get("WATCHDOG_USEC", "")
         meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._patience = int(watchdog) / 1e6 if meant and watchdog.isdigit() else 0.0
+        known = meant and re.fullmatch("[0-9]{1,18}", watchdog)
+        self._patience = int(watchdog) / 1e6 if known else 0.0
 
     def ready(self) -> None:
         """Say that the service serves."""

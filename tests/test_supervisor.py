@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sanic_app.supervisor import Supervisor
 from tests.running import Running
 
 
@@ -86,3 +88,9 @@ def test_a_manager_that_cannot_be_reached_is_warned_of_once(tmp_path: Path, name
         assert running.add(1, 0)["history_num"] == 1
         assert running.stop() == 0
         assert running.log.count("the service manager cannot be told") == 1
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "x", "1.5", "\u00b2", "9" * 5_000])
+def test_a_watchdog_without_a_number_of_microseconds_is_none(value: str) -> None:
+    environ = {"NOTIFY_SOCKET": "/nowhere/notify", "WATCHDOG_USEC": value}
+    asyncio.run(asyncio.wait_for(Supervisor(environ).feed_watchdog(), 10))
