@@ -458,7 +458,7 @@ def test_a_cursor_that_cannot_be_written_is_one_line_before_any_command(
     (tmp_path / "folder").mkdir()
     (tmp_path / "cursor.sanic-app-follow").mkdir()
     for cursor, says in (
-        ("folder", "cannot read the cursor"),
+        ("folder", "cannot use the cursor"),
         ("no/cursor", "cannot open the lock"),
         ("cursor", "cannot write the cursor"),
     ):
@@ -785,6 +785,25 @@ def test_what_is_not_understood_is_one_line(arguments: list[str], says: str) -> 
         assert follower.wait() == 2
         assert len(follower.said) == 1
         assert says in follower.said[0]
+
+
+@pytest.mark.parametrize("kind", ["null", "folder", "pipe"])
+def test_a_cursor_that_is_no_file_is_refused_and_nothing_is_left_beside_it(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "cursor"
+    match kind:
+        case "null":
+            path.symlink_to("/dev/null")
+        case "folder":
+            path.mkdir()
+        case _:
+            # Whoever reads it waits for ever.
+            os.mkfifo(path)
+    with pytest.raises(Failed, match="not a regular file"):
+        Cursor(str(path), Position(None))
+    assert [each.name for each in tmp_path.iterdir()] == ["cursor"]
+    assert not Path("/dev/null.lock").exists()
 
 
 # The example.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -61,6 +62,8 @@ class Cursor:
         self._unsaved = False
         self._saved_at = 0.0
         if self._path is not None:
+            if _is_no_file(self._path):
+                raise Failed(f"cannot use the cursor {self._path}: not a regular file")
             self._lock = Lock(f"{self._path}.lock")
             if not self._lock.take(wait=False):
                 raise Failed(f"another follower uses the cursor {file}")
@@ -174,6 +177,14 @@ def _real_path(file: str) -> Path:
         return Path(os.path.realpath(file))
     except OSError as error:
         raise Failed(f"cannot find {file}: the working folder: {error.strerror}") from None
+
+
+def _is_no_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        # There is none, or its lock cannot be opened either, which says why.
+        return False
 
 
 def _position(kept: Any) -> Position | None:
