@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from sanic_app.store import Slice
 from sanic_app.task import HISTORY_NUM_MAX
-from tests.serving import ENGINE, JSON, ON_UVLOOP, Service, problem, request, service
+from tests.serving import ENGINE, JSON, ON_UVLOOP, SECONDS, Service, problem, request, service
 
 pytestmark = ON_UVLOOP
 
@@ -523,6 +524,31 @@ async def test_head_answers_what_get_does_without_the_body(tmp_path: Path) -> No
                 assert (await served.client.head(path, headers=known)).status_code == 304
         name = "http_request_duration_seconds_count"
         assert served.metric(name, method="HEAD", route="/metrics", status="200") == 1
+
+
+async def test_no_cache_keeps_what_may_change_and_each_answer_has_its_date(tmp_path: Path) -> None:
+    async with service(tmp_path) as served, served.wire() as wire:
+        await served.add(1, 600)
+        paths = [*READS, *FILES, "/api/v1/tasks/77", "/api/v1/tasks?limit=x", "/x"]
+        asked = [(method, path) for path in paths for method in ("GET", "HEAD", "PATCH", "OPTIONS")]
+        for method, path in [
+            *asked,
+            ("DELETE", "/api/v1/tasks/1"),
+            ("POST", "/api/v1/queue/pause"),
+        ]:
+            answer = await served.client.request(method, path)
+            moment = parsedate_to_datetime(answer.headers["date"])
+            assert abs(moment.timestamp() - time.time()) < SECONDS, path
+            assert answer.headers["date"].endswith(" GMT")
+            kept = method in ("GET", "HEAD") and path in FILES
+            wanted = "no-cache" if kept else "no-store"
+            assert answer.headers.get_list("cache-control") == [wanted], (method, path)
+        # Streams and lists in chunks, and what is no HTTP, have their heads made elsewhere.
+        await wire.send(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        _, stream = await wire.head()
+        for headers in (stream, (await served.say(b"\r\r\n\r\n")).headers):
+            assert headers["cache-control"] == "no-store"
+            assert headers["date"].endswith(" GMT")
 
 
 async def test_head_begins_nothing_that_goes_on(

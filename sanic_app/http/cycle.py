@@ -5,7 +5,9 @@ It corrects what Sanic answers wrongly, or too slowly.
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from functools import lru_cache
+from time import time
 from typing import Final
 
 from sanic.helpers import STATUS_CODES, has_message_body
@@ -27,10 +29,14 @@ class RequestCycle(Receiver):
     __slots__ = ()
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Add the request id to every answer."""
-        response.headers["x-request-id"] = request_id.get() or accept_request_id(
+        """Add to every answer what each has: the request id, the date, and no place in a cache."""
+        headers = response.headers
+        headers["x-request-id"] = request_id.get() or accept_request_id(
             self.request.headers.get("x-request-id")
         )
+        headers["date"] = _date(int(time()))
+        # Without it a cache may keep what is true now alone (RFC 9111, 4.2.2).
+        headers.setdefault("cache-control", "no-store")
         return super().respond(response)
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
@@ -119,6 +125,12 @@ class RequestCycle(Receiver):
         self.response_func = None  # type: ignore[assignment] # as Sanic does
         await self._send(data)
         self.stage = Stage.IDLE
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    """Return a time as HTTP has it (RFC 9110, 6.6.1)."""
+    return formatdate(second, usegmt=True)
 
 
 @lru_cache(maxsize=64)

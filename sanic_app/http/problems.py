@@ -132,9 +132,7 @@ def problem(request: Request, exception: BaseException) -> tuple[ServiceError, H
     error = _as_service_error(exception)
     body = json.dumps(problem_document(error, write=request.method not in SAFE_METHODS))
     status = PROBLEMS[type(error)].status
-    # Caches may keep a 404 or a 410, and would hide the task that has this number later.
-    headers = {**headers_of(error), "Cache-Control": "no-store"}
-    response = HTTPResponse(body, status, headers=headers, content_type=CONTENT_TYPE)
+    response = HTTPResponse(body, status, headers=headers_of(error), content_type=CONTENT_TYPE)
     return error, response
 
 

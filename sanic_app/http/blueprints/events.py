@@ -29,7 +29,7 @@ async def listen(request: Request) -> None:
     with parts.feed.seat():
         response: BaseHTTPResponse = await request.respond(
             # Ask proxies not to buffer the stream.
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"X-Accel-Buffering": "no"},
             content_type="text/event-stream",
         )
         if request.method == "HEAD":

@@ -20,13 +20,13 @@ async def get_metrics(request: Request) -> HTTPResponse:
     body, content_type = parts_of(request).metrics.exposition(
         ",".join(request.headers.getall("accept", ()))
     )
-    return HTTPResponse(body, headers={"Cache-Control": "no-store"}, content_type=content_type)
+    return HTTPResponse(body, content_type=content_type)
 
 
 @readable(blueprint, routes.LIVE)
 async def get_liveness(request: Request) -> HTTPResponse:
     """Say that the event loop works. The store is not used."""
-    return json(liveness_object(None), headers={"Cache-Control": "no-store"})
+    return json(liveness_object(None))
 
 
 @readable(blueprint, routes.READY)
@@ -36,5 +36,4 @@ async def get_readiness(request: Request) -> HTTPResponse:
     return json(
         readiness_object(readiness),
         status=200 if readiness[0] else 503,
-        headers={"Cache-Control": "no-store"},
     )
