@@ -507,6 +507,26 @@ async def test_an_io_error_at_the_end_fails_the_store_and_leaves_it_open(
         assert len(await store.queue()) == 3_000
 
 
+@pytest.mark.parametrize("idle", [True, False])
+async def test_a_folder_that_cannot_be_looked_into_fails_the_store(
+    tmp_path: Path, clock: FakeClock, idle: bool
+) -> None:
+    """Its right was taken away, or a file lies in its place: a restart finds no commit there."""
+    place = SqliteEngine(tmp_path / "folder")
+    place.path.parent.mkdir()
+    async with opened(place, clock) as store:
+        await store.add(1)
+        place.path.parent.rename(tmp_path / "away")
+        place.path.parent.touch()
+        with pytest.raises(StoreFailed, match=r"queue\.db cannot be looked at any more") as error:
+            await (store.store.watch(store.lease) if idle else store.commit(Add(new(1)), Add(new(2))))
+        assert error.value.kind == "io"
+        place.path.parent.unlink()
+        (tmp_path / "away").rename(place.path.parent)
+        # Nothing of it was tried again.
+        assert len(await store.queue()) == (1 if idle else 3)
+
+
 async def test_damage_met_while_writing_fails_the_store(
     place: SqliteEngine, clock: FakeClock
 ) -> None:

@@ -79,9 +79,15 @@ class Watch:
                 found = os.stat(path)[1:4]  # noqa: PTH116 - see above
             except FileNotFoundError:
                 raise _foreign(f"{path} was deleted while the service was using it") from None
+            except OSError as error:
+                raise _hidden(path, error) from None
             if found != identity:
                 raise _foreign(_difference(path, found, identity))
-        if not self._wal.is_whole():
+        try:
+            whole = self._wal.is_whole()
+        except OSError as error:
+            raise _hidden(self._wal_path, error) from None
+        if not whole:
             raise _foreign(f"{self._wal_path} was written over while the service was using it")
 
     def look_closely(self) -> None:
@@ -112,8 +118,11 @@ class Watch:
         if sys.platform == "win32" or self._lease is None or self._lease.descriptor < 0:
             return None
         descriptor = self._lease.descriptor
-        header, page = os.pread(descriptor, HEADER_BYTES, 0), os.pread(descriptor, *self._page)
-        return os.fstat(descriptor).st_size, header, page
+        try:
+            header, page = os.pread(descriptor, HEADER_BYTES, 0), os.pread(descriptor, *self._page)
+            return os.fstat(descriptor).st_size, header, page
+        except OSError as error:
+            raise _hidden(self.path, error) from None
 
 
 def _identity(status: os.stat_result) -> _Identity:
@@ -131,3 +140,8 @@ def _difference(path: str, found: tuple[int, ...], identity: _Identity) -> str:
 
 def _foreign(detail: str) -> StoreFailed:
     return StoreFailed("other", detail)
+
+
+def _hidden(path: Path | str, error: OSError) -> StoreFailed:
+    """Of a file that cannot be looked at: whether a restart will find the last commit is unknown."""
+    return StoreFailed("io", f"{path} cannot be looked at any more: {error.strerror}")
