@@ -312,6 +312,23 @@ def damage_page_of(path: Path, name: str) -> None:
         file.write(b"\xa5" * page_size)
 
 
+def damage_rows_of(path: Path, place: str, value: str) -> None:
+    """Put into each row, at a place (``queue.num``), what its table does not allow."""
+    table, _, field = place.partition(".")
+    rows = f"UPDATE {table} SET {field} = {value}"
+    schema = "UPDATE sqlite_schema SET sql = {} WHERE name = '" + table + "'"
+    loose = "replace(replace(sql, 'INTEGER NOT NULL', 'INTEGER'), 'STRICT', '')"
+    with closing(sqlite3.connect(path)) as connection:
+        query = f"SELECT quote(sql) FROM sqlite_schema WHERE name = '{table}'"
+        (sound,) = connection.execute(query).fetchone()
+    # Each on a connection of its own: it reads the schema once.
+    for sql in (schema.format(loose), rows, schema.format(sound)):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(sql)
+
+
 def commits(running: BareService) -> float:
     return running.metric("commit_seconds_count") or 0
 

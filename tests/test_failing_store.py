@@ -6,7 +6,7 @@ import asyncio
 import gc
 import resource
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
@@ -23,6 +23,7 @@ from sanic_app.errors import (
     StoreUnavailable,
 )
 from sanic_app.queue.retry import MAYBE
+from sanic_app.queue.view import QueueView
 from sanic_app.queue.waiting import COMMIT_WEIGHT
 from sanic_app.queue.writer import PRUNE_PAUSE
 from sanic_app.store import Add, Commit, Lease, Write
@@ -35,6 +36,7 @@ from tests.parts import (
     Engine,
     SqliteEngine,
     damage_page_of,
+    damage_rows_of,
     limit_pages,
     new,
     only_sqlite,
@@ -274,6 +276,43 @@ async def test_what_a_reader_cannot_read_fails_the_store_once(
             running.queue.add(new(1))
         # The writer has ended too: nothing is written any more.
         await running.queue.stop()
+
+
+NOT_UTF_8 = "CAST(x'646f6eff' AS TEXT)"
+TOO_LATE = "253402300800000000"
+READS: Sequence[tuple[Callable[[QueueView], Awaitable[object]], str, str]] = [
+    (lambda view: view.queue_page(0, 9), "queue.num", "NULL"),
+    (lambda view: view.queue_page(0, 9), "queue.created_at", TOO_LATE),
+    (lambda view: anext(view.whole_queue()), "queue.num", "'x'"),
+    (lambda view: anext(view.whole_queue()), "queue.created_at", TOO_LATE),
+    (lambda view: view.task(2), "queue.timeout", "NULL"),
+    (lambda view: view.task(2), "queue.wait_sum", "NULL"),
+    (lambda view: view.outlook(), "queue.timeout", "1.5"),
+    (lambda view: view.task(1), "history.outcome", NOT_UTF_8),
+    (lambda view: view.results_page(0, 9), "history.finished_at", "NULL"),
+    (lambda view: anext(view.whole_result()), "history.num", "NULL"),
+    (lambda view: anext(view.whole_result()), "history.num", "'x'"),
+    (lambda view: view.task(1), "history.created_at", "-1"),
+]
+
+
+@pytest.mark.parametrize(("read", "place", "value"), READS)
+async def test_a_row_that_cannot_be_a_task_fails_the_store(
+    tmp_path: Path,
+    clock: FakeClock,
+    read: Callable[[QueueView], Awaitable[object]],
+    place: str,
+    value: str,
+) -> None:
+    """Of a damaged page, SQLite returns whatever lies in the place of a number."""
+    async with service(SqliteEngine(tmp_path), clock) as running:
+        await running.queue.add(new(0, 1))
+        await running.queue.finish(1)
+        damage_rows_of(tmp_path / "queue.db", place, value)
+        with pytest.raises(StoreFailed):
+            await read(running.queue.view)
+        assert running.failures == [True]
+        assert running.metric("store_errors_total", kind="corrupt") == 1
 
 
 @only_sqlite

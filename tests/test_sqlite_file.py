@@ -23,7 +23,7 @@ from sanic_app.store.sqlite.file import prepare
 from sanic_app.store.sqlite.lease import FileLease
 from sanic_app.store.sqlite.store import SqliteStore
 from tests.fake_clock import FakeClock
-from tests.parts import KEEP, SqliteEngine, new, opened, shut
+from tests.parts import KEEP, SqliteEngine, damage_rows_of, new, opened, shut
 
 pytestmark = pytest.mark.anyio
 
@@ -436,6 +436,53 @@ async def test_a_damaged_state_row_is_refused(
         wal_of(place.path).unlink(missing_ok=True)
         change(place.path, f"UPDATE state SET {field} = {value}", keep_wal=keep_wal)
         assert (await refusal(place, clock)).endswith(ROW), value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("queue.created_at", "'x'"),
+        ("queue.timeout", "'x'"),
+        ("queue.wait_sum", "1.5"),
+        ("history.finished_at", "'x'"),
+        ("state.head_started_at", "'x'"),
+        ("state.oldest_created_at", "'x'"),
+    ],
+)
+async def test_a_number_that_is_none_is_damage(
+    place: SqliteEngine, clock: FakeClock, field: str, value: str
+) -> None:
+    await filled(place, clock)
+    damage_rows_of(place.path, field, value)
+    assert (await refusal(place, clock)).endswith(ROW)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM origin",
+        "UPDATE origin SET mark = -1",
+        "UPDATE origin SET mark = mark + 1",
+        "UPDATE origin SET mark_before = 7",
+    ],
+)
+async def test_a_mark_that_is_none_is_damage(
+    place: SqliteEngine, clock: FakeClock, sql: str
+) -> None:
+    await filled(place, clock)
+    change(place.path, sql)
+    assert "is damaged: its mark is wrong" in await refusal(place, clock)
+
+
+@pytest.mark.parametrize("value", ["x'00'", "'x'", "hex(randomblob(16))"])
+async def test_a_lineage_that_is_none_is_damage(
+    place: SqliteEngine, clock: FakeClock, value: str
+) -> None:
+    await filled(place, clock)
+    damage_rows_of(place.path, "lineage.uuid", value)
+    with pytest.raises(StartError, match="the lineage is missing or damaged"):
+        async with opened(place, clock):
+            pass
 
 
 async def test_every_field_of_the_state_row_has_its_damage(

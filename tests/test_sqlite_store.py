@@ -519,7 +519,9 @@ async def test_a_folder_that_cannot_be_looked_into_fails_the_store(
         place.path.parent.rename(tmp_path / "away")
         place.path.parent.touch()
         with pytest.raises(StoreFailed, match=r"queue\.db cannot be looked at any more") as error:
-            await (store.store.watch(store.lease) if idle else store.commit(Add(new(1)), Add(new(2))))
+            await (
+                store.store.watch(store.lease) if idle else store.commit(Add(new(1)), Add(new(2)))
+            )
         assert error.value.kind == "io"
         place.path.parent.unlink()
         (tmp_path / "away").rename(place.path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import NamedTuple
 
 from sanic_app.store import WAIT_SUM_MODULUS, Figures
@@ -29,6 +30,10 @@ def agrees(state: Figures, ends: Ends) -> bool:
     """Return whether the state row contradicts neither itself nor the ends of the tables."""
     numbers = (*state[:6], state.paused, state.pruned)
     if any(type(value) is not int or value < 0 for value in numbers):
+        return False
+    others = (state.oldest_created_at, state.head, state.head_started_at, *ends)
+    if any(type(value) not in (int, NoneType) for value in others):
+        # SQLite returns whatever a damaged page has in their place.
         return False
     return (
         state.paused in (0, 1)

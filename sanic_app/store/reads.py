@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sanic_app.clock import Clock
 from sanic_app.errors import StoreFailed
@@ -12,7 +12,10 @@ from sanic_app.store.keys import FIND_KEY, KeyRow, replay
 from sanic_app.store.skipped import LEVELS
 from sanic_app.store.stamps import Stamps
 from sanic_app.store.transition import Limits
-from sanic_app.task import SECOND, State, Task
+from sanic_app.task import SECOND, STAMP_MAX, State, Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SLICE_ROWS = 250
 """Rows in one slice of a whole list: a quarter of a millisecond of a reader's time on SQLite.
@@ -30,6 +33,9 @@ QUEUE_TASK = """
            CASE WHEN history_num = head THEN head_started_at END, CAST(NULL AS bigint) FROM
 """
 STATE_FIGURES = ", ".join(f"state.{name}" for name in Figures._fields)
+_STATES = {str(state): state for state in State}
+_FINISHED = (State.DONE, State.CANCELLED)
+_UNFINISHED = (State.QUEUED, State.WAITING)
 _LEVELS = ", ".join(str(tuple(level)) for level in LEVELS)
 
 
@@ -71,6 +77,8 @@ class Reads:
     """An item of the queue's list as JSON text, as http/schemas.py has it."""
     queue_items: str
     """Where the items are read, up to a condition of the WHERE."""
+    result_item = "CAST(num AS text)"
+    """An item of the result list likewise. Of a row that is damaged, an item is NULL."""
     joined: str
     """The items of some rows as one text: comma-separated, in the order of ``history_num``."""
 
@@ -146,18 +154,19 @@ class Reads:
 
     async def results_slice(self, after: int, until: int) -> Slice:
         """Return a slice of the result list."""
-        return await self._slice(
-            "CAST(num AS text)", "history WHERE outcome = 'done'", after, until
-        )
+        table = "history WHERE outcome = 'done'"
+        return await self._slice(self.result_item, table, after, until)
 
     async def _slice(self, item: str, table: str, after: int, until: int) -> Slice:
         sql = f"""
-            SELECT {self.joined}, count(*), max(history_num) FROM (
+            SELECT {self.joined}, count(*), count(item), max(history_num) FROM (
                 SELECT {item} AS item, history_num FROM {table}
                 AND history_num > ? AND history_num <= ? ORDER BY history_num LIMIT ?
             ) AS part
         """
-        ((text, rows, last),) = await self._read_list(sql, after, until, SLICE_ROWS)
+        ((text, rows, items, last),) = await self._read_list(sql, after, until, SLICE_ROWS)
+        if items != rows:
+            raise self._failed(StoreFailed("corrupt", "a task of a list cannot be read"))
         return Slice(text or "", last if rows == SLICE_ROWS else None)
 
     async def _in_history(self, history_num: int) -> tuple[Task, None] | None:
@@ -165,9 +174,12 @@ class Reads:
         return (found[0], None) if found else None
 
     async def _tasks(self, sql: str, *values: object) -> list[Task]:
-        rows = await self._read(sql, *values)
+        return self._made(tasks, await self._read(sql, *values))
+
+    def _made(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what is made of rows that were read."""
         try:
-            return tasks(rows)
+            return make(*args, **kwargs)
         except StoreFailed as found:
             raise self._failed(found) from found.__cause__
 
@@ -183,21 +195,38 @@ def tasks(rows: Sequence[Any]) -> list[Task]:
     Raises:
         StoreFailed: one of them cannot be a task.
     """
-    try:
-        return [
-            Task(number, num, timeout, created_at, State(state), started_at, finished_at)
-            for number, num, timeout, created_at, state, started_at, finished_at in rows
-        ]
-    except ValueError as error:
-        raise StoreFailed("corrupt", f"a task cannot be read: {error}") from error
+    return [_task(row) for row in rows]
+
+
+def _task(row: Sequence[Any]) -> Task:
+    """Return a task; of a damaged page, SQLite returns any types and values."""
+    history_num, num, timeout, created_at, state, started_at, finished_at = row
+    if (
+        type(num) is not int
+        or type(timeout) is not int
+        or timeout < 0
+        or not _is_stamp(created_at)
+        or not (started_at is None or _is_stamp(started_at))
+        or not (finished_at is None or _is_stamp(finished_at))
+        or state not in (_UNFINISHED if finished_at is None else _FINISHED)
+    ):
+        raise StoreFailed("corrupt", f"the task {history_num} cannot be read")
+    return Task(history_num, num, timeout, created_at, _STATES[state], started_at, finished_at)
+
+
+def _is_stamp(value: object) -> bool:
+    return type(value) is int and 0 <= value <= STAMP_MAX
 
 
 def head_of(figures: Figures, row: Sequence[Any]) -> Task | None:
-    """Return the head; of its row in the queue: num, timeout and created_at."""
+    """Return the head; of its row in the queue: num, timeout and created_at.
+
+    Raises:
+        StoreFailed: it cannot be a task.
+    """
     if figures.head is None:
         return None
-    num, timeout, created_at = row
-    return Task(figures.head, num, timeout, created_at, State.WAITING, figures.head_started_at)
+    return _task((figures.head, *row, State.WAITING, figures.head_started_at, None))
 
 
 def placed(history_num: int, row: Sequence[Any], wall: int) -> tuple[Task, Place]:
@@ -205,6 +234,9 @@ def placed(history_num: int, row: Sequence[Any], wall: int) -> tuple[Task, Place
 
     The row is one of ``place_query``. The running sums count the skipped tasks between the first
     task and this one too (see ``skipped.py``).
+
+    Raises:
+        StoreFailed: they cannot be a task and its place.
     """
     num, timeout, created_at, *values = row
     size = len(Figures._fields)
@@ -214,7 +246,9 @@ def placed(history_num: int, row: Sequence[Any], wall: int) -> tuple[Task, Place
     state, started_at = State.QUEUED, None
     if history_num == figures.head:
         state, started_at = State.WAITING, figures.head_started_at
-    task = Task(history_num, num, timeout, created_at, state, started_at)
+    task = _task((history_num, num, timeout, created_at, state, started_at, None))
+    if {*map(type, (first_timeout, waits))} != {int}:
+        raise StoreFailed("corrupt", f"the place of the task {history_num} cannot be read")
     place = Place(
         figures,
         figures.stamp(wall),

@@ -15,6 +15,9 @@ def failure(error: Exception) -> Exception:
     if isinstance(error, StoreFailed):
         return error
     code = getattr(error, "sqlite_errorcode", None)
+    if code is None and isinstance(error, sqlite3.OperationalError):
+        # Python's own: a text that is not UTF-8.
+        return StoreFailed("corrupt", str(error))
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return DiskFull()

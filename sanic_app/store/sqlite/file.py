@@ -205,6 +205,8 @@ def _check(path: Path, *, left: bool) -> int:
             raise StartError(f"the database {path} is damaged: its schema version is {version}")
         _check_length(path, pages, page_size)
         _check_state(path, connection)
+        if not origin.is_sound(connection):
+            raise StartError(f"the database {path} is damaged: its mark is wrong")
         return int(version)
 
 

@@ -86,6 +86,17 @@ def belongs(uri: str, through_wal: sqlite3.Connection) -> bool:
     return bool(marks[0] == 0 or cookie == COOKIE)
 
 
+def is_sound(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has one row of two marks, or comes from a service without any."""
+    try:
+        rows = connection.execute(_MARKS).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return True
+    return len(rows) == 1 and all(map(is_mark, rows[0]))
+
+
 def _new_mark() -> int:
     value = secrets.randbits(31) or 1
     return value << 32 | zlib.crc32(value.to_bytes(4))

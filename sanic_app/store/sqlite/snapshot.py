@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -19,6 +18,7 @@ from sanic_app.store.sqlite.disk import size_of
 from sanic_app.store.sqlite.failures import explain
 from sanic_app.store.sqlite.file import check_header, refuse_journal
 from sanic_app.store.sqlite.lease import real_path, unowned
+from sanic_app.store.sqlite.reads import LINEAGE
 from sanic_app.store.sqlite.schema import APPLICATION_ID, latest, migrate
 
 FAULTS_MAX = 100
@@ -191,8 +191,8 @@ class SqliteSnapshot:
 
     def _lineage(self) -> Iterator[str]:
         found = [uuid for (uuid,) in self.select("SELECT uuid FROM lineage")]
-        if len(found) != 1 or not re.fullmatch("[0-9a-f]{32}", found[0]):
-            yield f"lineage: must be one UUID, and is {', '.join(found) or 'missing'}"
+        if len(found) != 1 or not LINEAGE.fullmatch(str(found[0])):
+            yield f"lineage: must be one UUID, and is {', '.join(map(str, found)) or 'missing'}"
 
     def _origin(self) -> Iterator[str]:
         marks = list(self.select("SELECT mark, mark_before FROM origin"))

@@ -143,5 +143,5 @@ def _foreign(detail: str) -> StoreFailed:
 
 
 def _hidden(path: Path | str, error: OSError) -> StoreFailed:
-    """Of a file that cannot be looked at: whether a restart will find the last commit is unknown."""
+    """Of a file that cannot be looked at: nobody knows whether a restart will find the commits."""
     return StoreFailed("io", f"{path} cannot be looked at any more: {error.strerror}")
