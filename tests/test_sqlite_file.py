@@ -7,6 +7,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -170,6 +172,52 @@ async def test_a_database_without_rights_is_named(place: SqliteEngine, clock: Fa
             await store.open(await store.own())
     assert error.value.detail.isprintable()
     assert contents(place.path.parent) == before
+
+
+PREPARE = """
+import pathlib, sys
+from sanic_app.errors import StartError
+from sanic_app.store.sqlite.file import prepare
+try:
+    prepare(pathlib.Path(sys.argv[1]))
+except StartError as error:
+    print(error.detail)
+"""
+
+
+def prepare_without_rights(path: Path) -> str:
+    """Return what a process says that has no more rights than any user."""
+    prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+    command = (*(prefix if os.geteuid() == 0 else ()), sys.executable, "-c", PREPARE, path)
+    root = Path(__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [
+        ("queue.db-wal", 0o000, "queue.db-wal beside it is not writable"),
+        ("queue.db-shm", 0o400, "queue.db-shm beside it is not writable"),
+        ("", 0o500, "its folder {} is not writable"),
+    ],
+)
+async def test_what_somebody_else_owns_is_named(
+    place: SqliteEngine, clock: FakeClock, name: str, mode: int, expected: str
+) -> None:
+    """Whoever restores as root may give the service the database alone."""
+    await crashed(place, clock)
+    folder = place.path.parent
+    if name:
+        (folder / name).touch()
+    else:
+        (folder / "queue.db-shm").unlink(missing_ok=True)
+    before = contents(folder)
+    (folder / name).chmod(mode)
+    told = prepare_without_rights(place.path)
+    (folder / name).chmod(0o700)
+    reason = expected.format(folder)
+    assert told == f"cannot use the database {place.path}: {reason}\n"
+    assert contents(folder) == before
 
 
 def test_a_folder_that_cannot_be_synced_is_warned_of(

@@ -93,8 +93,23 @@ def _unfit(path: Path, status: os.stat_result) -> str:
         return f"it has {status.st_nlink} names (hard links); remove all but one"
     if _is_mount(path):
         return "it is mounted as a single file, and its WAL would not be; mount the folder instead"
-    # SQLite would open it all the same, and leave a WAL that nobody can write.
-    return "" if os.access(path, os.W_OK) else "not writable"
+    return _not_writable(path)
+
+
+def _not_writable(path: Path) -> str:
+    """Return what the service may not write of the database and the files beside it, or nothing.
+
+    SQLite says only that there is something. Somebody else may have copied the files here.
+    """
+    if not os.access(path, os.W_OK):
+        return "not writable"
+    wal, index, journal = (Path(f"{path}-{name}") for name in ("wal", "shm", "journal"))
+    for file in (wal, index, journal):
+        if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+            return f"{file.name} beside it is not writable"
+    if not (wal.exists() and index.exists()) and not os.access(path.parent, os.W_OK):
+        return f"its folder {path.parent} is not writable"
+    return ""
 
 
 def refuse_journal(path: Path) -> None:
