@@ -182,6 +182,23 @@ async def test_a_copy_of_the_open_file_alone_is_another_database_after_two_check
     assert "does not belong" in await refused(other, clock)
 
 
+async def test_a_wal_that_was_copied_before_its_database_is_refused(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    """File by file, in some order, from a running service: a checkpoint came between the two."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    other = SqliteEngine(folder)
+    async with opened(place, clock) as store:
+        await store.add(*[1] * 2_000)
+        shutil.copyfile(wal_of(place.path), wal_of(other.path))
+        await store.finish(1)
+        assert isinstance(store.store, SqliteStore)
+        await store.store._checkpointer.checkpoint("PASSIVE")
+        shutil.copyfile(place.path, other.path)
+    assert "does not belong" in await refused(other, clock)
+
+
 async def test_all_files_of_a_killed_service_together_are_a_copy(
     place: SqliteEngine, clock: FakeClock, tmp_path: Path
 ) -> None:

@@ -12,6 +12,9 @@ does that too, so that a copy of the closed file has another mark from then on.
 A copy that SQLite makes of a running queue (``VACUUM INTO``, ``.backup``) may have the same mark.
 But SQLite gives each such copy another schema cookie: the counter in the header that tells
 connections to read the schema anew. So the database itself always has the same one.
+
+A WAL that was copied from a running service before its database may lack what a checkpoint has put
+there meanwhile, and has the same mark. But its state row is then older than that of the database.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ COOKIE = 0x51756575
 _COOKIE_AT = 40
 
 _MARKS = "SELECT mark, mark_before FROM origin"
+_NUMBERS = "SELECT last_history_num, last_finish_num, depth FROM state"
 
 
 def adopt(path: Path) -> None:
@@ -81,9 +85,23 @@ def belongs(uri: str, through_wal: sqlite3.Connection) -> bool:
             mark = 0
         except (sqlite3.DatabaseError, TypeError):
             return True
-    if marks is None or (is_mark(mark) and mark not in marks):
+        newer = _is_newer(alone, through_wal)
+    if marks is None or newer or (is_mark(mark) and mark not in marks):
         return False
     return bool(marks[0] == 0 or cookie == COOKIE)
+
+
+def _is_newer(alone: sqlite3.Connection, through_wal: sqlite3.Connection) -> bool:
+    """Return whether the database knows more alone than through its WAL, as far as can be read."""
+    try:
+        (added, finished, depth), (added_then, finished_then, depth_then) = (
+            connection.execute(_NUMBERS).fetchone() for connection in (alone, through_wal)
+        )
+        # A damaged row says nothing.
+        whole = depth == added - finished and depth_then == added_then - finished_then
+        return bool(whole and (added > added_then or finished > finished_then))
+    except (sqlite3.DatabaseError, TypeError):
+        return False
 
 
 def is_sound(connection: sqlite3.Connection) -> bool:
