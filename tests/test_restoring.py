@@ -199,6 +199,39 @@ async def test_a_wal_that_was_copied_before_its_database_is_refused(
     assert "does not belong" in await refused(other, clock)
 
 
+@pytest.mark.parametrize("seed", [3, 10, 11, 18])
+async def test_a_copy_whose_pages_are_of_two_moments_is_refused_or_whole(
+    place: SqliteEngine, clock: FakeClock, tmp_path: Path, seed: int
+) -> None:
+    """The WAL was copied first, and a checkpoint came while the database was copied."""
+    chance = random.Random(seed)
+    said = []
+    async with opened(place, clock) as store:
+        assert isinstance(store.store, SqliteStore)
+        checkpoint = store.store._checkpointer.checkpoint
+        await work(store, clock, chance, chance.randrange(2, 6))
+        await checkpoint("PASSIVE")
+        await work(store, clock, chance, 1)
+        wal, before = (path.read_bytes() for path in (wal_of(place.path), place.path))
+        await work(store, clock, chance, chance.randrange(1, 4))
+        await checkpoint("PASSIVE")
+        after = place.path.read_bytes()
+        for cut in range(0, len(after), 4 * 4_096):
+            copy = SqliteEngine(tmp_path / str(cut))
+            copy.path.parent.mkdir()
+            wal_of(copy.path).write_bytes(wal)
+            copy.path.write_bytes(before[:cut] + after[min(cut, len(before)) :])
+            try:
+                async with opened(copy, clock):
+                    pass
+            except StartError as error:
+                said.append(error.detail)
+            else:
+                assert run(["check", str(copy.path)]) == 0
+    # Without a look at all pages, these were ready.
+    assert any("is damaged: " in each for each in said)
+
+
 async def test_all_files_of_a_killed_service_together_are_a_copy(
     place: SqliteEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
