@@ -266,6 +266,9 @@ RESTORE = """
     [
         ("UPDATE meta SET lineage = gen_random_uuid()", "replaced by another one"),
         ("UPDATE state SET commit_num = 1", "went back"),
+        # The head would have another start than the one that its keeper finishes, for ever.
+        ("UPDATE state SET head_started_at = head_started_at + 1", "changed the state row"),
+        ("UPDATE state SET last_stamp = 9e18", "changed the state row"),
         # As a dump, restored before anybody has committed. A node takes the lock by the schema's
         # number, and one that starts now would take another lock.
         (RESTORE, "replaced by another one"),

@@ -78,6 +78,23 @@ async def test_the_state_row_is_appended_and_never_updated(queue: Queue) -> None
     assert updated == 0
 
 
+async def test_no_commit_writes_over_what_another_program_wrote(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        # The commit comes before the next look.
+        await a.parts.queue._follower.stop()
+        queue.query("UPDATE state SET paused = 1")
+        answer = await a.client.post("/add_task", json={"num": 2, "timeout": 0})
+        problem(answer, "outcome-unknown", 500)
+        assert queue.query("SELECT last_history_num, paused FROM state") == [(1, 1)]
+        await until(lambda: ended(a))
+        assert a.exits == [70]
+
+
+async def ended(served: Service) -> bool:
+    return bool(served.exits)
+
+
 async def test_a_role_with_other_defaults_changes_nothing(queue: Queue) -> None:
     role = f"odd_{queue.name}"
     queue.query(f"CREATE ROLE {role} LOGIN SUPERUSER")

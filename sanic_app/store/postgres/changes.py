@@ -23,7 +23,7 @@ from sanic_app.errors import DiskFull, StartError, StoreBusy, StoreFailed
 from sanic_app.store import Change, Figures, Overview
 from sanic_app.store.migrations import migrations
 from sanic_app.store.postgres import reads, schema
-from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost
+from sanic_app.store.postgres.failures import CHANGED, REPLACED, WENT_BACK, Lost
 from sanic_app.store.postgres.hosts import CONNECT_SECONDS
 from sanic_app.store.postgres.link import Link, fetch
 from sanic_app.store.postgres.servers import Connection, Servers
@@ -80,8 +80,9 @@ class Look(NamedTuple):
 class Changes:
     """Looks for commits of others, on a connection of its own."""
 
-    _figures: Figures
-    """The state row after the greatest commit that listeners know of, once there was one."""
+    known: tuple[int, Figures]
+    """The greatest commit that listeners know of, perhaps without those before it, and the state
+    row after it."""
 
     def __init__(
         self,
@@ -112,17 +113,15 @@ class Changes:
         self.size = 0
         """What the queue takes on the server's disk, in bytes, not long ago."""
         self.seen = Seen(0, 0)
-        # The greatest commit that listeners know of, perhaps without those before it.
-        self._delivered = 0
         self.up = False
         """Whether the last look was answered."""
 
-    def begin(self, found: schema.Schema, commit_num: int, finish_num: int) -> None:
+    def begin(self, found: schema.Schema, commit_num: int, figures: Figures) -> None:
         """Begin behind a commit that everybody knows of."""
         self._schema = found
         self._channel = f"sanic_app_{found.number}"
-        self.seen = Seen(commit_num, finish_num)
-        self._delivered = commit_num
+        self.seen = Seen(commit_num, figures.last_finish_num)
+        self.known = commit_num, figures
         self.up = True
 
     def committed(self, base: int | None, commit_num: int, figures: Figures) -> Figures:
@@ -131,15 +130,15 @@ class Changes:
         Returns the newest figures that are known: while the answer was on its way, or was missing,
         a look may have found later commits of others.
         """
-        if commit_num >= self._delivered:
-            self._delivered, self._figures = commit_num, figures
+        if commit_num >= self.known[0]:
+            self.known = commit_num, figures
         if base == self.seen.commit_num:
             self.seen = Seen(commit_num, figures.last_finish_num)
         if commit_num != base:
             self._announce = True
         if commit_num != base or base != self.seen.commit_num:
             self.ring()
-        return self._figures
+        return self.known[1]
 
     def ring(self) -> None:
         """Have it look soon."""
@@ -153,7 +152,7 @@ class Changes:
             StoreFailed: the queue is another one, or was migrated by a newer service.
         """
         while not self._closed:
-            look_behind = partial(self._look, self.seen.finish_num, self._delivered)
+            look_behind = partial(self._look, self.seen.finish_num, self.known)
             try:
                 if not self._link.connected:
                     # Apart, so that the first look has all its time and no more.
@@ -188,7 +187,7 @@ class Changes:
             return None
         if look.schema != self._schema:
             raise StoreFailed("other", REPLACED)
-        if look.commit_num < self._delivered:
+        if look.commit_num < self.known[0]:
             # Older than what a commit of this node has told meanwhile.
             self.ring()
             return None
@@ -201,7 +200,7 @@ class Changes:
             self.ring()
         number = look.commit_num if told >= last else -1
         self.seen = Seen(number, told)
-        self._delivered, self._figures = look.commit_num, look.overview.figures
+        self.known = look.commit_num, look.overview.figures
         self._servers.floor = max(self._servers.floor, look.commit_num)
         missing = told - before > len(finished)
         return Change(look.overview, [task for _, task in finished], missing, told)
@@ -219,7 +218,9 @@ class Changes:
         if self._pid != notify.pid:
             self._notified = True
 
-    def _look(self, after: int, least: int, connection: Connection) -> Look | None:
+    def _look(
+        self, after: int, known: tuple[int, Figures], connection: Connection
+    ) -> Look | None:
         self._pid = connection.info.backend_pid
         self._wait(connection)
         self._looked_at = time.monotonic()
@@ -239,8 +240,10 @@ class Changes:
         overview = reads.overview(values, shown, self._stamps, asked)
         if compatible_from > len(migrations("postgres")):
             raise StoreFailed("other", "the schema was migrated by a newer service")
-        if number < least:
+        if number < known[0]:
             raise StoreFailed("other", WENT_BACK)
+        if number == known[0] and overview.figures != known[1]:
+            raise StoreFailed("other", CHANGED)
         if time.monotonic() > self._sized_at + SIZE_SECONDS:
             self._sized_at = time.monotonic()
             ((size,),) = fetch(connection, _SIZE)

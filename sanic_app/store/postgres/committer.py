@@ -22,8 +22,8 @@ from sanic_app.errors import (
     StoreFailed,
     StoreUnavailable,
 )
-from sanic_app.store import Commit, Write
-from sanic_app.store.postgres.failures import REPLACED, WENT_BACK, Lost, failure
+from sanic_app.store import Commit, Figures, Write
+from sanic_app.store.postgres.failures import CHANGED, REPLACED, WENT_BACK, Lost, failure
 from sanic_app.store.postgres.link import Link
 from sanic_app.store.postgres.outcome import warned, was_applied
 from sanic_app.store.postgres.rows import PostgresRows, large, prepare
@@ -79,8 +79,12 @@ class Committer:
         *,
         now: Callable[[], str],
         notice: Callable[[str], None],
+        known: Callable[[], tuple[int, Figures]],
     ) -> None:
-        """Take where to connect, who this process is, and how many seconds a write waits."""
+        """Take where to connect, who this process is, and how many seconds a write waits.
+
+        ``known`` returns the greatest commit that is known, and the state row after it.
+        """
         self._servers = servers
         self._stamps = stamps
         self.link = Link(servers, "writer")
@@ -92,6 +96,7 @@ class Committer:
         self._now = now
         # Called with ``applied``, ``repeated`` or ``absent`` when a commit was resolved.
         self._notice = notice
+        self._known = known
         # The newest commit of this node.
         self._commit_num = 0
         # See ``PostgresRows.swept``.
@@ -225,6 +230,9 @@ class Committer:
             raise StoreFailed("other", "another node has other IDEMPOTENCY_KEEP or HISTORY_KEEP")
         if opening.commit_num < floor:
             raise StoreFailed("other", WENT_BACK)
+        number, figures = self._known()
+        if opening.commit_num == number and opening.figures != figures:
+            raise StoreFailed("other", CHANGED)
         transition = Transition(rows, self._limits)
         results = [transition.apply(write) for write in writes]
         figures, changed = transition.end()

@@ -8,6 +8,7 @@ from sanic_app.errors import DiskFull, StoreBusy, StoreFailed
 from sanic_app.store.isolation import WriteFailed
 
 WENT_BACK = "the queue went back to an earlier state while in use"
+CHANGED = "another program changed the state row"
 REPLACED = "the queue was replaced by another one while it was in use"
 
 

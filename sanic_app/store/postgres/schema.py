@@ -91,8 +91,8 @@ def prepare(connection: Connection, name: str, node: uuid.UUID, limits: Limits) 
     return Schema(number, lineage)
 
 
-def newest(connection: Connection) -> tuple[int, int]:
-    """Return the newest commit and its last finish number.
+def newest(connection: Connection) -> tuple[int, Figures]:
+    """Return the newest commit, and the state row after it.
 
     Raises:
         StartError: the state row is missing, or contradicts itself or the two tables.
@@ -101,7 +101,7 @@ def newest(connection: Connection) -> tuple[int, int]:
         size = len(Figures._fields)
         figures = Figures(*values[:size])
         if agrees(figures, Ends(*values[size:])):
-            return commit_num, figures.last_finish_num
+            return commit_num, figures
     ((name,),) = fetch(connection, "SELECT current_schema()")
     raise StartError(f"the schema {name} is damaged: its state row is wrong, see `sanic-app check`")
 

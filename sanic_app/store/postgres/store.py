@@ -65,10 +65,18 @@ class PostgresStore(PostgresReads):
         reader, list_reader = Link(self._servers, "reader"), Link(self._servers, "lists")
         super().__init__(reader, list_reader, clock, limits, now)
         notice = self._note
+        changes = Changes(self._servers, now, partial(notice, "reconnect"), self._stamps)
         self._committer = Committer(
-            self._servers, self._node, limits, self._stamps, patience, now=now, notice=notice
+            self._servers,
+            self._node,
+            limits,
+            self._stamps,
+            patience,
+            now=now,
+            notice=notice,
+            known=lambda: changes.known,
         )
-        self._changes = Changes(self._servers, now, partial(notice, "reconnect"), self._stamps)
+        self._changes = changes
         self.lineage = ""
 
     @property
@@ -98,14 +106,14 @@ class PostgresStore(PostgresReads):
             found = await self._committer.link.run(prepare, START_SECONDS)
             self._committer.schema = found
             self.lineage = found.lineage
-            number, finish_num = await self._committer.link.run(schema.newest, START_SECONDS)
+            number, figures = await self._committer.link.run(schema.newest, START_SECONDS)
         except StartError:
             raise
         except Lost as error:
             raise StartError(f"cannot use PostgreSQL at {self._servers.where}: {error}") from None
         except (ServiceError, WriteFailed) as error:
             raise StartError(f"cannot open the schema {self._name}: {error}") from error
-        self._changes.begin(found, number, finish_num)
+        self._changes.begin(found, number, figures)
         if self._servers.found is not None and not self._servers.found.standbys:
             log.info("no synchronous standby: what is acknowledged is durable on one server alone")
 
