@@ -610,6 +610,35 @@ async def test_a_frozen_server_is_noticed_and_comes_back_by_itself(
         assert [task["num"] for task in (await a.get("/get_queue_work"))["tasks"]] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("code", "slug", "status", "exits"),
+    [
+        # No room for the server's own files.
+        ("53100", "store-unavailable", 503, []),
+        # A value that nobody has written.
+        ("22008", "internal", 500, [70]),
+    ],
+)
+async def test_a_read_that_the_server_refuses_is_no_refusal_of_a_write(
+    queue: Queue, code: str, slug: str, status: int, exits: list[int]
+) -> None:
+    async with node(queue) as a:
+        await a.add(1)
+        await a.until_empty()
+        queue.query("ALTER TABLE history RENAME TO what_was")
+        queue.query(
+            "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql"
+            f" AS $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END $$"
+        )
+        queue.query("CREATE VIEW history AS SELECT * FROM what_was WHERE refuse()")
+        for path in ("/api/v1/results", "/api/v1/tasks/1"):
+            problem(await a.client.get(path), slug, status)
+        if exits:
+            await until(lambda: ended(a))
+            assert a.metric("store_errors_total", kind="corrupt") == 1
+        assert a.exits == exits
+
+
 async def test_a_history_that_is_rewritten_makes_no_node_unready(queue: Queue) -> None:
     async with node(queue) as a:
         await a.add(1, 1_000)

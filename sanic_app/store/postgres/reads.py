@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanic_app.clock import Clock
-from sanic_app.errors import StartError, StoreBusy, StoreFailed, StoreUnavailable
+from sanic_app.errors import DiskFull, StartError, StoreBusy, StoreFailed, StoreUnavailable
 from sanic_app.store import Figures, Overview, Place
+from sanic_app.store.isolation import WriteFailed
 from sanic_app.store.postgres.failures import Lost
 from sanic_app.store.postgres.foreseen import NEWEST
 from sanic_app.store.postgres.link import Link, fetch
@@ -113,12 +114,15 @@ class PostgresReads(Reads):
 
         try:
             found = await _run(link, read)
-        except (Lost, StoreBusy, StartError) as error:
+        except (Lost, DiskFull, StoreBusy, StartError) as error:
             # Commits may have an answer all the same, where connections are limited.
             if link not in self._unanswered:
                 log.warning("reads get no answer: %s", error)
             self._unanswered.add(link)
             raise StoreUnavailable from error
+        except WriteFailed as error:
+            # It computes with what it reads: nothing that a client sends could do this.
+            raise self._failed(StoreFailed("corrupt", str(error))) from error.__cause__
         except StoreFailed as failed:
             raise self._failed(failed) from failed.__cause__
         self._unanswered.discard(link)
