@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from sanic_app.errors import DiskFull, StoreBusy, StoreFailed
 from sanic_app.store.isolation import WriteFailed
 from sanic_app.store.postgres.failures import Lost, failure
+from sanic_app.store.postgres.outcome import warned
 from tests.nodes import Queue
 
 
@@ -28,6 +30,7 @@ from tests.nodes import Queue
         ("57P03", "FATAL", Lost),
         ("40001", "ERROR", StoreBusy),
         ("40P01", "ERROR", StoreBusy),
+        ("54000", "ERROR", StoreBusy),
         ("55P03", "ERROR", StoreBusy),
         ("08006", "FATAL", Lost),
         ("XX001", "ERROR", StoreFailed),
@@ -44,6 +47,19 @@ def test_what_an_error_means(queue: Queue, code: str, severity: str, kind: type[
     assert type(found) is kind
     # Else there is nothing more to say.
     assert "on purpose" in str(found) or code in ("53100", "22012")
+
+
+def test_that_transaction_ids_come_to_an_end_leaves_no_commit_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that has 40 million of them left warns in each commit."""
+    connection: Any = psycopg.Connection(psycopg.pq.PGconn.connect_start(b"host=127.0.0.1"))
+    with closing(connection), warned(connection) as found:
+        (note,) = connection._notice_handlers
+        for function in ("SyncRepWaitForLSN", "GetNewTransactionId"):
+            monkeypatch.setattr(Diagnostic, "source_function", function)
+            note(Diagnostic("WARNING"))
+    assert found == ["on purpose"]
 
 
 def raised(queue: Queue, code: str, severity: str) -> psycopg.Error:
@@ -75,6 +91,7 @@ class Fatal(psycopg.OperationalError):
 
 class Diagnostic:
     message_primary = "on purpose"
+    source_function = ""
 
     def __init__(self, severity: str) -> None:
         self.severity_nonlocalized = severity

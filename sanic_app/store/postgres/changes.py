@@ -218,9 +218,7 @@ class Changes:
         if self._pid != notify.pid:
             self._notified = True
 
-    def _look(
-        self, after: int, known: tuple[int, Figures], connection: Connection
-    ) -> Look | None:
+    def _look(self, after: int, known: tuple[int, Figures], connection: Connection) -> Look | None:
         self._pid = connection.info.backend_pid
         self._wait(connection)
         self._looked_at = time.monotonic()
