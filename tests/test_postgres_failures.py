@@ -32,6 +32,7 @@ from tests.nodes import Queue
         ("40P01", "ERROR", StoreBusy),
         ("54000", "ERROR", StoreBusy),
         ("55P03", "ERROR", StoreBusy),
+        ("72000", "ERROR", StoreBusy),
         ("08006", "FATAL", Lost),
         ("XX001", "ERROR", StoreFailed),
         ("XX002", "ERROR", StoreFailed),

@@ -291,12 +291,17 @@ def test_who_may_only_read_the_tables_is_told_of_no_fault(whole: Connection) -> 
             "SELECT n FROM generate_series(1, 100000) AS n ORDER BY -n",
             "temporary file size exceeds temp_file_limit",
         ),
+        (
+            "CREATE ROLE who_may_not; SET LOCAL ROLE who_may_not",
+            "SELECT 1 FROM pg_authid",
+            "permission denied for table pg_authid",
+        ),
     ],
 )
 def test_what_the_server_could_not_read_is_no_damage(
     whole: Connection, limit: str, query: str, words: str
 ) -> None:
-    """Somebody has cancelled the query, or the server has no room for its own files."""
+    """Somebody has cancelled the query, or granted too little; or there is no room for files."""
     with suppress(psycopg.Rollback), whole.transaction():
         whole.execute(f"SAVEPOINT begun; {limit}")
         with pytest.raises(StartError, match=f"cannot read all of it: {words}"):

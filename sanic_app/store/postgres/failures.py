@@ -30,9 +30,9 @@ def failure(error: psycopg.Error) -> Exception:
         case "53100", _ if not fatal:
             # The disk of the tables is full. When that of the WAL is, the server ends.
             return DiskFull()
-        case ("57014", _) | (_, "40" | "54" | "55"):
+        case ("57014", _) | (_, "40" | "54" | "55" | "72"):
             # Canceled, chosen to end a deadlock, at a limit of the server's, such as the end of its
-            # transaction ids, or too long waiting for a lock.
+            # transaction ids, too long waiting for a lock, or with a snapshot that is too old.
             return StoreBusy(f"PostgreSQL did not do it now: {text}")
         case ("25006", _) | (_, "08" | "53" | "57"):
             # The server has become a standby, stops, or has no connection left.

@@ -99,8 +99,8 @@ class PostgresTables:
                 yield from rows
             execute(f"CLOSE {name}")
         except psycopg.Error as error:
-            found = failure(error)
-            if isinstance(found, Lost | DiskFull | StoreBusy):
+            denied = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            if denied or isinstance(failure(error), Lost | DiskFull | StoreBusy):
                 # No room for the server's own files, or somebody has cancelled the query.
                 raise StartError(f"cannot read all of it: {line_of(error)}") from error
             with bulk.explained("the connection to PostgreSQL was lost"):
