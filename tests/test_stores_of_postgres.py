@@ -258,6 +258,29 @@ def test_each_change_of_the_schema_is_found(whole: Connection, name: str) -> Non
         assert len([line for line in lines if line.startswith("schema:")]) == 1
 
 
+def test_an_index_that_no_other_query_reads_is_read_to_its_end(whole: Connection) -> None:
+    """As one with a damaged page is. A start may need it, or a key."""
+    broken = (
+        "CREATE OR REPLACE FUNCTION broken(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS"
+    )
+    change = (
+        f"{broken} 'BEGIN RETURN $1; END'; CREATE INDEX history_more ON history (broken(num));"
+        f"{broken} $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = 'XX001'; END $$"
+    )
+    lines = faults_after(whole, change)
+    assert lines[1:] == ["index history_more: cannot be read: on purpose"], lines
+    assert lines[0].startswith("schema: the index history.history_more is none that")
+    with suppress(psycopg.Rollback), whole.transaction():
+        whole.execute("SAVEPOINT begun")
+        scans = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables"
+        mine = "WHERE schemaname = current_schema() AND relname = 'idempotency'"
+        ((rows, entries),) = whole.execute(f"{scans} {mine}").fetchall()
+        assert list(PostgresTables(whole, 1).engine_faults()) == []
+        assert whole.execute(f"{scans} {mine}").fetchall() == [(rows, entries + 3)]
+        assert whole.execute("SHOW enable_seqscan").fetchall() == [("on",)]
+        raise psycopg.Rollback
+
+
 def test_what_an_administrator_may_tune_is_no_fault(whole: Connection) -> None:
     change = (
         "CREATE EXTENSION amcheck SCHEMA public; ALTER TABLE queue SET (fillfactor = 70);"

@@ -19,6 +19,21 @@ ROWS = 1_000
 LOCK_SECONDS = 60
 """How long it waits for a node that migrates."""
 
+_READ_INDICES = """
+    SELECT indexrelid::regclass::text, format('SELECT count(*) FROM (SELECT %1$s FROM %2$s %3$s'
+        ' ORDER BY %1$s) AS entries', columns, indrelid::regclass,
+        'WHERE ' || pg_get_expr(indpred, indrelid))
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid, LATERAL (
+        SELECT string_agg(pg_get_indexdef(indexrelid, place, true), ', ' ORDER BY place) AS columns
+        FROM generate_series(1, indnkeyatts) AS place
+    ) AS keys
+    WHERE relnamespace = current_schema()::regnamespace AND indisvalid AND relam = (
+        SELECT oid FROM pg_am WHERE amname = 'btree'
+    )
+    ORDER BY 1
+"""
+"""Each index with a query that passes over all of it where nothing can be sorted."""
+
 
 class PostgresSnapshot:
     """All tables of one queue, for as long as the context lasts; nodes may serve it meanwhile."""
@@ -116,7 +131,7 @@ class PostgresTables:
                 f" {len(migrations('postgres'))}: a node brings it up to date when it starts"
             )
         else:
-            checks = [self._schema, self._numbers, *checks]
+            checks = [self._schema, self._numbers, self._indices, *checks]
         for check in checks:
             try:
                 yield from check()
@@ -137,6 +152,18 @@ class PostgresTables:
             for (number,) in self.select("SELECT max(commit_num) FROM node_commit"):
                 if number is not None and number > commit_num:
                     yield f"state: commit_num is {commit_num}, and a node has made commit {number}"
+
+    def _indices(self) -> Iterator[str]:
+        """Read each index to its end: a start, or a key, may need one that no other query does."""
+        plan = "SET LOCAL enable_seqscan = {0}; SET LOCAL enable_sort = {0}"
+        for name, query in list(self.select(_READ_INDICES)):
+            # After an error the savepoint has the settings before.
+            self._connection.execute(plan.format("off"))
+            try:
+                list(self.select(query))
+            except StoreFailed as error:
+                yield f"index {name}: cannot be read: {error.detail}"
+            self._connection.execute(plan.format("on"))
 
     def _amcheck(self) -> Iterator[str]:
         """Let the extension look into the indices, where it is installed and may be used."""
