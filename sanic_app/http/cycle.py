@@ -20,6 +20,8 @@ from sanic_app.log import accept_request_id, request_id
 SHARED_BYTES: Final = 16_384
 """Pieces of at least this size are sent without a copy."""
 EVENT_STREAM: Final = "text/event-stream"
+NOT_CACHED: Final = "no-store"
+"""Without it a cache may keep what is true now alone (RFC 9111, 4.2.2)."""
 _NO_LINE_ENDS: Final = str.maketrans({"\r": None, "\n": None})
 
 
@@ -29,14 +31,10 @@ class RequestCycle(Receiver):
     __slots__ = ()
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        """Add to every answer what each has: the request id, the date, and no place in a cache."""
-        headers = response.headers
-        headers["x-request-id"] = request_id.get() or accept_request_id(
+        """Add the request id to every answer."""
+        response.headers["x-request-id"] = request_id.get() or accept_request_id(
             self.request.headers.get("x-request-id")
         )
-        headers["date"] = _date(int(time()))
-        # Without it a cache may keep what is true now alone (RFC 9111, 4.2.2).
-        headers.setdefault("cache-control", "no-store")
         return super().respond(response)
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
@@ -85,21 +83,28 @@ class RequestCycle(Receiver):
         return self.stage is Stage.RESPONSE and self.response.content_type == EVENT_STREAM
 
     async def _leave_to_sanic(self, data: bytes, end_stream: bool) -> None:
+        headers = self.response.headers
+        headers["date"] = _date(int(time()))
+        headers.setdefault("cache-control", NOT_CACHED)
         if self.keep_alive:
             name, _, value = self.protocol.kept.rpartition("\r\n")[2].partition(": ")
-            self.response.headers[name] = value
+            headers[name] = value
         await super().http1_response_header(data, end_stream)
 
     def _head(self, framing: str = "") -> bytes:
         response = self.response
+        headers = response.headers
         head = (
             f"HTTP/1.1 {_status_line(response.status)}\r\n"
+            f"date: {_date(int(time()))}\r\n"
             f"content-type: {response.content_type}\r\n"
             f"{self.protocol.kept if self.keep_alive else 'connection: close'}\r\n"
         )
         if framing:
             head += f"{framing}\r\n"
-        for name, value in response.headers.items():
+        if "cache-control" not in headers:
+            head += f"cache-control: {NOT_CACHED}\r\n"
+        for name, value in headers.items():
             head += f"{name}: {value.translate(_NO_LINE_ENDS)}\r\n"
         return f"{head}\r\n".encode()
 
