@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.proof import launch, launch_nodes
 from tests.proof.proofs import PROOFS
 
 ROOT = Path(__file__).parents[1]
@@ -30,3 +33,11 @@ def test_each_file_that_it_names_is_there() -> None:
 
 def test_no_result_is_left_open() -> None:
     assert "RESULT" not in PAGE
+
+
+@pytest.mark.parametrize("name", launch.CHANGES)
+def test_each_control_finds_what_it_changes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the service has no more would end a proof that runs in no CI."""
+    for module in (launch, launch_nodes):
+        monkeypatch.setattr(module, "put", lambda owner, name, _: getattr(owner, name))
+    launch.CHANGES[name]("1")

@@ -19,8 +19,8 @@ from sanic_app.store.postgres import (
     changes,
     committer,
     failures,
+    opening,
     reads,
-    rows,
     schema,
     servers,
 )
@@ -152,13 +152,13 @@ def torn_migration(_: str) -> None:
 
 def any_schema(_: str) -> None:
     """Go on whatever a newer release has made of the schema."""
-    for module in (changes, rows):
+    for module in (changes, opening):
         put(module, "migrations", lambda _: range(1_000))
 
 
 def no_warnings(_: str) -> None:
     """Take a commit for durable whatever the server says beside it."""
-    put(committer, "_warnings", lambda _: nullcontext([]))
+    put(committer, "warned", lambda _: nullcontext([]))
 
 
 NODE_CHANGES: dict[str, Callable[[str], None]] = {
