@@ -639,6 +639,16 @@ async def test_a_read_that_the_server_refuses_is_no_refusal_of_a_write(
         assert a.exits == exits
 
 
+async def test_a_row_that_cannot_be_a_task_ends_the_node(queue: Queue) -> None:
+    async with node(queue) as a:
+        await a.add(1, 1_000)
+        await a.add(2, 1_000)
+        queue.query("UPDATE queue SET created_at = 253402300800000000 WHERE history_num = 2")
+        problem(await a.client.get("/api/v1/tasks/2"), "internal", 500)
+        await until(lambda: ended(a))
+        assert a.exits == [70]
+
+
 async def test_a_history_that_is_rewritten_makes_no_node_unready(queue: Queue) -> None:
     async with node(queue) as a:
         await a.add(1, 1_000)

@@ -88,10 +88,7 @@ class PostgresReads(Reads):
         if not rows:
             raise self._failed(StoreFailed("corrupt", "the state row is missing"))
         _, _, _, _, shown, *values = rows[0]
-        try:
-            return overview(values, shown, self._stamps, asked)
-        except StoreFailed as failed:
-            raise self._failed(failed) from None
+        return self._made(overview, values, shown, self._stamps, asked)
 
     async def task(self, history_num: int) -> tuple[Task, Place | None] | None:
         """Look into the queue, then into the history: a task moves from the first to the second."""
@@ -99,7 +96,7 @@ class PostgresReads(Reads):
         asked = self._stamps.asking()
         for shown, last_stamp, *row in await self._read(sql, history_num, history_num):
             now = self._stamps.follow_server(shown, last_stamp, asked)
-            return placed(history_num, row, now)
+            return self._made(placed, history_num, row, now)
         return await self._in_history(history_num)
 
     async def _read(self, sql: str, *values: object) -> list[Any]:
