@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 from sanic_app.errors import DiskFull, ServiceError, Stopping, StoreUnavailable
 from sanic_app.store import Add, Added, Store
-
-MAYBE = "It is not known whether an earlier request with this key was applied."
 
 
 async def or_replay(
@@ -27,14 +26,22 @@ async def or_replay(
         try:
             before = await store.replay(add)
         except StoreUnavailable:
-            refusal.concede(MAYBE)
+            _concede(refusal)
             raise refusal from None
         if before is not None:
             return before
         if store.shared or uncommitted():
             # Another node may have the first add, and commit it later.
-            refusal.concede(MAYBE)
+            _concede(refusal)
         raise
+
+
+def _concede(refusal: ServiceError) -> None:
+    # Of what the refusal says, the reason stays. That nothing was changed may be wrong.
+    reason = re.split("[.:;]", refusal.detail)[0]
+    refusal.concede(
+        f"{reason}; it is not known whether an earlier request with this key was applied."
+    )
 
 
 def refused(error: ServiceError) -> asyncio.Future[Any]:
