@@ -69,13 +69,10 @@ def belongs(uri: str, through_wal: sqlite3.Connection) -> bool:
     ``uri`` leads to the database. It may be half written, where a power cut met a checkpoint: a
     page that cannot be read, or a mark that is no mark, says nothing. The WAL has that page whole.
     """
-    try:
-        marks = through_wal.execute(_MARKS).fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        # There is no such table: of a service that wrote no marks.
+    rows = _rows(through_wal)
+    if rows is None:
         return True
+    marks = rows[0] if rows else None
     cookie = 0
     with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as alone:
         try:
@@ -106,13 +103,19 @@ def _is_newer(alone: sqlite3.Connection, through_wal: sqlite3.Connection) -> boo
 
 def is_sound(connection: sqlite3.Connection) -> bool:
     """Return whether the database has one row of two marks, or comes from a service without any."""
+    rows = _rows(connection)
+    return rows is None or (len(rows) == 1 and all(map(is_mark, rows[0])))
+
+
+def _rows(connection: sqlite3.Connection) -> list[tuple[object, object]] | None:
+    """Return what the table of marks holds; None of a service that wrote no marks."""
     try:
-        rows = connection.execute(_MARKS).fetchall()
+        return connection.execute(_MARKS).fetchall()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
-        return True
-    return len(rows) == 1 and all(map(is_mark, rows[0]))
+        # There is no such table.
+        return None
 
 
 def _new_mark() -> int:
